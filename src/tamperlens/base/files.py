@@ -1,0 +1,154 @@
+"""Atomic writes and hashes: a reader never sees half a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tamperlens.base.errors import InputError, RunFolderError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_path(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it onto `path` if the body succeeds.
+
+    The temporary file is removed when the body raises, and `path` keeps its old content.
+
+    Raises:
+        RunFolderError: the folder cannot be written or the disk is full.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {target}: {error.strerror or error}; choose a folder that exists and is writable"
+        ) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private to the user; results are meant to be shared like any other file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {target}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: PathLike, text: str) -> Path:
+    """Write UTF-8 text atomically and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def write_json(path: PathLike, value: Any) -> Path:
+    """Write JSON atomically; NaN and infinities are written as null so that any reader can load it."""
+    return write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); it may be from an interrupted copy") from error
+
+
+def write_csv(path: PathLike, frame: pd.DataFrame) -> Path:
+    """Write a frame as CSV atomically, without its index."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    return Path(path)
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Path:
+    """Write tensors and JSON metadata into one safetensors file, atomically.
+
+    Args:
+        path: target file.
+        tensors: name to tensor; each is detached, moved to the CPU and made contiguous.
+        metadata: anything JSON can hold; stored under the key `tamperlens` of the header.
+    """
+    ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {"tamperlens": json.dumps(_finite(metadata), ensure_ascii=False, allow_nan=False)}
+    with atomic_path(path) as temporary:
+        save_file(ready, str(temporary), metadata=header)
+    return Path(path)
+
+
+def read_tensors(path: PathLike) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or was not written by tamperlens.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            header = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except Exception as error:  # safetensors raises its own class, which is not importable in every version
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    if "tamperlens" not in header:
+        raise InputError(f"{path} was not written by tamperlens: its header has no 'tamperlens' entry")
+    return tensors, json.loads(header["tamperlens"])
+
+
+def sha256_bytes(*chunks: bytes) -> str:
+    """Hex sha256 over chunks, each preceded by its length so that boundaries count."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(len(chunk).to_bytes(8, "little"))
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_file(path: PathLike) -> str:
+    """Hex sha256 of a file's bytes."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        return [_finite(item) for item in items]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and callable(value.item) and getattr(value, "ndim", None) == 0:
+        return _finite(value.item())
+    return value

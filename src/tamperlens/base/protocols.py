@@ -1,0 +1,60 @@
+"""The small protocols that keep rooms apart: a user's own judge, recorder or probe is one class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from tamperlens.base.results import Result
+
+Label = Literal["refusal", "partial", "compliance", "degenerate"]
+
+
+@dataclass(frozen=True)
+class Verdict(Result):
+    """What a judge says of one answer.
+
+    Attributes:
+        label: full refusal, partial refusal, compliance, or degenerate (empty, repeating or broken text,
+            which is neither refusal nor compliance).
+        probability: the judge's probability that the answer is a refusal, in [0, 1]; 0 or 1 for rule judges.
+        evidence: the words or rules that decided, for a reader.
+    """
+
+    label: Label
+    probability: float
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """True for a full or partial refusal."""
+        return self.label in ("refusal", "partial")
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Labels answers. Its name is stored in every result that it had a hand in."""
+
+    name: str
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        """One verdict per (prompt, answer)."""
+        ...
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Watches a model while it is being fine-tuned. `finetune` knows nothing else of what is recorded."""
+
+    def start(self, model: Any) -> None:
+        """Called once with the untouched ChatModel before the first step."""
+        ...
+
+    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+        """Called at recording steps with the ChatModel in training; returns tidy rows."""
+        ...
+
+    def finish(self) -> Any:
+        """Called once at the end; returns the recorder's result."""
+        ...

@@ -1,0 +1,186 @@
+"""Honest statistics: every rate with n and an interval, every comparison paired where it can be.
+
+Surfaced as `tamperlens.stats`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats as sps
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.results import Result
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A number with its interval.
+
+    Attributes:
+        value: the estimate; NaN when undefined.
+        low: lower bound of the interval; NaN when there is none.
+        high: upper bound of the interval; NaN when there is none.
+        n: number of independent units behind the estimate.
+        method: how the interval was made, e.g. "wilson 95%".
+        reason: why the value is undefined, or empty.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str = ""
+    reason: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high)."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return f"undefined (n={self.n}: {self.reason})"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}] (n={self.n})"
+
+
+def undefined(reason: str, n: int = 0) -> Estimate:
+    """The estimate of a quantity that does not exist: NaN, with the reason why (never 0)."""
+    return Estimate(math.nan, math.nan, math.nan, n, "", reason)
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001).
+
+    Args:
+        successes: count of successes, 0 ≤ successes ≤ n.
+        n: number of independent trials; 0 gives an undefined estimate.
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: successes outside 0..n or confidence outside (0, 1).
+    """
+    if not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n} trials is impossible; check what was counted")
+    _check_confidence(confidence)
+    if n == 0:
+        return undefined("no trials")
+    z = float(sps.norm.ppf(0.5 + confidence / 2))
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Estimate(p, low, high, n, f"wilson {confidence:.0%}")
+
+
+def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
+    """Wilson estimate of the share of true flags."""
+    return wilson(sum(bool(flag) for flag in flags), len(flags), confidence)
+
+
+@dataclass(frozen=True)
+class PairedTest(Result):
+    """A paired before/after comparison of yes/no outcomes on the same prompts.
+
+    Attributes:
+        difference: rate after − rate before, with a paired bootstrap interval.
+        gained: prompts that turned from no to yes.
+        lost: prompts that turned from yes to no.
+        p_value: exact two-sided McNemar p (binomial on the discordant pairs); 1 when none is discordant.
+    """
+
+    difference: Estimate
+    gained: int
+    lost: int
+    p_value: float
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool], *, seed: int = 0) -> PairedTest:
+    """Exact McNemar test (McNemar 1947) with a paired bootstrap interval of the difference in rates.
+
+    Raises:
+        InputError: the two sides do not have the same length.
+    """
+    if len(before) != len(after):
+        raise InputError(
+            f"paired test needs the same prompts on both sides: {len(before)} before, {len(after)} after"
+        )
+    gained = sum((not b) and a for b, a in zip(before, after, strict=True))
+    lost = sum(b and (not a) for b, a in zip(before, after, strict=True))
+    discordant = gained + lost
+    p = 1.0 if discordant == 0 else float(sps.binomtest(gained, discordant, 0.5).pvalue)
+    shift = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    return PairedTest(bootstrap(shift, seed=seed), gained, lost, p)
+
+
+def bootstrap(
+    values: npt.ArrayLike,
+    statistic: Callable[[Array], float] | None = None,
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile bootstrap over independent units (Efron 1979).
+
+    Args:
+        values: one value per unit, shape [n]; pass paired differences for a paired interval.
+        statistic: function of a 1-D array; the mean by default.
+        confidence: coverage, in (0, 1).
+        draws: number of resamples.
+        seed: of the resampling, so that the interval is reproducible.
+    """
+    _check_confidence(confidence)
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1:
+        raise InputError(f"bootstrap wants one value per unit, got an array of shape {data.shape}")
+    if data.size == 0:
+        return undefined("no units to resample")
+    if not np.isfinite(data).all():
+        raise InputError("bootstrap got NaN or infinite values; drop them and say how many were dropped")
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, data.size, size=(draws, data.size))
+    if statistic is None:
+        value = float(data.mean())
+        samples = data[picks].mean(axis=1)
+    else:
+        value = float(statistic(data))
+        samples = np.array([statistic(data[pick]) for pick in picks])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), int(data.size), f"bootstrap {confidence:.0%}")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
+    m = len(p_values)
+    order = sorted(range(m), key=lambda i: p_values[i])
+    adjusted = [0.0] * m
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def minimum_detectable_difference(n: int, p: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Smallest difference between two rates that n prompts per side would show with the given power.
+
+    Normal approximation for two independent proportions around p (Cohen 1988); pairing only makes it smaller.
+    """
+    if n <= 0:
+        return math.nan
+    z = float(sps.norm.ppf(1 - alpha / 2) + sps.norm.ppf(power))
+    return min(1.0, z * math.sqrt(2 * max(p * (1 - p), 1 / (4 * n)) / n))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, got {confidence}")
