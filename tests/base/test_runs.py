@@ -1,0 +1,186 @@
+"""Run folders: what they refuse, what they keep, and what the manifest says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tamperlens.base.errors import RunFolderError
+from tamperlens.base.runs import RunFolder
+
+CONFIG = {"model": "m", "seed": 0, "steps": None, "nested": {"a": [1, 2]}}
+
+
+def begin(path: Path, **changes) -> RunFolder:
+    options = {"kind": "audit", "config": CONFIG, "artefacts": ("measures.csv", "figures"), **changes}
+    return RunFolder.open(path, **options)
+
+
+def test_manifest_holds_provenance(tmp_path):
+    with begin(tmp_path / "new" / "run", command="tamperlens audit", seeds={"seed": 3}) as run:
+        with run.stage("before"):
+            junk = bytearray(64 * 2**20)
+            junk[::4096] = b"x" * len(junk[::4096])
+            del junk
+        run.pin(model="abc")
+        run.note_training(tokens=10, flops=2.5e12, formula="6 N D")
+        run.finish()
+    manifest = json.loads((tmp_path / "new" / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["config"] == CONFIG
+    assert manifest["seeds"] == {"seed": 3}
+    assert manifest["hashes"] == {"model": "abc"}
+    assert manifest["command"] == "tamperlens audit"
+    assert {"python", "tamperlens", "torch", "transformers", "peft"} <= set(manifest["versions"])
+    assert manifest["tokens"] == {"training": 10}
+    assert manifest["training_flops_ratio_to_1e25"] == pytest.approx(2.5e-13)
+    stage = manifest["stages"]["before"]
+    assert stage["done"]
+    assert stage["wall_seconds"] >= 0
+    assert stage["peak_rss_bytes"] > 64 * 2**20
+    assert manifest["peak_rss_bytes"] == stage["peak_rss_bytes"]
+
+
+def test_peak_memory_belongs_to_the_stage(tmp_path):
+    with begin(tmp_path / "run") as run:
+        with run.stage("large"):
+            junk = b"x" * (300 * 2**20)
+            del junk
+        with run.stage("small"):
+            pass
+    stages = run.manifest["stages"]
+    if stages["small"]["peak_rss_scope"] != "stage":
+        pytest.skip("this system cannot reset the high-water mark")
+    assert stages["large"]["peak_rss_bytes"] - stages["small"]["peak_rss_bytes"] > 200 * 2**20
+
+
+def test_a_stage_that_raises_stays_undone_and_resumes(tmp_path):
+    run = begin(tmp_path / "run")
+    with run, run.stage("one"):
+        pass
+    with begin(tmp_path / "run", resume=True) as run:
+        assert run.done("one")
+        with pytest.raises(KeyboardInterrupt), run.stage("two"):
+            raise KeyboardInterrupt
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["status"] == "interrupted"
+    with begin(tmp_path / "run", resume=True) as run:
+        assert run.done("one")
+        assert not run.done("two")
+        assert run.manifest["status"] == "running"
+        assert len(run.manifest["resumed"]) == 2
+
+
+def test_resume_of_nothing_starts(tmp_path):
+    with begin(tmp_path / "run", resume=True) as run:
+        assert not run.finished
+        assert "resumed" not in run.manifest
+
+
+def finished(path: Path, **changes) -> None:
+    with begin(path, **changes) as run:
+        with run.stage("one"):
+            pass
+        run.finish()
+
+
+def test_refuses_a_finished_run_without_resume(tmp_path):
+    finished(tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(RunFolderError, match=r"finished run; add --resume .* or choose another folder"):
+        begin(tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    with begin(tmp_path, resume=True) as run:
+        assert run.finished
+
+
+def test_refuses_an_unfinished_run_without_resume(tmp_path):
+    with begin(tmp_path) as run, run.stage("one"):
+        pass
+    with pytest.raises(RunFolderError, match="an unfinished run"):
+        begin(tmp_path)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_refuses_another_run_and_names_the_key(tmp_path, resume):
+    finished(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"another run: seed is 0 there and 1 here \(and 1 more\)"):
+        begin(tmp_path, config={**CONFIG, "seed": 1, "steps": 5}, resume=resume)
+    with pytest.raises(RunFolderError, match="another run: an audit, not a trajectory"):
+        begin(tmp_path, kind="trajectory", resume=resume)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_without_finished_stages_may_be_started_over(tmp_path):
+    with begin(tmp_path) as run, pytest.raises(ValueError, match="bad input"), run.stage("one"):
+        raise ValueError("bad input")
+    with begin(tmp_path, config={**CONFIG, "seed": 9}) as run:
+        assert run.manifest["config"]["seed"] == 9
+
+
+def test_refuses_foreign_files_with_the_same_names(tmp_path):
+    (tmp_path / "measures.csv").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"holds measures\.csv and no manifest\.json"):
+        begin(tmp_path)
+    assert (tmp_path / "measures.csv").read_text() == "mine"
+
+
+def test_other_files_beside_are_left_alone(tmp_path):
+    (tmp_path / "prompts.csv").write_text("prompt\nhi\n")
+    finished(tmp_path)
+    assert (tmp_path / "prompts.csv").read_text() == "prompt\nhi\n"
+
+
+def test_refuses_what_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/nowhere/run")):
+        with pytest.raises(RunFolderError, match=r"cannot write .* choose another folder"):
+            begin(path)
+
+
+@pytest.mark.parametrize("content", ["{", '{"name": "another program"}', '{"tamperlens_run": 99}', "[]"])
+def test_refuses_a_manifest_it_does_not_understand(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(RunFolderError, match="choose another folder"):
+        begin(tmp_path)
+    assert (tmp_path / "manifest.json").read_text() == content
+
+
+def test_pin_refuses_a_changed_input(tmp_path):
+    with begin(tmp_path) as run:
+        run.pin(prompts="a" * 64)
+        with run.stage("one"):
+            pass
+    with begin(tmp_path, resume=True) as run:
+        run.pin(prompts="a" * 64)
+        with pytest.raises(RunFolderError, match=r"prompts is aaaaaaaaaaaa there and bbbbbbbbbbbb here"):
+            run.pin(prompts="b" * 64)
+
+
+def test_one_process_at_a_time_and_the_lock_dies_with_its_holder(tmp_path):
+    code = (
+        "import sys, time; from tamperlens.base.runs import RunFolder\n"
+        f"run = RunFolder.open({str(tmp_path)!r}, kind='audit', config={CONFIG!r})\n"
+        "print('open', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(RunFolderError, match="in use by another process"):
+            begin(tmp_path)
+    finally:
+        holder.kill()
+        holder.wait()
+    begin(tmp_path).close()
+
+
+def test_read_wants_a_run(tmp_path):
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        RunFolder.read(tmp_path)
+    finished(tmp_path)
+    assert RunFolder.read(tmp_path).finished
