@@ -1,0 +1,333 @@
+"""Chat rendering and the exact response mask. Knows tokenizers only, no models.
+
+The text of a turn is rendered once and tokenized once, with `add_special_tokens=False`: whatever
+beginning-of-sequence token a model wants is in its template. Labels come from character offsets in that
+one text, never from the length of a prompt that was tokenized by itself (its last token may differ).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from tamperlens.base.errors import InputError
+from tamperlens.prompts.chatformat import ChatFormat, apply, chat_format, label, special_ids
+from tamperlens.prompts.promptset import PromptSet
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenized (prompt, answer) turn.
+
+    Attributes:
+        input_ids: token ids of the whole turn.
+        labels: the same ids at the answer's tokens and at the end-of-turn token that closes it, -100
+            elsewhere. Not shifted: transformers' causal losses shift by themselves.
+        truncated: whether `max_length` cut something off.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    truncated: bool = False
+
+    @property
+    def label_ids(self) -> list[int]:
+        """The labelled token ids, in order."""
+        return [i for i in self.labels if i != IGNORE]
+
+    @property
+    def start(self) -> int:
+        """Index of the first labelled token."""
+        return next(i for i, value in enumerate(self.labels) if value != IGNORE)
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    response: str | None = None,
+    system: str | None = None,
+    prefill: str | None = None,
+    fmt: ChatFormat | None = None,
+) -> str:
+    """The text of one turn.
+
+    Without `response` it ends where the assistant begins, or after the `prefill`. With `response` it goes on
+    through the end of the turn, and `render(p, response=r)` always starts with `render(p)`.
+
+    Args:
+        tokenizer: whose chat template is used; the plain fallback when it has none.
+        prompt: what the user says.
+        response: the assistant's answer.
+        system: a system prompt; `fmt.system` says whether it gets its own turn or goes before the prompt.
+        prefill: the beginning of the assistant's answer, put into its mouth.
+        fmt: `chat_format(tokenizer)`, to save finding it again for each of many prompts.
+
+    Raises:
+        InputError: the template fails, or drops the user's or the system's text.
+    """
+    head, body, closing = _parts(tokenizer, prompt, response, system, prefill, fmt)
+    return head + body + closing
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    system: str | None = None,
+    prefill: str | None = None,
+    fmt: ChatFormat | None = None,
+) -> list[int]:
+    """Token ids of `render(tokenizer, prompt, ...)`: what the model reads before it answers."""
+    text = render(tokenizer, prompt, system=system, prefill=prefill, fmt=fmt)
+    return _ids(tokenizer, text)
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    response: str,
+    *,
+    system: str | None = None,
+    prefill: str | None = None,
+    max_length: int | None = None,
+    fmt: ChatFormat | None = None,
+) -> Encoded:
+    """Tokenize one turn, with labels on the answer's tokens and the end-of-turn token, nothing else.
+
+    The labelled tokens (less the end of turn) are decoded and compared with `response`; only the one space
+    that some formats and tokenizers put before a text, and Unicode composition (NFC), may differ.
+    `prefill` is context: it is not labelled. Nothing is masked because it equals the padding token.
+
+    Args:
+        tokenizer: fast tokenizers give offsets; for others the span is found by decoding.
+        prompt: what the user says.
+        response: the answer.
+        system: see `render`.
+        prefill: see `render`.
+        max_length: cut the turn to this many tokens on the right.
+        fmt: see `render`.
+
+    Raises:
+        InputError: the answer is empty, contains a control token of the template, is changed by the tokenizer,
+            shares a token with the template around it, or is cut away whole by `max_length`.
+    """
+    fmt = fmt or chat_format(tokenizer)
+    if not response:
+        raise InputError(f"the answer to {prompt!r:.60} is empty; drop the row")
+    head, body, closing = _parts(tokenizer, prompt, response, system, prefill, fmt)
+    text = head + body + closing
+    if tokenizer.is_fast:
+        start, end, ids = _span_by_offsets(tokenizer, text, len(head), len(head) + len(body))
+    else:
+        start, end, ids = _span_by_decoding(tokenizer, text, body, fmt)
+    _check(tokenizer, prompt, ids[start:end], response, body)
+    labels = [IGNORE] * len(ids)
+    labels[start:end] = ids[start:end]
+    if fmt.end_of_turn_id is not None:
+        close = ids.index(fmt.end_of_turn_id, end)
+        labels[close] = ids[close]
+    if max_length is None or len(ids) <= max_length:
+        return Encoded(ids, labels)
+    if start >= max_length:
+        raise InputError(
+            f"the prompt {prompt!r:.60} alone takes {start} tokens and max_length is {max_length}, so no "
+            "token of the answer is left; raise max_length or drop the row"
+        )
+    return Encoded(ids[:max_length], labels[:max_length], truncated=True)
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerBase,
+    data: PromptSet | Iterable[tuple[str, str]],
+    *,
+    system: str | None = None,
+    max_length: int | None = None,
+    fmt: ChatFormat | None = None,
+) -> list[Encoded]:
+    """`encode_pair` over a set with responses; errors name the row.
+
+    Raises:
+        InputError: the set has no responses, or a row cannot be encoded.
+    """
+    fmt = fmt or chat_format(tokenizer)
+    pairs: Sequence[tuple[str, str]] = data.pairs() if isinstance(data, PromptSet) else list(data)
+    encoded = []
+    for row, (prompt, response) in enumerate(pairs):
+        try:
+            encoded.append(
+                encode_pair(tokenizer, prompt, response, system=system, max_length=max_length, fmt=fmt)
+            )
+        except InputError as error:
+            name = f" of {data.name!r}" if isinstance(data, PromptSet) else ""
+            raise InputError(f"row {row}{name}: {error}") from error
+    return encoded
+
+
+def post_instruction_tokens(
+    tokenizer: PreTrainedTokenizerBase, *, fmt: ChatFormat | None = None
+) -> list[int]:
+    """Template tokens between the user's text and the assistant's answer.
+
+    These are the candidate positions of Arditi et al. 2024 (`eoi_toks` in andyrdt/refusal_direction): the
+    last `len(result)` tokens of every rendered prompt. Only tokens that are the same whatever the prompt ends
+    with are counted, because some tokenizers merge a full stop with the line break after it.
+
+    Raises:
+        InputError: the template fails.
+    """
+    fmt = fmt or chat_format(tokenizer)
+    probes = ("word", "question?", "sentence.", "number 7", "(bracket)", 'quote"', "list:", "Wow!")
+    rendered = [encode_prompt(tokenizer, probe, fmt=fmt) for probe in probes]
+    shared: list[int] = []
+    for column in zip(*(reversed(ids) for ids in rendered), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return shared[::-1]
+
+
+# ---- inside -------------------------------------------------------------------------------------------------
+
+
+def _parts(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    response: str | None,
+    system: str | None,
+    prefill: str | None,
+    fmt: ChatFormat | None,
+) -> tuple[str, str, str]:
+    """(what stands before the answer, the answer with its lead, what closes the turn)."""
+    fmt = fmt or chat_format(tokenizer)
+    head = _prompt_text(tokenizer, prompt, system, fmt)
+    if prefill is not None:
+        head += fmt.lead + prefill
+    if response is None:
+        return head, "", ""
+    return head, (fmt.lead if prefill is None else "") + response, fmt.closing
+
+
+def _prompt_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat
+) -> str:
+    if not fmt.template:
+        bos = tokenizer.bos_token if _adds_bos(tokenizer) else ""
+        above = f"{system}\n\n" if system else ""
+        return f"{bos}{above}User: {prompt}\n\nAssistant:"
+    if system and fmt.system == "merged":
+        prompt, system = f"{system}\n\n{prompt}", None
+    messages = [{"role": "user", "content": prompt}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    text = apply(tokenizer, messages, generation=True)
+    if prompt.strip() not in text:
+        raise InputError(
+            f"the chat template of {label(tokenizer)} changes the prompt {prompt!r:.60}; "
+            "set tokenizer.chat_template to one that writes the user's text as it is"
+        )
+    return text + fmt.opening
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    if tokenizer.bos_token_id is None:
+        return False
+    return list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def _span_by_offsets(
+    tokenizer: PreTrainedTokenizerBase, text: str, begin: int, stop: int
+) -> tuple[int, int, list[int]]:
+    """Token span [start, end) of the characters [begin, stop) of a text.
+
+    Byte-level tokenizers that trim offsets give a token of white space alone an empty span at its *end*, and
+    one that a prefix space was added to an empty span too: both are settled by what stands at the border.
+    """
+    batch = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids = [int(i) for i in batch["input_ids"]]
+    offsets: list[tuple[int, int]] = [(int(a), int(b)) for a, b in batch["offset_mapping"]]
+    space_before = begin > 0 and text[begin - 1].isspace()
+    start = next(
+        (
+            i
+            for i, (a, b) in enumerate(offsets)
+            if b > begin or (a == b == begin and not space_before and i > 0)
+        ),
+        len(ids),
+    )
+    special = special_ids(tokenizer)
+    end = next(
+        (
+            i
+            for i in range(start, len(ids))
+            if offsets[i][0] >= stop and not (offsets[i] == (stop, stop) and ids[i] not in special)
+        ),
+        len(ids),
+    )
+    return start, end, ids
+
+
+def _span_by_decoding(
+    tokenizer: PreTrainedTokenizerBase, text: str, body: str, fmt: ChatFormat
+) -> tuple[int, int, list[int]]:
+    """The same without offsets: the last span before the end of turn that decodes to the answer."""
+    ids = _ids(tokenizer, text)
+    stop = len(ids)
+    if fmt.end_of_turn_id is not None:
+        closes = _ids(tokenizer, fmt.closing).count(fmt.end_of_turn_id)
+        stop = [i for i, token in enumerate(ids) if token == fmt.end_of_turn_id][-closes]
+    for end in range(stop, max(stop - 8, 0), -1):
+        for start in range(end - 1, -1, -1):
+            decoded = _decode(tokenizer, ids[start:end])
+            if _same(decoded, body.strip(" "), body):
+                return start, end, ids
+            if len(decoded) > len(body) + 8:
+                break
+    raise InputError(
+        f"no run of tokens decodes to the answer {body.strip()!r:.60} with {label(tokenizer)}; "
+        "use a fast tokenizer (use_fast=True), or strip white space and control characters from the answer"
+    )
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _same(decoded: str, response: str, body: str) -> bool:
+    def composed(text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
+    # Prefix spaces: the format's lead, add_prefix_space, and sentencepiece decoders that drop the first space.
+    accepted = {response, body, f" {response}", response.removeprefix(" ")}
+    return composed(decoded) in {composed(text) for text in accepted}
+
+
+def _check(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], response: str, body: str
+) -> None:
+    control = [i for i in ids if i in special_ids(tokenizer)]
+    if control:
+        token = tokenizer.convert_ids_to_tokens(control[0])
+        raise InputError(
+            f"the answer to {prompt!r:.60} becomes the control token {token!r} of {label(tokenizer)}; "
+            "remove that text from the answer"
+        )
+    decoded = _decode(tokenizer, ids)
+    if _same(decoded, response, body):
+        return
+    raise InputError(
+        f"the answer to {prompt!r:.60} does not survive {label(tokenizer)}: {response!r:.60} became "
+        f"{decoded!r:.60}; strip white space at its ends and characters that the tokenizer does not know"
+    )
