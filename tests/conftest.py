@@ -14,9 +14,15 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+import copy
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))  # helpers: `from tiny_models import ...`
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real prompt files are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Any]:
+    """`tiny(family)` -> (small random transformers model in eval mode, byte-level tokenizer with a template).
+
+    Made once per session: leave what you get as it was. `tiny(family, fresh=True)` gives one of your own, and
+    so do keyword arguments (`seed=`, `dtype=`, entries of the configuration).
+    Families: `tiny_models.FAMILIES`.
+    """
+    from tiny_models import make_model, make_tokenizer
+
+    made: dict[str, Any] = {}
+    tokenizer = make_tokenizer()
+
+    def make(family: str, *, fresh: bool = False, **settings: Any) -> tuple[Any, Any]:
+        if settings:
+            return make_model(family, **settings), copy.deepcopy(tokenizer)
+        if family not in made:
+            made[family] = make_model(family)
+        return (copy.deepcopy(made[family]), copy.deepcopy(tokenizer)) if fresh else (made[family], tokenizer)
+
+    return make
