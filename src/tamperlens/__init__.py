@@ -1,1 +1,70 @@
-"""placeholder"""
+"""tamperlens: where refusal sits in a chat model, how fine-tuning wears it away, and at what price.
+
+Everything here is loaded on first use, so `import tamperlens` costs nothing:
+
+    model = tamperlens.load("organism")
+    from tamperlens import prompts, refusal, finetune, stats
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tamperlens.models import ChatModel as ChatModel
+    from tamperlens.models import load as load
+    from tamperlens.prompts import PromptSet as PromptSet
+
+# Rooms by the name that users write. A room that this version does not have is not listed by dir().
+_ROOMS = {
+    "audit": "tamperlens.studies.audit",
+    "brittleness": "tamperlens.studies.brittleness",
+    "capability": "tamperlens.capability",
+    "drift": "tamperlens.drift",
+    "errors": "tamperlens.base.errors",
+    "finetune": "tamperlens.finetune",
+    "grid": "tamperlens.grid",
+    "heads": "tamperlens.heads",
+    "hooks": "tamperlens.hooks",
+    "models": "tamperlens.models",
+    "neurons": "tamperlens.neurons",
+    "plots": "tamperlens.plots",
+    "prompts": "tamperlens.prompts",
+    "refusal": "tamperlens.refusal",
+    "report": "tamperlens.report",
+    "spillover": "tamperlens.studies.spillover",
+    "stats": "tamperlens.base.stats",
+    "trajectory": "tamperlens.studies.trajectory",
+}
+_NAMES = {
+    "ChatModel": "tamperlens.models",
+    "PromptSet": "tamperlens.prompts",
+    "load": "tamperlens.models",
+}
+
+
+def _exists(module: str) -> bool:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return False
+    return found is not None and found.origin is not None  # an empty folder is no room
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tamperlens")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _ROOMS and _exists(_ROOMS[name]):
+        return importlib.import_module(_ROOMS[name])
+    raise AttributeError(f"module 'tamperlens' has no attribute {name!r}; it has {', '.join(__dir__())}")
+
+
+def __dir__() -> list[str]:
+    rooms = [name for name, module in _ROOMS.items() if _exists(module)]
+    return sorted([*rooms, *(name for name, module in _NAMES.items() if _exists(module)), "__version__"])

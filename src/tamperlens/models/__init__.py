@@ -1,0 +1,26 @@
+"""Models: from a name, folder or hub id to a checked `ChatModel` that renders, answers and identifies itself.
+
+Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generation` (batched = one by one),
+`cache` (its key-value cache), `adapters` (PEFT adapters checked against their base), `fingerprint`, `organism/`
+(the embedded models, their grammar and recipe).
+"""
+
+from __future__ import annotations
+
+from tamperlens.models.adapters import attach_adapter, save_adapter
+from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
+from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
+from tamperlens.models.generation import evaluating
+from tamperlens.models.loading import load
+
+__all__ = [
+    "ChatModel",
+    "attach_adapter",
+    "base_fingerprint_of",
+    "evaluating",
+    "fingerprint_of",
+    "load",
+    "refuse_nonfinite_weights",
+    "save_adapter",
+    "share_parameters_copy",
+]

@@ -1,0 +1,327 @@
+"""`ChatModel`: a module with its tokenizer, anatomy, chat format and fingerprint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
+from tamperlens.models import generation
+from tamperlens.models.fingerprint import fingerprint_of, versions
+from tamperlens.models.generation import BatchSize
+from tamperlens.prompts import ChatFormat, chat_format, render
+from tamperlens_hooks import Anatomy, check, describe, unwrap
+
+# In the plain format nothing but eos ends a turn, and models without chat training go on writing the user's part.
+_NEXT_TURN = "\nUser:"
+
+
+@dataclass(eq=False)
+class ChatModel:
+    """A causal language model that can be talked to, read and edited.
+
+    Make one with `tamperlens.load` or `ChatModel.from_parts`.
+
+    Attributes:
+        module: the transformers model, PEFT-wrapped or not.
+        tokenizer: its tokenizer; never changed.
+        anatomy: where the module's parts sit, checked by numbers when it was loaded.
+        name: what the model is called in artefacts.
+        chat_format: how conversations are written; its name says whether that is a fallback.
+        notes: what a reader of results should know of how the model was loaded.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    anatomy: Anatomy
+    name: str
+    chat_format: ChatFormat
+    notes: tuple[str, ...] = ()
+    _fingerprint: tuple[object, str] | None = field(default=None, repr=False)
+    _stop_ids: frozenset[int] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_parts(
+        cls,
+        module: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str = "unnamed",
+        notes: Sequence[str] = (),
+        check_anatomy: bool = True,
+    ) -> ChatModel:
+        """Make a ChatModel of a module and a tokenizer at hand; neither is changed.
+
+        Args:
+            module: a causal language model of transformers, PEFT-wrapped or not.
+            tokenizer: its tokenizer.
+            name: what to call it in artefacts.
+            notes: remarks to keep with it.
+            check_anatomy: recompute head outputs and residual sums on random tokens (a few forward passes).
+
+        Raises:
+            ModelLoadError: no tokenizer, or the module is not a language model.
+            NumericsError: a parameter holds NaN or infinite numbers.
+            AnatomyError: a part of the module could not be placed (UnsupportedModelError: a family not supported yet).
+        """
+        if not isinstance(module, nn.Module) or not hasattr(unwrap(module), "config"):
+            raise ModelLoadError(f"{name}: expected a transformers model, got {type(module).__name__}")
+        if tokenizer is None or not callable(tokenizer):
+            raise ModelLoadError(f"{name} has no tokenizer; pass the one that it was trained with")
+        refuse_nonfinite_weights(module, name)
+        remarks = list(notes)
+        anatomy = describe(module)
+        if any(parameter.is_meta for parameter in module.parameters()):
+            remarks.append("anatomy not checked by numbers: weights are offloaded")
+        elif check_anatomy:
+            check(module, anatomy)
+        fmt = chat_format(tokenizer)
+        if not fmt.template:
+            remarks.append(
+                f"the tokenizer has no chat template; prompts are written in the format {fmt.name!r}"
+            )
+        return cls(module, tokenizer, anatomy, name, fmt, tuple(remarks))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 over weights and config (see `fingerprint_of`); recomputed after in-place weight updates."""
+        state = versions(self.module)
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, fingerprint_of(self.module))
+        return self._fingerprint[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embedding."""
+        embedding = unwrap(self.module).get_input_embeddings()
+        weight = next(embedding.parameters())
+        if weight.is_meta:
+            return torch.device(getattr(getattr(embedding, "_hf_hook", None), "execution_device", "cpu"))
+        return weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights."""
+        return next(p.dtype for p in self.module.parameters() if p.is_floating_point())
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder blocks."""
+        return self.anatomy.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.anatomy.d_model
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def pad_id(self) -> int:
+        """Token id for padding: the tokenizer's own, else its end token, else 0 (padding is always masked)."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: end tokens of tokenizer and configs, and the chat format's end of turn."""
+        if self._stop_ids is None:
+            base = unwrap(self.module)
+            found: set[int] = set()
+            declared = [self.chat_format.end_of_turn_id, self.tokenizer.eos_token_id]
+            for settings in (base.config, getattr(base, "generation_config", None)):
+                declared.append(getattr(settings, "eos_token_id", None))
+            for ids in declared:
+                found.update(ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids])
+            self._stop_ids = frozenset(int(token) for token in found)
+        return self._stop_ids
+
+    def with_module(self, module: nn.Module, *, name: str | None = None) -> ChatModel:
+        """The same tokenizer, anatomy and format around another module of the same shape, e.g. a PEFT-wrapped one."""
+        return replace(self, module=module, name=name or self.name, _fingerprint=None, _stop_ids=None)
+
+    def render(
+        self,
+        prompt: str,
+        response: str | None = None,
+        *,
+        system: str | None = None,
+        prefill: str | None = None,
+    ) -> str:
+        """The conversation as the model reads it; ends where the assistant begins when `response` is None."""
+        return render(
+            self.tokenizer, prompt, response=response, system=system, prefill=prefill, fmt=self.chat_format
+        )
+
+    def token_ids(
+        self, prompts: Sequence[str], *, system: str | None = None, prefill: str | None = None
+    ) -> list[list[int]]:
+        """Token ids of each rendered prompt, unpadded.
+
+        Raises:
+            InputError: `prompts` is one string, or a prompt holds a token that the model has no embedding for.
+        """
+        if isinstance(prompts, str):
+            raise InputError("expected a list of prompts, got one string; write [prompt]")
+        if len(prompts) == 0:
+            return []
+        texts = [self.render(prompt, system=system, prefill=prefill) for prompt in prompts]
+        sequences: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = self.anatomy.d_vocab
+        for index, sequence in enumerate(sequences):
+            if not sequence:
+                raise InputError(f"prompt {index} is empty after rendering; give it some text")
+            if max(sequence) >= rows:
+                raise InputError(
+                    f"prompt {index} has token {max(sequence)} and {self.name} embeds {rows}; "
+                    "the tokenizer belongs to another model"
+                )
+        return sequences
+
+    def encode(
+        self, prompts: Sequence[str], *, system: str | None = None, prefill: str | None = None
+    ) -> dict[str, Tensor]:
+        """Rendered prompts as one left-padded batch on the model's device.
+
+        Returns:
+            `input_ids`, `attention_mask` and `position_ids`, each `[batch, seq]`, ready for `module(**batch)`.
+        """
+        sequences = self.token_ids(prompts, system=system, prefill=prefill)
+        if not sequences:
+            raise InputError("no prompts to encode; pass at least one")
+        return vars(generation.left_pad(sequences, self.pad_id, self.device)).copy()
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 64,
+        batch_size: BatchSize = "auto",
+        temperature: float = 0.0,
+        seed: int = 0,
+        system: str | None = None,
+        prefill: str | None = None,
+        progress: bool = False,
+    ) -> list[str]:
+        """Answer each prompt; the answers do not depend on how prompts are batched.
+
+        Greedy unless `temperature` is positive. Answers come without special tokens and without outer white
+        space. With `prefill`, the assistant's turn begins with that text, and what is returned is what follows
+        it (white space kept).
+
+        Args:
+            prompts: what the user says, one conversation each.
+            max_new_tokens: answers are cut there.
+            batch_size: rows at once; "auto" goes by memory and backs off when it runs out.
+            temperature: 0 for greedy.
+            seed: for sampling; the same prompt at the same index gives the same sample.
+            system: a system message, where the chat format has a place for one.
+            prefill: how the assistant's answer begins.
+            progress: show a bar.
+
+        Raises:
+            InputError: a prompt that cannot be encoded or does not fit.
+            NumericsError: logits are NaN or infinite; the message names the prompt.
+        """
+        sequences = self.token_ids(prompts, system=system, prefill=prefill)
+        new = generation.generate_tokens(
+            self.module,
+            sequences,
+            max_new_tokens=max_new_tokens,
+            stop_ids=self.stop_ids,
+            pad_id=self.pad_id,
+            device=self.device,
+            batch_size=batch_size,
+            temperature=temperature,
+            seed=seed,
+            progress=progress,
+        )
+        if prefill:
+            # Sentencepiece drops the space before a first word, so decode both and take the difference.
+            before, whole = (
+                self._decode(sequences),
+                self._decode([a + b for a, b in zip(sequences, new, strict=True)]),
+            )
+            return [self._own(text[len(start) :]) for start, text in zip(before, whole, strict=True)]
+        return [self._own(text).strip() for text in self._decode(new)]
+
+    def logits_last(
+        self,
+        prompts: Sequence[str],
+        *,
+        batch_size: BatchSize = "auto",
+        system: str | None = None,
+        prefill: str | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, "n vocab"]:
+        """Logits of the answer's first token for each prompt, fp32, without gradient.
+
+        Only the last position meets the unembedding.
+
+        Raises:
+            InputError: no prompts, or one that does not fit.
+            NumericsError: logits are NaN or infinite; the message names the prompt.
+        """
+        sequences = self.token_ids(prompts, system=system, prefill=prefill)
+        if not sequences:
+            raise InputError("no prompts to score; pass at least one")
+        return generation.last_logits(
+            self.module,
+            sequences,
+            pad_id=self.pad_id,
+            device=self.device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def _own(self, text: str) -> str:
+        return text if self.chat_format.template else text.partition(_NEXT_TURN)[0]
+
+    def _decode(self, sequences: list[list[int]]) -> list[str]:
+        decoded = self.tokenizer.batch_decode(
+            sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return [str(text) for text in decoded]
+
+
+def share_parameters_copy(model: ChatModel) -> ChatModel:
+    """A copy whose modules are new and whose weights are the same memory.
+
+    For callers that wrap or hook a module (PEFT, TransformerLens) and must leave the one they were given whole:
+    submodules, flags, hooks and `requires_grad` are the copy's own. In-place writes to a weight or buffer reach
+    both; clone a parameter before training it. Hooks that are on the module now are copied with it.
+    """
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.module.buffers()}
+    for parameter in model.module.parameters():
+        # Same storage, own requires_grad and grad. Subclasses (4-bit weights) carry more state: shared as they are.
+        memo[id(parameter)] = (
+            nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+            if type(parameter) is nn.Parameter
+            else parameter
+        )
+    return model.with_module(copy.deepcopy(model.module, memo))
+
+
+def refuse_nonfinite_weights(module: nn.Module, name: str) -> None:
+    """Raise NumericsError naming the first parameter that holds NaN or infinite numbers (one read of the weights)."""
+    for label, parameter in module.named_parameters():
+        if parameter.is_meta or parameter.numel() == 0 or not parameter.is_floating_point():
+            continue
+        if parameter.element_size() < 2:  # 8-bit floats have no reductions
+            continue
+        low, high = torch.aminmax(parameter.detach())
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
+            raise NumericsError(
+                f"{name}: parameter {label} holds NaN or infinite numbers; the checkpoint is damaged or overflowed"
+            )

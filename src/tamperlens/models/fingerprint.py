@@ -1,0 +1,167 @@
+"""A sha256 that says which weights and which config an artefact was made with.
+
+Models of up to `WHOLE` bytes are hashed completely. Of larger ones each tensor gives its name, shape, dtype and
+`SAMPLE` elements at even strides (first and last included): seconds for 7 B, blind to a change that touches none
+of them, which LoRA, full fine-tuning, quantisation and another checkpoint all do. Device, tying by name,
+`requires_grad`, token-id settings and PEFT's renaming do not matter. With an adapter attached the fingerprint is
+sha256(base fingerprint, adapter weights and settings).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tamperlens_hooks import unwrap
+
+WHOLE = 2**28
+SAMPLE = 2**14
+
+# Settings that change no number in a forward pass of given tokens.
+_BOOKKEEPING = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "id2label",
+    "is_decoder",
+    "label2id",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "problem_type",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def fingerprint_of(module: nn.Module) -> str:
+    """Hex sha256 over a module's weights and config, always computed anew.
+
+    Weights that accelerate offloaded are brought in one submodule at a time.
+    """
+    base = base_fingerprint_of(module)
+    adapter = {name: (owner, key) for name, owner, key, added in _tensors(module) if added}
+    settings = _adapter_settings(module)
+    if not adapter and not settings:
+        return base
+    return hashlib.sha256(
+        (base + _digest(adapter, json.dumps(settings, sort_keys=True))).encode()
+    ).hexdigest()
+
+
+def base_fingerprint_of(module: nn.Module) -> str:
+    """The fingerprint that the module would have without its adapters."""
+    base = {name: (owner, key) for name, owner, key, added in _tensors(module) if not added}
+    return _digest(base, json.dumps(_config(unwrap(module).config.to_dict()), sort_keys=True, default=str))
+
+
+def versions(module: nn.Module) -> tuple[object, ...]:
+    """Changes whenever a weight is updated in place or replaced (writes through `.data` go unseen)."""
+    state: list[object] = [(id(tensor), tensor._version) for tensor in module.parameters()]
+    state.extend((id(tensor), tensor._version) for tensor in module.buffers())
+    state.append(json.dumps(_adapter_settings(module), sort_keys=True))
+    return tuple(state)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, bool]]:
+    """(name in the unwrapped model, owner, attribute, is it an adapter's), tied tensors once, by first name."""
+    from_adapter = _adapter_modules(module)
+    inner = unwrap(module)
+    places = {id(owner): path for path, owner in inner.named_modules()}
+    seen: set[int] = set()
+    found = []
+    for outer_path, owner in module.named_modules():
+        for key, tensor in {**owner._parameters, **owner._buffers}.items():
+            if tensor is None or key in owner._non_persistent_buffers_set:
+                continue
+            # What lies outside the wrapped model (a prefix encoder) was added by the adapter too.
+            outside = id(owner) not in places
+            name = f"{places.get(id(owner), outer_path)}.{key}".lstrip(".")
+            name = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+            found.append((name, owner, key, tensor, outside or id(owner) in from_adapter))
+    for name, owner, key, tensor, belongs in sorted(found, key=lambda item: item[0]):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, owner, key, belongs
+
+
+def _adapter_modules(module: nn.Module) -> set[int]:
+    """Ids of all submodules that an adapter added."""
+    inside: set[int] = set()
+    for _, part in module.named_modules():
+        layers = getattr(part, "adapter_layer_names", None)
+        added = [getattr(part, name, None) for name in layers] if layers else []
+        if "original_module" in part._modules and "modules_to_save" in part._modules:
+            added.append(part._modules["modules_to_save"])
+        for extra in added:
+            if isinstance(extra, nn.Module):
+                inside.update(id(piece) for piece in extra.modules())
+    return inside
+
+
+def _adapter_settings(module: nn.Module) -> dict[str, Any]:
+    """Scale and state of each adapted layer: the same factors at another scale are another model."""
+    settings: dict[str, Any] = {}
+    for path, part in unwrap(module).named_modules():
+        scaling = getattr(part, "scaling", None)
+        if hasattr(part, "adapter_layer_names") and isinstance(scaling, dict):
+            settings[path] = [
+                {name: float(value) for name, value in sorted(scaling.items())},
+                sorted(part.active_adapters),
+                bool(part.disable_adapters),
+            ]
+    return settings
+
+
+def _digest(tensors: dict[str, tuple[nn.Module, str]], header: str) -> str:
+    digest = hashlib.sha256(header.encode())
+    held = [getattr(owner, key) for owner, key in tensors.values()]
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in held) <= WHOLE
+    for name in sorted(tensors):
+        owner, key = tensors[name]
+        with _present(owner):
+            tensor: Tensor = getattr(owner, key).detach()
+            digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+            if not tensor.is_meta:
+                digest.update(_bytes(tensor, whole))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor, whole: bool) -> memoryview:
+    flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor.contiguous().reshape(-1)
+    if not whole and flat.numel() > SAMPLE:
+        # Integer arithmetic: linspace in floating point would round differently across devices.
+        picks = torch.arange(SAMPLE, device=flat.device) * (flat.numel() - 1) // (SAMPLE - 1)
+        flat = flat[picks]
+    return memoryview(flat.view(torch.uint8).cpu().numpy())
+
+
+def _present(owner: nn.Module) -> AbstractContextManager[Any]:
+    """Bring offloaded weights of one submodule in for the length of the body."""
+    if not hasattr(owner, "_hf_hook"):
+        return nullcontext()
+    from accelerate.utils import align_module_device, has_offloaded_params
+
+    if not has_offloaded_params(owner):
+        return nullcontext()
+    manager: AbstractContextManager[Any] = align_module_device(owner, "cpu")
+    return manager
+
+
+def _config(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _config(item) for key, item in value.items() if key not in _BOOKKEEPING}
+    if isinstance(value, (list, tuple)):
+        return [_config(item) for item in value]
+    return value

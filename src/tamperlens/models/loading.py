@@ -1,0 +1,330 @@
+"""`load`: from a name, folder or hub id to a checked `ChatModel`, or to one line that says why not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from tamperlens.base.errors import InputError, ModelLoadError
+from tamperlens.models.adapters import attach_adapter
+from tamperlens.models.chat import ChatModel
+from tamperlens_hooks import describe
+
+ORGANISM = Path(__file__).parent / "organism" / "weights"
+VARIANTS = ("aligned", "base")
+SMALL = 1_000_000_000
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+) -> ChatModel:
+    """Load a chat model, check its weights and its anatomy, and say plainly if something does not fit.
+
+    Code from a checkpoint is never run.
+
+    Args:
+        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", a local folder, or a hub id.
+        adapter: a PEFT adapter (folder or hub id); checked against this base and attached unmerged.
+        device: "auto" takes CUDA, then MPS, then CPU.
+        dtype: "auto" keeps the stored type, except on CPU, where half-precision models below one billion
+            parameters become fp32 (exact, faster there, and free of bf16 ties). Or "float32", "bfloat16",
+            "float16", or a torch dtype.
+        device_map: passed to accelerate, for models that one device does not hold.
+        quantization: "4bit" or "8bit" through bitsandbytes.
+        revision: branch, tag or commit of a hub model.
+        allow_pickle: also read `pytorch_model.bin`, with torch's weights-only unpickler. Off by default.
+
+    Raises:
+        ModelLoadError: unknown model, missing or damaged files, no tokenizer, an encoder, an adapter made for
+            another base, or a missing optional package.
+        InputError: a device, dtype or option that is not one.
+        UnsupportedModelError: a family that is recognised and not supported yet.
+        AnatomyError: a part of the model could not be placed, or does not compute what it should.
+        NumericsError: a parameter holds NaN or infinite numbers.
+    """
+    source, name = _locate(str(name_or_path))
+    target = _device(device, device_map)
+    wanted = _dtype(dtype)
+    config = _read_config(source, name, revision)
+    _refuse_others_than_decoders(config, name)
+    if isinstance(source, Path):
+        _require_weights(source, name, allow_pickle)
+    tokenizer = _read_tokenizer(source, name, revision)
+    if not (isinstance(source, Path) and source.is_relative_to(ORGANISM)):
+        _describe_shell(config, name)
+    module = _read_module(
+        source, name, config, wanted, target, device_map, quantization, revision, allow_pickle
+    )
+    notes = []
+    stored = module.dtype
+    small = sum(parameter.numel() for parameter in module.parameters()) < SMALL
+    on_cpu = target.type == "cpu" and device_map is None and quantization is None
+    if wanted == "auto" and on_cpu and small and stored in (torch.bfloat16, torch.float16):
+        module = module.float()
+        module.config.dtype = torch.float32
+        notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
+    if device_map is None and quantization is None:
+        module = _to_device(module, target, name)
+    module.eval()
+    model = ChatModel.from_parts(module, tokenizer, name=name, notes=notes)
+    return model if adapter is None else attach_adapter(model, adapter)
+
+
+def _locate(text: str) -> tuple[str | Path, str]:
+    """Where to read from (a folder as Path, a hub id as str) and what to call it."""
+    head, _, variant = text.partition(":")
+    if head == "organism":
+        variant = variant or "aligned"
+        folder = ORGANISM / variant
+        if variant not in VARIANTS:
+            raise ModelLoadError(f"no organism named {variant!r}; known: {', '.join(VARIANTS)}")
+        if not (folder / "config.json").is_file():
+            raise ModelLoadError(
+                f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens, or train it with "
+                "python -m tamperlens.models.organism.train"
+            )
+        return folder, f"organism:{variant}"
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise ModelLoadError(f"{text} is an adapter, not a model; use load(BASE, adapter={text!r})")
+        if not (path / "config.json").is_file():
+            raise ModelLoadError(f"{text} has no config.json; name the folder that save_pretrained wrote")
+        return path, text
+    if path.is_file():
+        raise ModelLoadError(f"{text} is a file; name the folder that holds config.json and the weights")
+    if path.is_absolute() or text.startswith((".", "~")) or not _HUB_ID.fullmatch(text):
+        raise ModelLoadError(
+            f"no folder {text!r}; check the spelling, or name a hub id such as 'owner/model'"
+        )
+    return text, text
+
+
+def _device(device: str | torch.device, device_map: object) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if device_map is not None:
+        raise InputError("device and device_map exclude each other; give one of them")
+    try:
+        wanted = torch.device(device)
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {str(device)!r} is not available here; use 'cpu' or 'auto'") from error
+    return wanted
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
+    if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype {dtype} is not a floating type; use float32, bfloat16 or float16")
+        return dtype
+    if dtype == "auto":
+        return "auto"
+    if dtype not in _DTYPES:
+        raise InputError(f"no dtype {dtype!r}; known: auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _read_config(source: str | Path, name: str, revision: str | None) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise ModelLoadError(_why_no_config(source, name, revision, error)) from error
+    # Gemma 3 and others ship text and vision in one config; only the language model is of interest here.
+    return config
+
+
+def _why_no_config(source: str | Path, name: str, revision: str | None, error: Exception) -> str:
+    words = str(error)
+    if "custom code" in words or "trust_remote_code" in words:
+        return f"{name} needs code from its own repository, which is never run; use an architecture of transformers"
+    if "does not recognize this architecture" in words or "Unrecognized model" in words:
+        found = re.search(r"model type `([^`]*)`", words)
+        kind = f"model_type {found.group(1)!r}" if found else "the model_type in its config.json"
+        return f"{name}: {kind} is not known to this version of transformers; update transformers or check config.json"
+    if "valid JSON" in words:
+        return f"{name}: config.json is not valid JSON; copy the model again"
+    if isinstance(source, Path):
+        return f"{name}: config.json cannot be used ({_first_line(error)})"
+    if revision is not None and "revision" in words.lower():
+        return f"{name} has no revision {revision!r}"
+    return (
+        f"no model {name!r}: no such folder here, and the hub did not give it ({_first_line(error)}); check the "
+        "spelling, the network (or HF_HUB_OFFLINE) and, for gated models, HF_TOKEN"
+    )
+
+
+def _refuse_others_than_decoders(config: Any, name: str) -> None:
+    architectures = list(getattr(config, "architectures", None) or [])
+    writes = any(
+        a.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for a in architectures
+    )
+    if getattr(config, "is_encoder_decoder", False) or (architectures and not writes):
+        what = architectures[0] if architectures else config.model_type
+        raise ModelLoadError(
+            f"{name} is a {what}, not a decoder-only language model; load a causal language model (…ForCausalLM)"
+        )
+
+
+def _require_weights(folder: Path, name: str, allow_pickle: bool) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(folder.glob("*.bin")):
+        if allow_pickle:
+            return
+        raise ModelLoadError(
+            f"{name} holds pickled weights only (pytorch_model.bin), which can run code; convert them to safetensors "
+            "(save_pretrained), or pass allow_pickle=True if you trust the source"
+        )
+    raise ModelLoadError(f"{name} has a config.json and no weights; model.safetensors is missing")
+
+
+def _read_tokenizer(source: str | Path, name: str, revision: str | None) -> Any:
+    remedy = "put tokenizer.json beside the weights, or use ChatModel.from_parts(module, tokenizer)"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise ModelLoadError(f"{name} has no usable tokenizer ({_first_line(error)}); {remedy}") from error
+    if len(tokenizer) == 0 or not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise ModelLoadError(f"{name} has an empty tokenizer; {remedy}")
+    return tokenizer
+
+
+def _describe_shell(config: Any, name: str) -> None:
+    """Place the parts of an empty model first, so that an unsupported one fails before its weights are read."""
+    try:
+        with torch.device("meta"), _quiet():
+            shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise ModelLoadError(f"{name} cannot be built from its config ({_first_line(error)})") from error
+    describe(shell)
+
+
+def _read_module(
+    source: str | Path,
+    name: str,
+    config: Any,
+    dtype: torch.dtype | Literal["auto"],
+    device: torch.device,
+    device_map: str | dict[str, Any] | None,
+    quantization: str | None,
+    revision: str | None,
+    allow_pickle: bool,
+) -> Any:
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "revision": revision,
+        "trust_remote_code": False,
+    }
+    options["use_safetensors"] = None if allow_pickle else True
+    options["ignore_mismatched_sizes"] = True  # reported below, with the parameter's name
+    if quantization is not None:
+        options["quantization_config"] = _bitsandbytes(quantization)
+        device_map = device_map if device_map is not None else {"": str(device)}
+    if device_map is not None:
+        options["device_map"] = device_map
+    try:
+        with _quiet():
+            module, report = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+    except Exception as error:
+        raise ModelLoadError(_why_no_weights(source, name, error)) from error
+    for parameter, stored, built in sorted(report.get("mismatched_keys") or ()):
+        raise ModelLoadError(
+            f"{name}: {parameter} is stored as {tuple(stored)} and config.json asks for {tuple(built)}; the weights "
+            "and config.json belong to different models"
+        )
+    missing = sorted(report.get("missing_keys") or ())
+    if missing:
+        raise ModelLoadError(
+            f"{name}: the checkpoint lacks {missing[0]}"
+            + (f" and {len(missing) - 1} more parameters" if len(missing) > 1 else "")
+            + "; it is incomplete or belongs to another architecture"
+        )
+    return module
+
+
+def _why_no_weights(source: str | Path, name: str, error: Exception) -> str:
+    words = str(error)
+    if "SafetensorError" in type(error).__name__:
+        return f"{name}: a safetensors file is damaged or cut short ({_first_line(error)}); copy it again"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{name} does not fit on the device; use device_map='auto', a smaller dtype, or quantization='4bit'"
+    if isinstance(error, ImportError):
+        return f"{name} needs a package that is not installed ({_first_line(error)})"
+    if isinstance(error, OSError) and ("no file named" in words or "does not appear to have a file" in words):
+        return (
+            f"{name} has no complete safetensors weights ({_first_line(error)}); convert them to safetensors, or pass "
+            "allow_pickle=True if you trust the source"
+        )
+    return f"{name}: its weights cannot be read ({_first_line(error)})"
+
+
+def _bitsandbytes(quantization: str) -> Any:
+    if quantization not in ("4bit", "8bit"):
+        raise InputError(f"no quantization {quantization!r}; known: 4bit, 8bit")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelLoadError(f"quantization={quantization!r} needs bitsandbytes; pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def _to_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
+    try:
+        return module.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(
+            f"{name} does not fit on {device}; use device_map='auto', a smaller dtype, or quantization='4bit'"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' load report and bars off the terminal; what they say is checked and raised here."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
