@@ -1,0 +1,83 @@
+"""A figure in its two forms, interactive (plotly) and still (matplotlib), with the words that go with it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+from tamperlens.base.files import PathLike, atomic_path, write_text
+from tamperlens.plots.style import style, themed_svg
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1rem auto;
+padding:0 1rem;color:#1b1f24}}
+h1{{font-size:1.2rem}}</style></head>
+<body><main><h1>{title}</h1>{figure}<p>{caption}</p></main></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Attributes:
+        name: file stem, e.g. "rates".
+        title: what it shows, a few words.
+        caption: how to read it: n, units, what the intervals are.
+        alt: the finding in words, for people who do not see the figure.
+        interactive: plotly figure.
+        still: matplotlib figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    interactive: go.Figure
+    still: Figure
+
+    def svg(self) -> str:
+        """The still figure as SVG that follows the colours of the page it is put into."""
+        buffer = io.StringIO()
+        with style():
+            self.still.savefig(
+                buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+            )
+        return themed_svg(buffer.getvalue(), self.name)
+
+    def save(self, folder: PathLike) -> list[Path]:
+        """Write NAME.html, NAME.png and NAME.svg; the page shares one `plotly.min.js` per folder, no network.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
+        """
+        import html
+
+        root = Path(folder)
+        library = root / "plotly.min.js"
+        if not library.exists():
+            from plotly.offline import get_plotlyjs
+
+            write_text(library, get_plotlyjs())
+        figure = self.interactive.to_html(
+            include_plotlyjs="directory", full_html=False, config={"displaylogo": False, "responsive": True}
+        )
+        page = _PAGE.format(title=html.escape(self.title), caption=html.escape(self.caption), figure=figure)
+        written = [write_text(root / f"{self.name}.html", page)]
+        png = root / f"{self.name}.png"
+        with atomic_path(png) as temporary, style():
+            # Fonts and layout are taken at drawing time, so the style must hold here too.
+            self.still.savefig(
+                temporary, format="png", dpi=200, bbox_inches="tight", metadata={"Software": "tamperlens"}
+            )
+        written.append(png)
+        written.append(write_text(root / f"{self.name}.svg", self.svg()))
+        return written

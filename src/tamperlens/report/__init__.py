@@ -1,0 +1,20 @@
+"""Floor 3: one self-contained HTML page that reads like a lab report.
+
+Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `Notice`, `Table`,
+`FigureBlock`, `Examples`, `Facts`), `render` (to a string) and `write` (to a file).
+"""
+
+from tamperlens.report.blocks import Answer as Answer
+from tamperlens.report.blocks import Block as Block
+from tamperlens.report.blocks import Bullets as Bullets
+from tamperlens.report.blocks import Example as Example
+from tamperlens.report.blocks import Examples as Examples
+from tamperlens.report.blocks import Facts as Facts
+from tamperlens.report.blocks import FigureBlock as FigureBlock
+from tamperlens.report.blocks import Notice as Notice
+from tamperlens.report.blocks import Page as Page
+from tamperlens.report.blocks import Section as Section
+from tamperlens.report.blocks import Table as Table
+from tamperlens.report.blocks import Text as Text
+from tamperlens.report.page import render as render
+from tamperlens.report.page import write as write

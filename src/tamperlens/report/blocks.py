@@ -1,0 +1,144 @@
+"""What a page is made of. Every string is plain text and is escaped; only figures carry markup (SVG)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs of plain text."""
+
+    paragraphs: tuple[str, ...]
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of short statements."""
+
+    items: tuple[str, ...]
+    kind: str = "bullets"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a reader must know before believing a number."""
+
+    text: str
+    kind: str = "notice"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row; other columns are right-aligned numbers unless in `words`.
+
+    Attributes:
+        caption: what it shows and how to read it.
+        header: column names.
+        rows: cells as text, one sequence per row, as long as the header.
+        words: indices of columns that hold words.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = (0,)
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure.
+
+    Attributes:
+        name: id on the page.
+        title: a few words.
+        caption: n, units, intervals.
+        alt: the finding in words.
+        svg: markup drawn by `tamperlens.plots`, put in as it is.
+        link: relative address of the interactive version, or empty.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+    link: str = ""
+    kind: str = "figure"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of one model to one prompt, with its verdict."""
+
+    stage: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and its answers, folded on the page."""
+
+    title: str
+    prompt: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Folded, truncated examples.
+
+    Attributes:
+        intro: how they were chosen, and where the rest is.
+        items: the examples.
+        limit: characters of a prompt or answer that are shown.
+    """
+
+    intro: str
+    items: tuple[Example, ...]
+    limit: int = 280
+    kind: str = "examples"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, e.g. provenance; long values such as hashes wrap."""
+
+    rows: tuple[tuple[str, str], ...]
+    kind: str = "facts"
+
+
+Block = Text | Bullets | Notice | Table | FigureBlock | Examples | Facts
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and its blocks."""
+
+    title: str
+    blocks: Sequence[Block]
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: what was studied.
+        headline: the finding in one sentence, with numbers and intervals.
+        subtitle: when, with what.
+        sections: in reading order.
+        meta: further key words, kept for tools.
+    """
+
+    title: str
+    headline: str
+    subtitle: str
+    sections: Sequence[Section]
+    meta: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,86 @@
+"""Blocks into one self-contained page: no network, no script, everything from a model escaped."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from tamperlens.base.files import PathLike, write_text
+from tamperlens.report.blocks import Page
+
+
+def render(page: Page) -> str:
+    """The page as one HTML document.
+
+    The document's content security policy forbids scripts and every outside resource, so that text written by
+    a model cannot act even if a browser took it for markup.
+    """
+    return _template().render(page=page)
+
+
+def write(path: PathLike, page: Page) -> Path:
+    """Write the page atomically and return its path.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    return write_text(path, render(page))
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("tamperlens.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shorten"] = shorten
+    environment.filters["visible"] = visible
+    environment.filters["slug"] = slug
+    environment.filters["drawn"] = _drawn
+    return environment.get_template("page.html.j2")
+
+
+def shorten(text: str, limit: int) -> str:
+    """The first `limit` characters, with an ellipsis where some were left out."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def visible(text: str) -> str:
+    """Text whose control and direction-changing characters show as code points, so that they cannot act."""
+    return "".join(
+        f"\\u{ord(c):04x}"
+        if (ord(c) < 32 and c not in "\n\t")
+        or 0x7F <= ord(c) < 0xA0
+        or c in _BIDI
+        or 0xD800 <= ord(c) < 0xE000
+        else c
+        for c in text
+    )
+
+
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def slug(text: str) -> str:
+    """Text as an id."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _drawn(svg: str) -> Markup:
+    """Markup of our own drawing. matplotlib escapes every label in it; anything else is refused."""
+    low = svg.lower()
+    if (
+        not low.lstrip().startswith("<svg")
+        or "<script" in low
+        or "<foreignobject" in low
+        or "javascript:" in low
+    ):
+        raise ValueError("a figure must be a plain SVG drawing")
+    return Markup(svg)
