@@ -1,12 +1,15 @@
 """Prompts: sets of them, files of them, and how a chat model reads them.
 
-Contents: `PromptSet` and `Example`; `render`, `encode_pair`, `encode_pairs`, `encode_prompt`,
-`post_instruction_tokens` and `chat_format` (the exact response mask); `batch_pairs`, `padding_id`.
+Sets: `PromptSet`, `Example`. Files: `read`; packaged: `packaged`, `packaged_names`, `packaged_splits`.
+Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (the exact response mask),
+`post_instruction_tokens`. Training batches: `batch_pairs`, `padding_id`.
 """
 
 from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
+from tamperlens.prompts.library import packaged, packaged_names, packaged_splits
 from tamperlens.prompts.promptset import Example, PromptSet
+from tamperlens.prompts.readers import read
 from tamperlens.prompts.rendering import (
     IGNORE,
     Encoded,
@@ -28,7 +31,11 @@ __all__ = [
     "encode_pair",
     "encode_pairs",
     "encode_prompt",
+    "packaged",
+    "packaged_names",
+    "packaged_splits",
     "padding_id",
     "post_instruction_tokens",
+    "read",
     "render",
 ]

@@ -25,6 +25,8 @@ class ChatFormat(Result):
         system: "native" when the template writes a system turn, "merged" when it refuses or drops one, so
             that the system text is put before the user's text with a blank line between (what Gemma's
             documentation advises), "prefix" for the plain fallback.
+        beginning: text before everything else: the plain fallback writes the beginning-of-sequence token
+            there when the tokenizer adds one by itself; templates bring their own.
         opening: text between the template's generation prompt and the answer's side of the turn; only
             templates that ignore `add_generation_prompt` have one.
         lead: white space between the end of the prompt and the answer (a space in Llama 2). The model
@@ -37,6 +39,7 @@ class ChatFormat(Result):
     name: str
     template: bool
     system: Literal["native", "merged", "prefix"]
+    beginning: str
     opening: str
     lead: str
     closing: str
@@ -75,6 +78,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
         name=name,
         template=True,
         system=_system_support(tokenizer, user),
+        beginning="",
         opening=opening,
         lead=lead,
         closing=closing,
@@ -118,12 +122,19 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
         name="plain" if eos is not None else "plain (no end of turn: the tokenizer has no eos token)",
         template=False,
         system="prefix",
+        beginning=str(tokenizer.bos_token) if _adds_bos(tokenizer) else "",
         opening="",
         lead=" ",
         closing=eos or "",
         end_of_turn=eos,
         end_of_turn_id=None if eos is None else int(tokenizer.eos_token_id),
     )
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    if tokenizer.bos_token_id is None:
+        return False
+    return list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
 
 
 def _around(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -222,6 +223,21 @@ class PromptSet(Result):
             name=name or self.name,
         )
 
+    def only(self, *categories: str) -> PromptSet:
+        """The rows of these categories, in their order.
+
+        Raises:
+            InputError: the set has no categories, or none of that name.
+        """
+        known = sorted(set(self.categories or ()))
+        for category in categories:
+            if category not in known:
+                raise InputError(
+                    f"prompt set {self.name!r} has no category {category!r}; "
+                    f"it has {', '.join(known) or 'none'}"
+                )
+        return self.subset(row for row, label in enumerate(self.categories or ()) if label in categories)
+
     def head(self, n: int) -> PromptSet:
         """The first n rows, or all when there are fewer."""
         return self.subset(range(min(_count(n), len(self))))
@@ -270,7 +286,7 @@ class PromptSet(Result):
         for part in parts:
             running += part
             edges.append(round(running * total))
-        return [after - before for before, after in zip(edges, edges[1:], strict=False)]
+        return [after - before for before, after in pairwise(edges)]
 
     def _shuffled(self, seed: int) -> list[int]:
         # Sorting by a hash, not by a generator: no library may ever change this order.

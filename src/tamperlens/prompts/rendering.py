@@ -117,12 +117,14 @@ def encode_pair(
         fmt: see `render`.
 
     Raises:
-        InputError: the answer is empty, contains a control token of the template, is changed by the tokenizer,
-            shares a token with the template around it, or is cut away whole by `max_length`.
+        InputError: the answer is empty, contains a control token of the template, is changed by the
+            tokenizer, shares a token with the template around it, or is cut away whole by `max_length`.
     """
     fmt = fmt or chat_format(tokenizer)
     if not response:
-        raise InputError(f"the answer to {prompt!r:.60} is empty; drop the row")
+        raise InputError(
+            f"the answer to {prompt!r:.60} is empty; drop the row (prompts.read(..., skip_empty=True))"
+        )
     head, body, closing = _parts(tokenizer, prompt, response, system, prefill, fmt)
     text = head + body + closing
     if tokenizer.is_fast:
@@ -133,6 +135,11 @@ def encode_pair(
     labels = [IGNORE] * len(ids)
     labels[start:end] = ids[start:end]
     if fmt.end_of_turn_id is not None:
+        if fmt.end_of_turn_id not in ids[end:]:
+            raise InputError(
+                f"{label(tokenizer)} does not write {fmt.end_of_turn!r} after the answer to {prompt!r:.60}; "
+                "strip white space at the ends of the answer"
+            )
         close = ids.index(fmt.end_of_turn_id, end)
         labels[close] = ids[close]
     if max_length is None or len(ids) <= max_length:
@@ -195,7 +202,7 @@ def post_instruction_tokens(
     return shared[::-1]
 
 
-# ---- inside -------------------------------------------------------------------------------------------------
+# ---- inside ----------------------------------------------------------------------------------------
 
 
 def _parts(
@@ -216,13 +223,10 @@ def _parts(
     return head, (fmt.lead if prefill is None else "") + response, fmt.closing
 
 
-def _prompt_text(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat
-) -> str:
+def _prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat) -> str:
     if not fmt.template:
-        bos = tokenizer.bos_token if _adds_bos(tokenizer) else ""
         above = f"{system}\n\n" if system else ""
-        return f"{bos}{above}User: {prompt}\n\nAssistant:"
+        return f"{fmt.beginning}{above}User: {prompt}\n\nAssistant:"
     if system and fmt.system == "merged":
         prompt, system = f"{system}\n\n{prompt}", None
     messages = [{"role": "user", "content": prompt}]
@@ -235,12 +239,6 @@ def _prompt_text(
             "set tokenizer.chat_template to one that writes the user's text as it is"
         )
     return text + fmt.opening
-
-
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    if tokenizer.bos_token_id is None:
-        return False
-    return list(tokenizer("a")["input_ids"])[:1] == [tokenizer.bos_token_id]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -267,13 +265,8 @@ def _span_by_offsets(
         ),
         len(ids),
     )
-    special = special_ids(tokenizer)
     end = next(
-        (
-            i
-            for i in range(start, len(ids))
-            if offsets[i][0] >= stop and not (offsets[i] == (stop, stop) and ids[i] not in special)
-        ),
+        (i for i in range(start, len(ids)) if offsets[i][0] >= stop and offsets[i] != (stop, stop)),
         len(ids),
     )
     return start, end, ids
@@ -301,30 +294,28 @@ def _span_by_decoding(
     )
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], skip: bool = False) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
 
 
 def _same(decoded: str, response: str, body: str) -> bool:
     def composed(text: str) -> str:
         return unicodedata.normalize("NFC", text)
 
-    # Prefix spaces: the format's lead, add_prefix_space, and sentencepiece decoders that drop the first space.
+    # Prefix spaces: the format's lead, add_prefix_space, sentencepiece decoders that drop the first space.
     accepted = {response, body, f" {response}", response.removeprefix(" ")}
     return composed(decoded) in {composed(text) for text in accepted}
 
 
-def _check(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], response: str, body: str
-) -> None:
-    control = [i for i in ids if i in special_ids(tokenizer)]
-    if control:
-        token = tokenizer.convert_ids_to_tokens(control[0])
+def _check(tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], response: str, body: str) -> None:
+    decoded = _decode(tokenizer, ids)
+    # Listing a tokenizer's control tokens is slow (Gemma has thousands), decoding is not.
+    if _decode(tokenizer, ids, skip=True) != decoded:
+        token = tokenizer.convert_ids_to_tokens(next(i for i in ids if i in special_ids(tokenizer)))
         raise InputError(
             f"the answer to {prompt!r:.60} becomes the control token {token!r} of {label(tokenizer)}; "
             "remove that text from the answer"
         )
-    decoded = _decode(tokenizer, ids)
     if _same(decoded, response, body):
         return
     raise InputError(
