@@ -8,13 +8,15 @@ import json
 import types
 import typing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
+
+R = TypeVar("R", bound="Result")
 
 
 class Result:
@@ -34,7 +36,7 @@ class Result:
         return write_json(path, document)
 
     @classmethod
-    def load(cls, path: PathLike) -> Self:
+    def load(cls: type[R], path: PathLike) -> R:
         """Read a result that `save` wrote.
 
         Raises:

@@ -14,7 +14,18 @@ from matplotlib.patches import Rectangle
 
 from tamperlens.base.errors import InputError
 from tamperlens.plots.plot import Plot
-from tamperlens.plots.style import DIVERGING, INK, MUTED, PAPER, RULE, WIDTH_INCHES, diverging, layout, style
+from tamperlens.plots.style import (
+    DIVERGING,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    WIDTH_INCHES,
+    diverging,
+    layout,
+    settle,
+    style,
+)
 
 
 def direction_map(
@@ -65,7 +76,7 @@ def direction_map(
         f"{int((~passed).sum())} candidates did not meet the filters."
     )
     with style():
-        still = _still(scores, passed, rows, layers, chosen)
+        still = settle(_still(scores, passed, rows, layers, chosen))
     return Plot(name, title, caption, alt, _interactive(scores, passed, rows, layers, chosen), still)
 
 

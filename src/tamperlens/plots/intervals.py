@@ -21,6 +21,7 @@ from tamperlens.plots.style import (
     WIDTH_INCHES,
     layout,
     percent,
+    settle,
     style,
 )
 
@@ -47,7 +48,7 @@ def dot_interval(frame: pd.DataFrame, *, name: str, title: str, caption: str, ax
             f"dot_interval needs rows with the columns {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
         )
     with style():
-        still = _still(frame, axis)
+        still = settle(_still(frame, axis))
     return Plot(name, title, caption, _alt(frame, axis), _interactive(frame, title, axis), still)
 
 

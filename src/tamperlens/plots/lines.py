@@ -12,7 +12,18 @@ from matplotlib.ticker import MaxNLocator
 
 from tamperlens.base.errors import InputError
 from tamperlens.plots.plot import Plot
-from tamperlens.plots.style import BLUE, GREY, INK, MUTED, PAPER, VERMILLION, WIDTH_INCHES, layout, style
+from tamperlens.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    MUTED,
+    PAPER,
+    VERMILLION,
+    WIDTH_INCHES,
+    layout,
+    settle,
+    style,
+)
 
 
 def loss_curve(
@@ -51,6 +62,7 @@ def loss_curve(
         axes.set_ylabel("loss (nats per token)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
+        settle(still)
     figure = go.Figure(
         go.Scatter(
             x=rows["step"], y=rows["loss"], mode="lines+markers", line={"color": VERMILLION}, name="loss"
@@ -133,6 +145,7 @@ def cosine_by_layer(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         still.legend(loc="outside upper left", ncols=2)
+        settle(still)
     return Plot(name, title, caption, alt, _interactive_cosine(frame, layer), still)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import plotly.graph_objects as go
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 INK = "#1b1f24"
 MUTED = "#57606a"
@@ -70,6 +71,13 @@ _RC: dict[str, Any] = {
 def style() -> Any:
     """Context manager: matplotlib drawn in it follows the house style; global settings stay as they were."""
     return mpl.rc_context(_RC)
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay the figure out once, for good: every later drawing, at any resolution, has the same places."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def diverging() -> LinearSegmentedColormap:
