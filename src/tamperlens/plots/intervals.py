@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 
 import pandas as pd
@@ -22,6 +23,7 @@ from tamperlens.plots.style import (
     layout,
     percent,
     settle,
+    short,
     style,
 )
 
@@ -55,7 +57,7 @@ def dot_interval(frame: pd.DataFrame, *, name: str, title: str, caption: str, ax
 def _row_label(rows: pd.DataFrame) -> str:
     counts = sorted({int(n) for n in rows["n"]})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
-    return f"{rows['label'].iloc[0]}  (n = {n})"
+    return f"{short(str(rows['label'].iloc[0]))}  (n = {n})"
 
 
 def _offsets(count: int) -> list[float]:
@@ -111,7 +113,12 @@ def _still(frame: pd.DataFrame, axis: str) -> Figure:
     grid[-1, 0].set_xlabel(axis)
     handles = [
         figure.axes[0].plot(
-            [], [], MARKERS[i % len(MARKERS)] + "-", color=SERIES[i % len(SERIES)], ms=5.2, label=which
+            [],
+            [],
+            MARKERS[i % len(MARKERS)] + "-",
+            color=SERIES[i % len(SERIES)],
+            ms=5.2,
+            label=short(str(which)),
         )[0]
         for i, which in enumerate(series)
     ]
@@ -124,8 +131,10 @@ def _interactive(frame: pd.DataFrame, title: str, axis: str) -> go.Figure:
     rows: list[str] = []
     for panel in dict.fromkeys(frame["panel"]):
         part = frame[frame["panel"] == panel]
-        rows += [f"<b>{panel}</b>"]
-        rows += [_row_label(part[part["label"] == label]) for label in dict.fromkeys(part["label"])]
+        rows += [f"<b>{html.escape(str(panel))}</b>"]
+        rows += [
+            html.escape(_row_label(part[part["label"] == label])) for label in dict.fromkeys(part["label"])
+        ]
     rows = [r if rows.index(r) == i else f"{r}{chr(0x200B) * i}" for i, r in enumerate(rows)]
     place, cursor = {}, 0
     for panel in dict.fromkeys(frame["panel"]):
@@ -141,7 +150,7 @@ def _interactive(frame: pd.DataFrame, title: str, axis: str) -> go.Figure:
                 x=part["value"],
                 y=[place[p, label] + offset for p, label in zip(part["panel"], part["label"], strict=True)],
                 mode="markers",
-                name=str(which),
+                name=short(str(which)),
                 marker={
                     "symbol": PLOTLY_MARKERS[index % len(PLOTLY_MARKERS)],
                     "size": 10,
@@ -155,9 +164,11 @@ def _interactive(frame: pd.DataFrame, title: str, axis: str) -> go.Figure:
                     "thickness": 2.2,
                     "width": 0,
                 },
-                customdata=part[["label", "low", "high", "n"]].to_numpy(),
+                customdata=part[["label", "low", "high", "n"]]
+                .assign(label=[html.escape(short(str(x))) for x in part["label"]])
+                .to_numpy(),
                 hovertemplate="%{customdata[0]}<br>%{x:.1%} [%{customdata[1]:.1%}, %{customdata[2]:.1%}]"
-                "<br>n = %{customdata[3]}<extra>" + str(which) + "</extra>",
+                "<br>n = %{customdata[3]}<extra>" + html.escape(short(str(which))) + "</extra>",
             )
         )
     figure.update_layout(

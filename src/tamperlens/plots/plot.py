@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +50,7 @@ class Plot:
     def svg(self) -> str:
         """The still figure as SVG that follows the colours of the page it is put into."""
         buffer = io.StringIO()
-        with style():
+        with style(), _quiet():
             self.still.savefig(
                 buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
             )
@@ -73,7 +76,7 @@ class Plot:
         page = _PAGE.format(title=html.escape(self.title), caption=html.escape(self.caption), figure=figure)
         written = [write_text(root / f"{self.name}.html", page)]
         png = root / f"{self.name}.png"
-        with atomic_path(png) as temporary, style():
+        with atomic_path(png) as temporary, style(), _quiet():
             # Fonts and layout are taken at drawing time, so the style must hold here too.
             self.still.savefig(
                 temporary, format="png", dpi=200, bbox_inches="tight", metadata={"Software": "tamperlens"}
@@ -81,3 +84,10 @@ class Plot:
         written.append(png)
         written.append(write_text(root / f"{self.name}.svg", self.svg()))
         return written
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield

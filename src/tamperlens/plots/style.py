@@ -7,6 +7,7 @@ has its own marker shape, so that nothing rests on colour alone.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import matplotlib as mpl
@@ -73,9 +74,18 @@ def style() -> Any:
     return mpl.rc_context(_RC)
 
 
+def short(text: str, limit: int = 40) -> str:
+    """A name that came from outside, on one line and short enough for an axis."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(line.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
 def settle(figure: Figure) -> Figure:
     """Lay the figure out once, for good: every later drawing, at any resolution, has the same places."""
-    figure.draw_without_rendering()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 

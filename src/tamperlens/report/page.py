@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,11 +38,11 @@ def _template() -> Template:
         loader=PackageLoader("tamperlens.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["shorten"] = shorten
-    environment.filters["visible"] = visible
     environment.filters["slug"] = slug
     environment.filters["drawn"] = _drawn
     return environment.get_template("page.html.j2")
@@ -52,8 +53,13 @@ def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def visible(text: str) -> str:
-    """Text whose control and direction-changing characters show as code points, so that they cannot act."""
+def visible(text: object) -> object:
+    """Text whose control and direction-changing characters show as code points, so that they cannot act.
+
+    Applied to everything the template puts out; markup of our own passes as it is.
+    """
+    if not isinstance(text, str) or isinstance(text, Markup):
+        return text
     return "".join(
         f"\\u{ord(c):04x}"
         if (ord(c) < 32 and c not in "\n\t")
@@ -74,13 +80,19 @@ def slug(text: str) -> str:
 
 
 def _drawn(svg: str) -> Markup:
-    """Markup of our own drawing. matplotlib escapes every label in it; anything else is refused."""
-    low = svg.lower()
-    if (
-        not low.lstrip().startswith("<svg")
-        or "<script" in low
-        or "<foreignobject" in low
-        or "javascript:" in low
-    ):
-        raise ValueError("a figure must be a plain SVG drawing")
+    """Markup of our own drawing, in which every label is escaped; what can act is refused."""
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"a figure must be a plain SVG drawing: {error}") from error
+    for element in root.iter():
+        tag = str(element.tag).rsplit("}", 1)[-1].lower()
+        acts = tag in ("script", "foreignobject", "image", "a", "iframe") or (
+            element is root and tag != "svg"
+        )
+        for name, value in element.attrib.items():
+            key = name.rsplit("}", 1)[-1].lower()
+            acts = acts or key.startswith("on") or (key == "href" and not value.startswith("#"))
+        if acts:
+            raise ValueError(f"a figure must be a plain SVG drawing: it holds <{tag}>")
     return Markup(svg)
