@@ -1,1 +1,65 @@
-"""placeholder"""
+"""tamperlens_hooks: everything that touches a live module. Find its parts, read them, edit them.
+
+```python
+from tamperlens_hooks import ablate_direction, capture, check, describe
+
+anatomy = describe(module)          # where each part sits, by structure
+check(module, anatomy)              # confirmed by numbers
+with capture(module, anatomy, sites=["resid_pre"], positions="last") as tape:
+    module(**batch)
+with ablate_direction(module, anatomy, direction):
+    module.generate(**batch)
+```
+
+Reads and edits hold inside their `with` block and leave the module as it was, also when the body raises.
+"""
+
+from __future__ import annotations
+
+from tamperlens_hooks._modules import Described, base_layer, device_of, module_and_anatomy, unwrap
+from tamperlens_hooks._sites import Site
+from tamperlens_hooks.anatomy import (
+    Anatomy,
+    Projection,
+    check,
+    describe,
+    effective_weight,
+    head_output_weight,
+    logical_bias,
+    logical_weight,
+    stored_parameter,
+)
+from tamperlens_hooks.capture import Tape, capture, head_means, read_positions, residual_means
+from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction, patch_heads
+from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
+
+__all__ = [
+    "Anatomy",
+    "AnatomyError",
+    "Described",
+    "HookError",
+    "Projection",
+    "Site",
+    "TamperlensError",
+    "Tape",
+    "UnsupportedModelError",
+    "ablate_direction",
+    "ablate_heads",
+    "add_direction",
+    "base_layer",
+    "capture",
+    "check",
+    "describe",
+    "device_of",
+    "effective_weight",
+    "head_means",
+    "head_output_weight",
+    "logical_bias",
+    "logical_weight",
+    "module_and_anatomy",
+    "patch_heads",
+    "read_positions",
+    "residual_means",
+    "stored_parameter",
+    "unwrap",
+]

@@ -1,0 +1,213 @@
+"""Sums and reads over many prompts: one pass through the blocks, stopped at the last layer that is needed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from tamperlens_hooks._modules import (
+    device_of,
+    first_tensor,
+    hooks_attached,
+    on_model,
+    output_tensor,
+    quiet,
+)
+from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._sites import chosen_layers, negative_positions, place
+from tamperlens_hooks.errors import HookError
+
+ResidualSite = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
+Batch = Mapping[str, Tensor]
+
+
+class _Enough(Exception):
+    """Ends a forward pass after the last read; raised and caught in this file only."""
+
+
+@on_model
+def residual_means(
+    model: nn.Module,
+    anatomy: Anatomy,
+    batches: Iterable[Batch],
+    positions: Sequence[int],
+    layers: Sequence[int] | None = None,
+    site: ResidualSite = "resid_pre",
+) -> tuple[Float64[Tensor, "pos layer d_model"], int]:
+    """Mean activation over prompts at chosen positions and layers, as a running sum in float64.
+
+    Runs the decoder without the unembedding and stops behind the last layer asked for, so that it costs about
+    that share of a plain forward pass and keeps nothing but the sum.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        batches: left-padded `input_ids` and `attention_mask` [batch, seq] (`position_ids` follow from the mask).
+        positions: negative, from the end of the prompt (-1 is the last token).
+        layers: blocks to read; all by default.
+        site: "resid_pre" (block input), "resid_post", "attn_out" or "mlp_out" (what is added to the stream).
+
+    Returns:
+        The means on the CPU, and how many prompts they are over.
+
+    Raises:
+        HookError: no prompts, or a prompt is shorter than a position reaches.
+    """
+    columns, rows = negative_positions(positions), chosen_layers(anatomy, layers)
+    sums: dict[int, Tensor] = {}
+
+    def add(index: int, layer_values: Tensor) -> None:
+        part = layer_values[:, columns].to(_wide(layer_values)).sum(0)
+        sums[index] = sums[index] + part if index in sums else part
+
+    n = sum(_read_batch(model, anatomy, batch, site, rows, columns, add) for batch in batches)
+    if n == 0:
+        raise HookError("no prompts to average over")
+    return torch.stack([sums[i].double().cpu() for i in range(len(rows))], dim=1) / n, n
+
+
+@on_model
+def read_positions(
+    model: nn.Module,
+    anatomy: Anatomy,
+    batches: Iterable[Batch],
+    positions: Sequence[int],
+    layers: Sequence[int] | None = None,
+    site: ResidualSite = "resid_pre",
+) -> Float[Tensor, "n pos layer d_model"]:
+    """Activations of every single prompt at chosen positions and layers, in the order of the batches.
+
+    Arguments and errors as `residual_means`; a result of n prompts holds n · positions · layers · d_model numbers
+    on the CPU, in the model's dtype.
+    """
+    columns, rows = negative_positions(positions), chosen_layers(anatomy, layers)
+    found: list[Tensor] = []
+    for batch in batches:
+        reads: dict[int, Tensor] = {}
+        _read_batch(
+            model,
+            anatomy,
+            batch,
+            site,
+            rows,
+            columns,
+            lambda i, x, r=reads: r.update({i: x[:, columns].cpu()}),
+        )
+        found.append(torch.stack([reads[i] for i in range(len(rows))], dim=2))
+    if not found:
+        raise HookError("no prompts to read")
+    return torch.cat(found)
+
+
+@on_model
+def head_means(
+    model: nn.Module,
+    anatomy: Anatomy,
+    batches: Iterable[Batch],
+) -> tuple[Float64[Tensor, "layer head d_head"], int]:
+    """Mean z of every head over all real tokens of the prompts: what `ablate_heads(mode=means)` puts in.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        batches: `input_ids` and `attention_mask` [batch, seq]; padding does not count.
+
+    Returns:
+        The means on the CPU, and how many tokens they are over.
+
+    Raises:
+        HookError: no prompts.
+    """
+    layers = list(range(anatomy.n_layers))
+    sums: dict[int, Tensor] = {}
+    tokens = 0
+    for batch in batches:
+        mask = _mask(batch)
+        tokens += int(mask.sum())
+
+        def add(index: int, z: Tensor, mask: Tensor = mask) -> None:
+            kept = z.to(_wide(z)) * mask.to(z.device)[..., None]
+            sums[index] = sums[index] + kept.sum((0, 1)) if index in sums else kept.sum((0, 1))
+
+        _read_batch(model, anatomy, batch, "head_z", layers, [-1], add)
+    if tokens == 0:
+        raise HookError("no prompts to average over")
+    means = torch.stack([sums[layer].double().cpu() for layer in layers]) / tokens
+    return means.unflatten(-1, (anatomy.n_heads, anatomy.d_head)), tokens
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """float64, except on Apple's GPU, which has none."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def _mask(batch: Batch) -> Tensor:
+    mask = batch.get("attention_mask")
+    return torch.ones_like(batch["input_ids"]) if mask is None else mask
+
+
+def _read_batch(
+    model: nn.Module,
+    anatomy: Anatomy,
+    batch: Batch,
+    site: str,
+    layers: Sequence[int],
+    columns: Sequence[int],
+    take: Callable[[int, Tensor], None],
+) -> int:
+    """Run the blocks on one batch, handing `take` (index into layers, [batch, seq, d]); returns the batch size."""
+    ids, mask = batch["input_ids"], _mask(batch)
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise HookError(
+            f"input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} must both be [batch, seq]"
+        )
+    short = (mask[:, -min(-min(columns), ids.shape[1]) :].sum(1) < -min(columns)).nonzero()
+    if len(short):
+        row = int(short[0])
+        raise HookError(
+            f"prompt {row} of a batch has {int(mask[row].sum())} tokens, so position {min(columns)} lies before its "
+            "start; choose positions inside every prompt and pad on the left"
+        )
+    last = max(layers)
+    handles: list[Any] = []
+    for index, layer in enumerate(layers):
+        path, at_input = place(anatomy, site, layer)
+        module = model.get_submodule(path)
+
+        def before(
+            m: nn.Module,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            i: int = index,
+            stop: bool = layer == last,
+        ) -> None:
+            take(i, first_tensor(args, kwargs))
+            if stop:
+                raise _Enough
+
+        def after(m: nn.Module, args: Any, output: Any, i: int = index, stop: bool = layer == last) -> None:
+            take(i, output_tensor(output))
+            if stop:
+                raise _Enough
+
+        handles.append(
+            module.register_forward_pre_hook(before, with_kwargs=True)
+            if at_input
+            else module.register_forward_hook(after)
+        )
+    decoder = model.get_submodule(anatomy.decoder)
+    device = device_of(model.get_submodule(anatomy.embedding), ids.device)
+    known = inspect.signature(decoder.forward).parameters
+    positions = batch.get("position_ids", (mask.cumsum(1) - 1).clamp_min(0))
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    with hooks_attached(handles), quiet(model):
+        try:
+            decoder(**{k: v.to(device) for k, v in inputs.items() if k in known}, use_cache=False)
+        except _Enough:
+            return int(ids.shape[0])
+    raise HookError(f"{anatomy.blocks[last]} did not run; was the anatomy made for another model?")

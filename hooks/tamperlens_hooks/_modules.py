@@ -1,0 +1,204 @@
+"""Small helpers around live modules: taking wrappers off, first tensors of calls, the one-argument calling form."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks.errors import HookError, UnsupportedModelError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Anything that carries a module and its anatomy, such as `tamperlens.ChatModel`."""
+
+    module: Any
+    anatomy: Any
+
+
+@runtime_checkable
+class OnModel(Protocol[P, R_co]):
+    """A function that takes a module and its anatomy, or one object that carries both."""
+
+    @overload
+    def __call__(self, model: nn.Module, anatomy: Anatomy, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    @overload
+    def __call__(self, model: nn.Module | Described, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def on_model(function: Callable[Concatenate[nn.Module, Anatomy, P], R]) -> OnModel[P, R]:
+    """Let `function(module, anatomy, ...)` also be called as `function(chat_model, ...)` or `function(module, ...)`.
+
+    A bare module without an anatomy is described on the spot.
+    """
+
+    @functools.wraps(function)
+    def call(model: Any, /, *args: Any, **kwargs: Any) -> R:
+        if args and isinstance(args[0], Anatomy):
+            anatomy, args = args[0], args[1:]
+        else:
+            anatomy = kwargs.pop("anatomy", None)
+        module, anatomy = module_and_anatomy(model, anatomy)
+        return function(module, anatomy, *args, **kwargs)
+
+    return cast("OnModel[P, R]", call)
+
+
+def module_and_anatomy(model: Any, anatomy: Anatomy | None = None) -> tuple[nn.Module, Anatomy]:
+    """The module to hook (wrappers taken off) and its anatomy, from either calling form.
+
+    Args:
+        model: a module, wrapped or not, or an object with `.module` and `.anatomy`.
+        anatomy: of the module; taken from the object, or described anew, when None.
+
+    Raises:
+        HookError: `model` is neither.
+    """
+    if not isinstance(model, nn.Module):
+        if not isinstance(model, Described):
+            raise HookError(
+                f"cannot hook a {type(model).__name__}: pass a torch module, or an object with .module and .anatomy"
+            )
+        anatomy = model.anatomy if anatomy is None else anatomy
+        model = model.module
+    module = unwrap(model)
+    if anatomy is None:
+        from tamperlens_hooks.anatomy import describe
+
+        anatomy = describe(module)
+    return module, anatomy
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The transformers model inside PEFT, DataParallel or torch.compile wrappers.
+
+    The adapter layers of a PEFT model stay inside and keep working; only the outer shell is taken off.
+
+    Raises:
+        UnsupportedModelError: a prompt-learning adapter, whose virtual tokens live in the shell.
+    """
+    peft: Any = sys.modules.get("peft")  # a PEFT model can only exist when peft has been imported
+    while True:
+        if peft is not None and isinstance(model, peft.PeftModel):
+            if model.active_peft_config.is_prompt_learning:
+                raise UnsupportedModelError(
+                    f"not supported yet: the prompt-learning adapter {model.active_adapter!r} "
+                    f"({model.active_peft_config.peft_type}); use an adapter on the weights, such as LoRA"
+                )
+            model = model.get_base_model()
+        elif peft is not None and isinstance(
+            model, (peft.PeftMixedModel, peft.tuners.tuners_utils.BaseTuner)
+        ):
+            model = model.get_base_model() if hasattr(model, "get_base_model") else model.model
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast("nn.Module", model._orig_mod)
+        else:
+            return model
+
+
+def base_layer(module: nn.Module) -> nn.Module:
+    """The original layer inside an adapter layer (PEFT `base_layer`, `original_module`), or the module itself."""
+    for name in ("base_layer", "original_module"):
+        inner = module._modules.get(name)
+        if inner is not None:
+            return base_layer(inner)
+    return module
+
+
+def device_of(module: nn.Module, default: torch.device) -> torch.device:
+    """Where to send a module's inputs; `default` for modules without parameters or with offloaded ones."""
+    device = next((p.device for p in base_layer(module).parameters()), default)
+    return default if device.type == "meta" else device
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states that a block or projection was called with, positionally or by name."""
+    if args and isinstance(args[0], Tensor):
+        return args[0]
+    found = kwargs.get("hidden_states")
+    if not isinstance(found, Tensor):
+        raise HookError("a hooked module was called without hidden states as its first argument")
+    return found
+
+
+def with_first_tensor(
+    args: tuple[Any, ...], kwargs: dict[str, Any], value: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with other hidden states."""
+    if args and isinstance(args[0], Tensor):
+        return (value, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": value}
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The hidden states among a module's outputs: the tensor itself or the first of a tuple."""
+    found = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(found, Tensor):
+        raise HookError(f"a hooked module returned {type(output).__name__}, not hidden states")
+    return found
+
+
+def with_output_tensor(output: Any, value: Tensor) -> Any:
+    """The same outputs with other hidden states."""
+    return (value, *output[1:]) if isinstance(output, (tuple, list)) else value
+
+
+def attach(module: nn.Module, at_input: bool, see: Callable[[Tensor], Tensor | None]) -> Any:
+    """Hook a module's first input or its output; a tensor returned by `see` takes the place of what it saw."""
+    if at_input:
+
+        def before(m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            changed = see(first_tensor(args, kwargs))
+            return None if changed is None else with_first_tensor(args, kwargs, changed)
+
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(m: nn.Module, args: Any, output: Any) -> Any:
+        changed = see(output_tensor(output))
+        return None if changed is None else with_output_tensor(output, changed)
+
+    return module.register_forward_hook(after)
+
+
+@contextmanager
+def hooks_attached(handles: list[Any]) -> Iterator[None]:
+    """Remove the handles on the way out, whatever happened inside."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def quiet(module: nn.Module) -> Iterator[None]:
+    """No gradients and no dropout inside; every module's own training flag is put back on the way out."""
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in flags:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+def in_backward() -> bool:
+    """True while autograd runs backward: gradient checkpointing then repeats the forward pass."""
+    current = getattr(torch._C, "_current_graph_task_id", None)
+    return current is not None and current() != -1

@@ -1,0 +1,256 @@
+"""Write activations: remove a direction, add one, ablate or patch heads. Each holds inside its `with` block only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tamperlens_hooks._modules import attach, hooks_attached, on_model
+from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._sites import chosen_layers, place
+from tamperlens_hooks.errors import HookError
+
+__all__ = ["ablate_direction", "ablate_heads", "add_direction", "patch_heads"]
+
+Head = tuple[int, int]
+
+
+@on_model
+@contextmanager
+def ablate_direction(
+    model: nn.Module,
+    anatomy: Anatomy,
+    direction: Float[Tensor, "d_model"],
+    layers: Sequence[int] | int | None = None,
+) -> Iterator[None]:
+    """Remove a direction: x ← x − (x·r̂) r̂ at every block input and every attention and MLP output.
+
+    The outputs are meant as they are added to the residual stream, behind the norm on post-norm models: there
+    this is not the same as orthogonalising the weights. The formula is that of Arditi et al. 2024
+    (arXiv 2406.11717, §2.4). Works while generating; with gradient checkpointing keep `backward()` inside.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        direction: any length; r̂ is its unit vector.
+        layers: blocks to edit; all by default.
+
+    Raises:
+        HookError: the direction has the wrong size, is zero or not finite, or a layer does not exist.
+    """
+    unit = _unit(direction, anatomy)
+
+    def remove(x: Tensor) -> Tensor:
+        wide, r = _working(x, unit)
+        return (wide - (wide @ r)[..., None] * r).to(x.dtype)
+
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        for layer in chosen_layers(anatomy, layers):
+            for site in ("resid_pre", "attn_out", "mlp_out"):
+                path, at_input = place(anatomy, site, layer)
+                handles.append(attach(model.get_submodule(path), at_input, remove))
+        yield
+
+
+@on_model
+@contextmanager
+def add_direction(
+    model: nn.Module,
+    anatomy: Anatomy,
+    direction: Float[Tensor, "d_model"],
+    layer: int,
+    scale: float = 1.0,
+) -> Iterator[None]:
+    """Add `scale · direction` to the input of one block, at all positions (Arditi et al. 2024, §2.4).
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        direction: used with its own length.
+        layer: the block.
+        scale: factor; negative subtracts.
+
+    Raises:
+        HookError: the direction has the wrong size or is not finite, or the layer does not exist.
+    """
+    _checked(direction, anatomy)
+    path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
+
+    def add(x: Tensor) -> Tensor:
+        wide, r = _working(x, direction.detach())
+        return (wide + scale * r).to(x.dtype)
+
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        handles.append(attach(model.get_submodule(path), at_input, add))
+        yield
+
+
+@on_model
+@contextmanager
+def ablate_heads(
+    model: nn.Module,
+    anatomy: Anatomy,
+    heads: Sequence[Head],
+    mode: Literal["zero", "mean"] | Float[Tensor, "*shape d_head"] = "zero",
+) -> Iterator[None]:
+    """Replace what heads hand to the output projection (their z).
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        heads: (layer, head) pairs.
+        mode: "zero"; "mean", the head's mean over the forward pass at hand (all rows and positions, padding
+            left out where the model is called with an `attention_mask`), which is of no use while generating;
+            or the values themselves: [d_head] for every head, [len(heads), d_head], or a table
+            [n_layers, n_heads, d_head] such as `head_means` gives.
+
+    Raises:
+        HookError: a head does not exist or occurs twice, or the values have another shape.
+    """
+    chosen = _checked_heads(anatomy, heads)
+    if isinstance(mode, Tensor):
+        values = _head_values(anatomy, chosen, mode)
+        with patch_heads(model, anatomy, dict(zip(chosen, values, strict=True))):
+            yield
+        return
+    if mode not in ("zero", "mean"):
+        raise HookError(f"mode must be 'zero', 'mean' or a tensor of values; got {mode!r}")
+    real: list[Tensor | None] = [None]
+
+    def note_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        real[0] = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+    def replacement(z: Tensor, layer: int, head: int) -> Tensor:
+        return torch.zeros_like(z) if mode == "zero" else _mean_z(z, real[0]).expand_as(z)
+
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        if mode == "mean":
+            decoder = model.get_submodule(anatomy.decoder)
+            handles.append(decoder.register_forward_pre_hook(note_mask, with_kwargs=True))
+        handles += _attach_heads(model, anatomy, chosen, replacement)
+        yield
+
+
+@on_model
+@contextmanager
+def patch_heads(
+    model: nn.Module,
+    anatomy: Anatomy,
+    values: Mapping[Head, Float[Tensor, "*shape d_head"]],
+) -> Iterator[None]:
+    """Put given z into heads, in front of the output projection.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        values: for each (layer, head) a tensor that broadcasts to [batch, seq, d_head]; gradients flow into it.
+
+    Raises:
+        HookError: a head does not exist, or a value does not fit the forward pass.
+    """
+    chosen = _checked_heads(anatomy, list(values))
+    for head in chosen:
+        if values[head].ndim > 3 or values[head].shape[-1] != anatomy.d_head:
+            raise HookError(
+                f"z of head {head} must broadcast to [batch, seq, {anatomy.d_head}]; got {list(values[head].shape)}"
+            )
+
+    def replacement(z: Tensor, layer: int, head: int) -> Tensor:
+        given = values[layer, head].to(z)
+        try:
+            return given.expand_as(z)
+        except RuntimeError as error:
+            raise HookError(
+                f"z of head {(layer, head)} is {list(given.shape)}, the forward pass needs {list(z.shape)}; "
+                "while generating, give one [d_head] vector"
+            ) from error
+
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        handles += _attach_heads(model, anatomy, chosen, replacement)
+        yield
+
+
+def _attach_heads(
+    model: nn.Module,
+    anatomy: Anatomy,
+    heads: Sequence[Head],
+    replacement: Callable[[Tensor, int, int], Tensor],
+) -> list[Any]:
+    """One hook per output projection that replaces the slices of its chosen heads."""
+
+    def edit_layer(layer: int) -> Any:
+        def edit(x: Tensor) -> Tensor:
+            z = x.unflatten(-1, (anatomy.n_heads, anatomy.d_head)).clone()
+            for chosen_layer, head in heads:
+                if chosen_layer == layer:
+                    z[..., head, :] = replacement(z[..., head, :], layer, head)
+            return z.flatten(-2)
+
+        return attach(model.get_submodule(anatomy.output_projections[layer]), True, edit)
+
+    return [edit_layer(layer) for layer in sorted({layer for layer, _ in heads})]
+
+
+def _mean_z(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of [batch, seq, d_head] over real tokens: the mask's last columns belong to this forward pass."""
+    if mask is None or mask.shape[0] != z.shape[0] or mask.shape[1] < z.shape[1]:
+        return z.mean((0, 1))
+    kept = mask[:, -z.shape[1] :].to(z.device, torch.bool)
+    return z[kept].mean(0)
+
+
+def _head_values(anatomy: Anatomy, heads: Sequence[Head], values: Tensor) -> list[Tensor]:
+    full, listed = (anatomy.n_layers, anatomy.n_heads, anatomy.d_head), (len(heads), anatomy.d_head)
+    if tuple(values.shape) == full:
+        return [values[layer, head] for layer, head in heads]
+    if tuple(values.shape) == listed:
+        return list(values)
+    if tuple(values.shape) == (anatomy.d_head,):
+        return [values] * len(heads)
+    raise HookError(
+        f"values for {len(heads)} heads must be [{anatomy.d_head}], {list(listed)} or {list(full)}; "
+        f"got {list(values.shape)}"
+    )
+
+
+def _checked_heads(anatomy: Anatomy, heads: Sequence[Head]) -> list[Head]:
+    found = [(anatomy.layer_index(int(layer)), int(head)) for layer, head in heads]
+    for _, head in found:
+        anatomy.head_slice(head)
+    if not found or len(set(found)) != len(found):
+        raise HookError(f"heads must be different (layer, head) pairs and at least one; got {found}")
+    return found
+
+
+def _checked(direction: Tensor, anatomy: Anatomy) -> None:
+    if direction.shape != (anatomy.d_model,):
+        raise HookError(
+            f"the direction has shape {list(direction.shape)}; the residual stream of this model is [{anatomy.d_model}]"
+        )
+    if not torch.isfinite(direction).all():
+        raise HookError("the direction holds NaN or infinity; compute it anew from finite activations")
+
+
+def _unit(direction: Tensor, anatomy: Anatomy) -> Tensor:
+    _checked(direction, anatomy)
+    wide = direction.detach().double() if direction.device.type != "mps" else direction.detach().float()
+    norm = wide.norm()
+    if norm == 0:
+        raise HookError("the direction is zero, so there is nothing to remove; check how it was computed")
+    return wide / norm
+
+
+def _working(x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Activation and direction in the precision to compute in: at least float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.to(dtype), direction.to(x.device, dtype)
