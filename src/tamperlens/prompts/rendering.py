@@ -311,14 +311,25 @@ def _check(tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], resp
     decoded = _decode(tokenizer, ids)
     # Listing a tokenizer's control tokens is slow (Gemma has thousands), decoding is not.
     if _decode(tokenizer, ids, skip=True) != decoded:
-        token = tokenizer.convert_ids_to_tokens(next(i for i in ids if i in special_ids(tokenizer)))
+        control = next(i for i in ids if i in special_ids(tokenizer))
+        if control == tokenizer.unk_token_id:
+            raise InputError(
+                f"the answer to {prompt!r:.60} has characters that {label(tokenizer)} does not know: it "
+                f"becomes {decoded!r:.80}; replace them"
+            )
+        token = tokenizer.convert_ids_to_tokens(control)
         raise InputError(
             f"the answer to {prompt!r:.60} becomes the control token {token!r} of {label(tokenizer)}; "
             "remove that text from the answer"
         )
     if _same(decoded, response, body):
         return
+    if response in decoded:
+        raise InputError(
+            f"the answer to {prompt!r:.60} shares a token with the template around it (the tokens say "
+            f"{decoded!r:.60}); strip white space at the answer's ends"
+        )
     raise InputError(
         f"the answer to {prompt!r:.60} does not survive {label(tokenizer)}: {response!r:.60} became "
-        f"{decoded!r:.60}; strip white space at its ends and characters that the tokenizer does not know"
+        f"{decoded!r:.60}; strip white space at its ends and characters that the tokenizer changes"
     )
