@@ -183,9 +183,13 @@ def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, e
 
 def _check_values(anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
     part = anatomy.projection("v", layer)
-    values = _rows(_get(seen, part.module, "out"), part).unflatten(-1, (anatomy.n_kv_heads, anatomy.d_head))
+    values = torch.unflatten(
+        _rows(_get(seen, part.module, "out"), part), -1, (anatomy.n_kv_heads, anatomy.d_head)
+    )
     expected = values.repeat_interleave(anatomy.n_heads // anatomy.n_kv_heads, dim=-2)
-    z = _get(seen, anatomy.output_projections[layer], "in").unflatten(-1, (anatomy.n_heads, anatomy.d_head))
+    z = torch.unflatten(
+        _get(seen, anatomy.output_projections[layer], "in"), -1, (anatomy.n_heads, anatomy.d_head)
+    )
     errors.add("values", z, expected, part.module)
 
 

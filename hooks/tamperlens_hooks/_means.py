@@ -47,7 +47,8 @@ def residual_means(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        batches: left-padded `input_ids` and `attention_mask` [batch, seq] (`position_ids` follow from the mask).
+        batches: left-padded `input_ids` and `attention_mask` [batch, seq]; `position_ids` follow from the
+            mask when absent.
         positions: negative, from the end of the prompt (-1 is the last token).
         layers: blocks to read; all by default.
         site: "resid_pre" (block input), "resid_post", "attn_out" or "mlp_out" (what is added to the stream).
@@ -82,22 +83,18 @@ def read_positions(
 ) -> Float[Tensor, "n pos layer d_model"]:
     """Activations of every single prompt at chosen positions and layers, in the order of the batches.
 
-    Arguments and errors as `residual_means`; a result of n prompts holds n · positions · layers · d_model numbers
-    on the CPU, in the model's dtype.
+    Arguments and errors as `residual_means`. The result holds n · positions · layers · d_model numbers on the
+    CPU, in the model's dtype.
     """
     columns, rows = negative_positions(positions), chosen_layers(anatomy, layers)
     found: list[Tensor] = []
     for batch in batches:
         reads: dict[int, Tensor] = {}
-        _read_batch(
-            model,
-            anatomy,
-            batch,
-            site,
-            rows,
-            columns,
-            lambda i, x, r=reads: r.update({i: x[:, columns].cpu()}),
-        )
+
+        def keep(index: int, values: Tensor, reads: dict[int, Tensor] = reads) -> None:
+            reads[index] = values[:, columns].cpu()
+
+        _read_batch(model, anatomy, batch, site, rows, columns, keep)
         found.append(torch.stack([reads[i] for i in range(len(rows))], dim=2))
     if not found:
         raise HookError("no prompts to read")
@@ -138,7 +135,7 @@ def head_means(
     if tokens == 0:
         raise HookError("no prompts to average over")
     means = torch.stack([sums[layer].double().cpu() for layer in layers]) / tokens
-    return means.unflatten(-1, (anatomy.n_heads, anatomy.d_head)), tokens
+    return torch.unflatten(means, -1, (anatomy.n_heads, anatomy.d_head)), tokens
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -160,7 +157,7 @@ def _read_batch(
     columns: Sequence[int],
     take: Callable[[int, Tensor], None],
 ) -> int:
-    """Run the blocks on one batch, handing `take` (index into layers, [batch, seq, d]); returns the batch size."""
+    """Run the blocks on one batch, `take(index into layers, [batch, seq, d])` for each; the batch size."""
     ids, mask = batch["input_ids"], _mask(batch)
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise HookError(
@@ -170,8 +167,8 @@ def _read_batch(
     if len(short):
         row = int(short[0])
         raise HookError(
-            f"prompt {row} of a batch has {int(mask[row].sum())} tokens, so position {min(columns)} lies before its "
-            "start; choose positions inside every prompt and pad on the left"
+            f"prompt {row} of a batch has {int(mask[row].sum())} tokens, so position {min(columns)} lies "
+            "before its start; choose positions inside every prompt and pad on the left"
         )
     last = max(layers)
     handles: list[Any] = []

@@ -1,4 +1,4 @@
-"""Small helpers around live modules: taking wrappers off, first tensors of calls, the one-argument calling form."""
+"""Small helpers around live modules: wrappers, hidden states in calls, the one-argument calling form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OnModel(Protocol[P, R_co]):
 
 
 def on_model(function: Callable[Concatenate[nn.Module, Anatomy, P], R]) -> OnModel[P, R]:
-    """Let `function(module, anatomy, ...)` also be called as `function(chat_model, ...)` or `function(module, ...)`.
+    """Let `function(module, anatomy, ...)` also be called as `function(chat_model, ...)`.
 
     A bare module without an anatomy is described on the spot.
     """
@@ -69,7 +69,8 @@ def module_and_anatomy(model: Any, anatomy: Anatomy | None = None) -> tuple[nn.M
     if not isinstance(model, nn.Module):
         if not isinstance(model, Described):
             raise HookError(
-                f"cannot hook a {type(model).__name__}: pass a torch module, or an object with .module and .anatomy"
+                f"cannot hook a {type(model).__name__}: pass a torch module, or an object with .module "
+                "and .anatomy"
             )
         anatomy = model.anatomy if anatomy is None else anatomy
         model = model.module
@@ -111,7 +112,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def base_layer(module: nn.Module) -> nn.Module:
-    """The original layer inside an adapter layer (PEFT `base_layer`, `original_module`), or the module itself."""
+    """The original layer inside an adapter layer (`base_layer`, `original_module`), or the module itself."""
     for name in ("base_layer", "original_module"):
         inner = module._modules.get(name)
         if inner is not None:
@@ -158,7 +159,7 @@ def with_output_tensor(output: Any, value: Tensor) -> Any:
 
 
 def attach(module: nn.Module, at_input: bool, see: Callable[[Tensor], Tensor | None]) -> Any:
-    """Hook a module's first input or its output; a tensor returned by `see` takes the place of what it saw."""
+    """Hook a module's first input or its output; a tensor that `see` returns replaces what it saw."""
     if at_input:
 
         def before(m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -72,7 +72,7 @@ class Anatomy:
         mlp_norms: of the norm in front of the MLP, None where there is none.
         attention_post_norms: of the norm between the attention and the residual stream, else None.
         mlp_post_norms: likewise for the MLP.
-        decoder: of the module that runs embedding, blocks and final norm, without the unembedding ("" = root).
+        decoder: of the module that runs embedding, blocks and final norm, without the unembedding.
         embedding: of the token embedding.
         final_norm: of the norm behind the last block.
         unembedding: of the map from the final norm to logits.
@@ -151,7 +151,7 @@ class Anatomy:
         return layer
 
     def logical_weight(self, model: nn.Module, projection: Projection) -> Float[Tensor, "d_out d_in"]:
-        """The map's weight in logical orientation, `y = W x`; see `tamperlens_hooks.anatomy.logical_weight`."""
+        """The map's weight in logical orientation, `y = W x`; see `anatomy.logical_weight`."""
         from tamperlens_hooks.anatomy import logical_weight
 
         return logical_weight(model, projection)

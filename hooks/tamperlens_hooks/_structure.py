@@ -56,7 +56,7 @@ class Block:
 
 
 def linear_shape(module: nn.Module | None) -> tuple[int, int] | None:
-    """(outputs, inputs) of a linear map, adapter layers and quantised ones included; None for other modules."""
+    """(outputs, inputs) of a linear map, adapters and quantised ones included; None for other modules."""
     if module is None:
         return None
     inner = base_layer(module)
@@ -112,7 +112,8 @@ def refuse_experts(model: nn.Module, family: str, blocks: str) -> None:
     for name, _ in model.get_submodule(blocks).named_modules():
         if name.rpartition(".")[2] in EXPERTS:
             raise UnsupportedModelError(
-                f"not supported yet: {family!r} is a sparse-expert model ({blocks}.{name}); load a dense decoder"
+                f"not supported yet: {family!r} is a sparse-expert model ({blocks}.{name}); "
+                "load a dense decoder"
             )
 
 
@@ -130,7 +131,8 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
                 f"could not place the {part} of {path} ({type(block).__name__}: {', '.join(children)}); "
                 "tamperlens reads decoders whose blocks hold one attention and one MLP module"
             )
-    assert attention_name is not None and mlp_name is not None
+    assert attention_name is not None
+    assert mlp_name is not None
     attention, mlp = children[attention_name], children[mlp_name]
     attention_path, mlp_path = f"{path}.{attention_name}", f"{path}.{mlp_name}"
 
@@ -228,7 +230,7 @@ def _attention_maps(
 
 
 def _per_head_rows(part: int, n_heads: int, d_head: int) -> tuple[int, ...]:
-    """Rows of q (0), k (1) or v (2) in a weight whose rows run head by head: q, k, v of head 0, of head 1, ..."""
+    """Rows of q (0), k (1) or v (2) where rows run head by head: q, k, v of head 0, then of head 1, ..."""
     return tuple(head * 3 * d_head + part * d_head + i for head in range(n_heads) for i in range(d_head))
 
 

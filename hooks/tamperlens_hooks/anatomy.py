@@ -202,7 +202,7 @@ def _unembedding(model: nn.Module, d_model: int) -> str:
         raise AnatomyError(
             f"could not place the unembedding of {type(model).__name__}; load it as a causal language model"
         )
-    if base_layer(module).weight.shape[-1] != d_model:  # type: ignore[union-attr, index]
+    if base_layer(module).weight.shape[-1] != d_model:  # type: ignore[index]
         raise AnatomyError(
             f"the unembedding {_path(model, module)} does not read a residual stream of {d_model}"
         )
@@ -220,6 +220,7 @@ def _ask(model: nn.Module, method: str) -> nn.Module | None:
 
 
 def _path(model: nn.Module, module: nn.Module) -> str:
+    name: str
     for name, part in model.named_modules():
         if part is module or base_layer(part) is base_layer(module):
             return name
@@ -235,7 +236,7 @@ def _block_list(model: nn.Module, family: str) -> str:
         for name, part in model.named_modules()
         if isinstance(part, nn.ModuleList) and len(part) > 0 and (not inside or id(part) in inside)
     ]
-    whole = [name for name, part in lists if find_attention(part[0]) and find_mlp(part[0])]
+    whole: list[str] = [name for name, part in lists if find_attention(part[0]) and find_mlp(part[0])]
     if len(whole) > 1:
         raise AnatomyError(
             f"could not tell which of {', '.join(whole)} are the blocks of {type(model).__name__}"
@@ -258,7 +259,8 @@ def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
             mine, others = getattr(block, size), getattr(blocks[0], size)
             if mine != others:
                 raise UnsupportedModelError(
-                    f"not supported yet: blocks of different build ({path} has {size} {mine}, {paths[0]} {others})"
+                    f"not supported yet: blocks of different build ({path} has {size} {mine}, "
+                    f"{paths[0]} {others})"
                 )
 
 
@@ -266,6 +268,9 @@ def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
 def head_output_weight(
     model: nn.Module, anatomy: Anatomy, layer: int, head: int
 ) -> Float[Tensor, "d_model d_head"]:
-    """Columns of the output projection that read one head's z: `head output = W_O[:, h] z_h`, adapters included."""
+    """Columns of the output projection that read one head's z: head output = W_O[:, h] z_h.
+
+    Active adapters are included.
+    """
     projection = anatomy.projection("o", layer)
     return effective_weight(model, projection)[:, anatomy.head_slice(head)]

@@ -26,8 +26,8 @@ class Tape:
         head_z: [layer, batch, pos, head, d_head]
         final: [batch, pos, d_model]
 
-    Several forward passes inside one `with` are joined along the batch; while generating, where each pass holds
-    the next token of the same rows, use `calls`.
+    Several forward passes inside one `with` are joined along the batch; while generating, where each pass
+    holds the next token of the same rows, use `calls`.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class Tape:
         axis = 0 if site == "final" else 1
         if len({call.shape[axis + 1 :] for call in calls}) > 1:
             raise HookError(
-                f"the forward passes of {site!r} differ in length: read tape.calls({site!r}), or capture positions"
+                f"the forward passes of {site!r} differ in length: read tape.calls({site!r}), "
+                "or capture positions"
             )
         return torch.cat(calls, dim=axis) if len(calls) > 1 else calls[0]
 
@@ -81,7 +82,7 @@ class Tape:
     def raw(self, site: str, call: int = -1) -> list[Tensor]:
         """One tensor per layer as the model computed it in one forward pass, for `torch.autograd.grad`.
 
-        With `detach=False` these are nodes of the graph with all positions; head_z has its heads side by side.
+        With `detach=False` these are nodes of the graph, all positions; head_z has its heads side by side.
 
         Raises:
             HookError: the site was not asked for, or there was no such forward pass.
@@ -116,7 +117,7 @@ class Tape:
         if self._last:
             found = found[:, :, 0]
         if site == "head_z":
-            found = found.unflatten(-1, (self.anatomy.n_heads, self.anatomy.d_head))
+            found = torch.unflatten(found, -1, (self.anatomy.n_heads, self.anatomy.d_head))
         return found[0] if site == "final" else found
 
 
@@ -145,10 +146,10 @@ def capture(
             the residual stream: behind the norm where there is one), "head_z" (the heads' outputs in front of
             the output projection), "final" (output of the final norm).
         layers: blocks to read; all by default. Does not concern "final".
-        positions: None for all; "last" for the last token, without a position axis; or negative positions from
-            the end, for left-padded batches.
-        detach: copies, cut to the positions. With False the graph is kept, and where nothing upstream requires
-            a gradient the activation becomes a leaf that does, so that `torch.autograd.grad(metric,
+        positions: None for all; "last" for the last token, without a position axis; or negative positions
+            from the end, for left-padded batches.
+        detach: copies, cut to the positions. With False the graph is kept, and where nothing upstream
+            requires a gradient the activation becomes a leaf that does, so that `torch.autograd.grad(metric,
             tape.raw(site))` works on frozen weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Write activations: remove a direction, add one, ablate or patch heads. Each holds inside its `with` block only."""
+"""Write activations: remove a direction, add one, ablate or patch heads, inside a `with` block only."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def patch_heads(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        values: for each (layer, head) a tensor that broadcasts to [batch, seq, d_head]; gradients flow into it.
+        values: for each (layer, head) a tensor that broadcasts to [batch, seq, d_head]; gradients flow
+            into it.
 
     Raises:
         HookError: a head does not exist, or a value does not fit the forward pass.
@@ -161,7 +162,8 @@ def patch_heads(
     for head in chosen:
         if values[head].ndim > 3 or values[head].shape[-1] != anatomy.d_head:
             raise HookError(
-                f"z of head {head} must broadcast to [batch, seq, {anatomy.d_head}]; got {list(values[head].shape)}"
+                f"z of head {head} must broadcast to [batch, seq, {anatomy.d_head}]; "
+                f"got {list(values[head].shape)}"
             )
 
     def replacement(z: Tensor, layer: int, head: int) -> Tensor:
@@ -190,7 +192,7 @@ def _attach_heads(
 
     def edit_layer(layer: int) -> Any:
         def edit(x: Tensor) -> Tensor:
-            z = x.unflatten(-1, (anatomy.n_heads, anatomy.d_head)).clone()
+            z = torch.unflatten(x, -1, (anatomy.n_heads, anatomy.d_head)).clone()
             for chosen_layer, head in heads:
                 if chosen_layer == layer:
                     z[..., head, :] = replacement(z[..., head, :], layer, head)
@@ -235,7 +237,8 @@ def _checked_heads(anatomy: Anatomy, heads: Sequence[Head]) -> list[Head]:
 def _checked(direction: Tensor, anatomy: Anatomy) -> None:
     if direction.shape != (anatomy.d_model,):
         raise HookError(
-            f"the direction has shape {list(direction.shape)}; the residual stream of this model is [{anatomy.d_model}]"
+            f"the direction has shape {list(direction.shape)}; the residual stream of this model is "
+            f"[{anatomy.d_model}]"
         )
     if not torch.isfinite(direction).all():
         raise HookError("the direction holds NaN or infinity; compute it anew from finite activations")
@@ -244,10 +247,10 @@ def _checked(direction: Tensor, anatomy: Anatomy) -> None:
 def _unit(direction: Tensor, anatomy: Anatomy) -> Tensor:
     _checked(direction, anatomy)
     wide = direction.detach().double() if direction.device.type != "mps" else direction.detach().float()
-    norm = wide.norm()
+    norm = torch.linalg.vector_norm(wide)
     if norm == 0:
         raise HookError("the direction is zero, so there is nothing to remove; check how it was computed")
-    return wide / norm
+    return wide.div(norm)
 
 
 def _working(x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
