@@ -1,8 +1,8 @@
 """Models: from a name, folder or hub id to a checked `ChatModel` that renders, answers and identifies itself.
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generation` (batched = one by one),
-`cache` (its key-value cache), `adapters` (PEFT adapters checked against their base), `fingerprint`, `organism/`
-(the embedded models, their grammar and recipe).
+`cache` (its key-value cache), `adapters` (PEFT adapters checked against their base), `fingerprint`,
+`organism/` (the embedded models, their grammar and recipe).
 """
 
 from __future__ import annotations

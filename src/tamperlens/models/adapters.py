@@ -13,6 +13,7 @@ from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.files import read_json, sha256_file, write_json
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.fingerprint import base_fingerprint_of
+from tamperlens.models.reasons import first_line
 from tamperlens_hooks import unwrap
 
 SIDECAR = "tamperlens.json"
@@ -41,10 +42,10 @@ def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
 
 
 def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatModel:
-    """Attach a PEFT adapter, unmerged, after checking that it was made for this base; `model` itself is not changed.
+    """Attach a PEFT adapter, unmerged, to a copy that shares the weights, if it was made for this base.
 
-    Checked in this order: the base's fingerprint where tamperlens saved the adapter; the base that the adapter's
-    config names; that every tensor of the adapter finds a module of its shape.
+    Checked in this order: the base's fingerprint where tamperlens saved the adapter; the base that the
+    adapter's config names; that every tensor of the adapter finds a module of its shape.
 
     Raises:
         ModelLoadError: not an adapter, damaged, or made for another base.
@@ -58,13 +59,13 @@ def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatMod
         raise ModelLoadError(f"{label} has no adapter_config.json; name the folder that holds it")
     if not weights_file.is_file():
         raise ModelLoadError(
-            f"{label} has no adapter_model.safetensors (pickled adapters are not read); save it again with PEFT"
+            f"{label} has no adapter_model.safetensors (pickled ones are not read); save it again with PEFT"
         )
     try:
         config = PeftConfig.from_pretrained(str(folder))
         stored = load_file(weights_file)
     except Exception as error:
-        raise ModelLoadError(f"{label} is damaged ({_line(error)}); copy the adapter again") from error
+        raise ModelLoadError(f"{label} is damaged ({first_line(error)}); copy the adapter again") from error
     if not _check_sidecar(folder, model, label):
         _check_named_base(str(config.base_model_name_or_path or ""), model, label)
     _check_shapes(stored, unwrap(model.module), model.name, label)
@@ -73,7 +74,7 @@ def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatMod
         wrapped = PeftModel.from_pretrained(copy.module, str(folder), config=config, is_trainable=False)
     except Exception as error:
         raise ModelLoadError(
-            f"{label} does not fit {model.name} ({_line(error)}); it was made for another base"
+            f"{label} does not fit {model.name} ({first_line(error)}); it was made for another base"
         ) from error
     refuse_nonfinite_weights(wrapped, label)
     wrapped.eval()
@@ -92,7 +93,7 @@ def _fetch(label: str) -> Path:
         return Path(snapshot_download(label, allow_patterns=patterns))
     except Exception as error:
         raise ModelLoadError(
-            f"no adapter {label!r}: no such folder here, and the hub did not give it ({_line(error)})"
+            f"no adapter {label!r}: no such folder here, and the hub did not give it ({first_line(error)})"
         ) from error
 
 
@@ -125,8 +126,8 @@ def _check_named_base(named: str, model: ChatModel, label: str) -> None:
     elif _last(named) in (_last(here), _last(model.name)):
         return
     raise ModelLoadError(
-        f"{label} was made for {named}, not for {model.name}; load that base, or correct base_model_name_or_path in "
-        "adapter_config.json if both are the same model"
+        f"{label} was made for {named}, not for {model.name}; load that base, or (if they are the same) "
+        "correct base_model_name_or_path in adapter_config.json"
     )
 
 
@@ -160,7 +161,3 @@ def _check_shapes(stored: dict[str, Any], base: nn.Module, name: str, label: str
 
 def _last(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,6 +1,7 @@
 """A key-value cache that writes into room set aside beforehand.
 
-`DynamicCache` concatenates at every step, which on a small model costs more than all matrix products together.
+`DynamicCache` concatenates at every step, which on a small model costs more than all matrix products
+together.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tamperlens.models.generation import BatchSize
 from tamperlens.prompts import ChatFormat, chat_format, render
 from tamperlens_hooks import Anatomy, check, describe, unwrap
 
-# In the plain format nothing but eos ends a turn, and models without chat training go on writing the user's part.
+# In the plain format models without chat training go on to write the user's next turn.
 _NEXT_TURN = "\nUser:"
 
 
@@ -68,7 +68,8 @@ class ChatModel:
         Raises:
             ModelLoadError: no tokenizer, or the module is not a language model.
             NumericsError: a parameter holds NaN or infinite numbers.
-            AnatomyError: a part of the module could not be placed (UnsupportedModelError: a family not supported yet).
+            AnatomyError: a part of the module could not be placed (UnsupportedModelError: a family not
+                supported yet).
         """
         if not isinstance(module, nn.Module) or not hasattr(unwrap(module), "config"):
             raise ModelLoadError(f"{name}: expected a transformers model, got {type(module).__name__}")
@@ -90,7 +91,7 @@ class ChatModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over weights and config (see `fingerprint_of`); recomputed after in-place weight updates."""
+        """Hex sha256 over weights and config (see `fingerprint_of`), anew after in-place updates."""
         state = versions(self.module)
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, fingerprint_of(self.module))
@@ -127,7 +128,7 @@ class ChatModel:
 
     @property
     def pad_id(self) -> int:
-        """Token id for padding: the tokenizer's own, else its end token, else 0 (padding is always masked)."""
+        """Token id for padding, always masked: the tokenizer's own, else its end token, else 0."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -135,7 +136,7 @@ class ChatModel:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: end tokens of tokenizer and configs, and the chat format's end of turn."""
+        """Tokens that end an answer: the chat format's end of turn, end tokens of tokenizer and configs."""
         if self._stop_ids is None:
             base = unwrap(self.module)
             found: set[int] = set()
@@ -148,7 +149,7 @@ class ChatModel:
         return self._stop_ids
 
     def with_module(self, module: nn.Module, *, name: str | None = None) -> ChatModel:
-        """The same tokenizer, anatomy and format around another module of the same shape, e.g. a PEFT-wrapped one."""
+        """The same tokenizer, anatomy and format around another module of this shape, e.g. PEFT-wrapped."""
         return replace(self, module=module, name=name or self.name, _fingerprint=None, _stop_ids=None)
 
     def render(
@@ -170,7 +171,8 @@ class ChatModel:
         """Token ids of each rendered prompt, unpadded.
 
         Raises:
-            InputError: `prompts` is one string, or a prompt holds a token that the model has no embedding for.
+            InputError: `prompts` is one string, or a prompt holds a token that the model has no embedding
+                for.
         """
         if isinstance(prompts, str):
             raise InputError("expected a list of prompts, got one string; write [prompt]")
@@ -195,7 +197,8 @@ class ChatModel:
         """Rendered prompts as one left-padded batch on the model's device.
 
         Returns:
-            `input_ids`, `attention_mask` and `position_ids`, each `[batch, seq]`, ready for `module(**batch)`.
+            `input_ids`, `attention_mask` and `position_ids`, each `[batch, seq]`, ready for
+            `module(**batch)`.
         """
         sequences = self.token_ids(prompts, system=system, prefill=prefill)
         if not sequences:
@@ -217,8 +220,8 @@ class ChatModel:
         """Answer each prompt; the answers do not depend on how prompts are batched.
 
         Greedy unless `temperature` is positive. Answers come without special tokens and without outer white
-        space. With `prefill`, the assistant's turn begins with that text, and what is returned is what follows
-        it (white space kept).
+        space. With `prefill`, the assistant's turn begins with that text, and what is returned is what
+        follows it (white space kept).
 
         Args:
             prompts: what the user says, one conversation each.
@@ -289,22 +292,24 @@ class ChatModel:
         return text if self.chat_format.template else text.partition(_NEXT_TURN)[0]
 
     def _decode(self, sequences: list[list[int]]) -> list[str]:
-        decoded = self.tokenizer.batch_decode(
-            sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return [str(text) for text in decoded]
+        return [
+            str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            for ids in sequences
+        ]
 
 
 def share_parameters_copy(model: ChatModel) -> ChatModel:
     """A copy whose modules are new and whose weights are the same memory.
 
-    For callers that wrap or hook a module (PEFT, TransformerLens) and must leave the one they were given whole:
-    submodules, flags, hooks and `requires_grad` are the copy's own. In-place writes to a weight or buffer reach
-    both; clone a parameter before training it. Hooks that are on the module now are copied with it.
+    For callers that wrap or hook a module (PEFT, TransformerLens) and must leave the one they were given
+    whole: submodules, flags, hooks and `requires_grad` are the copy's own. In-place writes to a weight or
+    buffer reach both; clone a parameter before training it. Hooks that are on the module now are copied with
+    it.
     """
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.module.buffers()}
     for parameter in model.module.parameters():
-        # Same storage, own requires_grad and grad. Subclasses (4-bit weights) carry more state: shared as they are.
+        # Same storage, own requires_grad and grad. Subclasses (4-bit weights) carry more state: shared as
+        # they are.
         memo[id(parameter)] = (
             nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
             if type(parameter) is nn.Parameter
@@ -314,7 +319,7 @@ def share_parameters_copy(model: ChatModel) -> ChatModel:
 
 
 def refuse_nonfinite_weights(module: nn.Module, name: str) -> None:
-    """Raise NumericsError naming the first parameter that holds NaN or infinite numbers (one read of the weights)."""
+    """Raise NumericsError naming the first parameter with NaN or infinite numbers; reads weights once."""
     for label, parameter in module.named_parameters():
         if parameter.is_meta or parameter.numel() == 0 or not parameter.is_floating_point():
             continue
@@ -323,5 +328,5 @@ def refuse_nonfinite_weights(module: nn.Module, name: str) -> None:
         low, high = torch.aminmax(parameter.detach())
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise NumericsError(
-                f"{name}: parameter {label} holds NaN or infinite numbers; the checkpoint is damaged or overflowed"
+                f"{name}: parameter {label} holds NaN or infinite numbers; the checkpoint is damaged"
             )

@@ -1,10 +1,10 @@
 """A sha256 that says which weights and which config an artefact was made with.
 
-Models of up to `WHOLE` bytes are hashed completely. Of larger ones each tensor gives its name, shape, dtype and
-`SAMPLE` elements at even strides (first and last included): seconds for 7 B, blind to a change that touches none
-of them, which LoRA, full fine-tuning, quantisation and another checkpoint all do. Device, tying by name,
-`requires_grad`, token-id settings and PEFT's renaming do not matter. With an adapter attached the fingerprint is
-sha256(base fingerprint, adapter weights and settings).
+Models of up to `WHOLE` bytes are hashed completely. Of larger ones each tensor gives its name, shape, dtype
+and `SAMPLE` elements at even strides (first and last included): seconds for 7 B, blind to a change that
+touches none of them, which LoRA, full fine-tuning, quantisation and another checkpoint all do. Device, tying
+by name, `requires_grad`, token-id settings and PEFT's renaming do not matter. With an adapter attached the
+fingerprint is sha256(base fingerprint, adapter weights and settings).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def versions(module: nn.Module) -> tuple[object, ...]:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, bool]]:
-    """(name in the unwrapped model, owner, attribute, is it an adapter's), tied tensors once, by first name."""
+    """(name in the unwrapped model, owner, attribute, is it an adapter's); tied tensors once."""
     from_adapter = _adapter_modules(module)
     inner = unwrap(module)
     places = {id(owner): path for path, owner in inner.named_modules()}

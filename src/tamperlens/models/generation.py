@@ -1,9 +1,10 @@
 """Batched generation that gives each prompt the answer it would get alone.
 
-Prompts are sorted by length, padded on the left and passed with attention mask and position ids. Greedy unless a
-temperature is given; nothing is inherited from a model's `generation_config` but its end tokens. Matrix products
-of another batch shape round differently, so "token for token" holds up to ties: in fp32 a tie means two logits
-within about 1e-5; in bf16 two candidate tokens are often closer than the rounding, and answers may differ there.
+Prompts are sorted by length, padded on the left and passed with attention mask and position ids. Greedy
+unless a temperature is given; nothing is inherited from a model's `generation_config` but its end tokens.
+Matrix products of another batch shape round differently, so "token for token" holds up to ties: in fp32 a tie
+means two logits within about 1e-5; in bf16 two candidate tokens are often closer than the rounding, and
+answers may differ there.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off inside the body; every submodule's training flag is put back after it."""
+    """No dropout and no gradients inside the body; every submodule's training flag is put back."""
     in_training = [part for part in module.modules() if part.training]
     try:
         for part in in_training:
@@ -112,7 +113,7 @@ def generate_tokens(
         for index, sequence in enumerate(sequences):
             if len(sequence) >= limit:
                 raise InputError(
-                    f"prompt {index} has {len(sequence)} tokens and the model has {limit} positions; shorten it"
+                    f"prompt {index} has {len(sequence)} tokens, the model {limit} positions; shorten it"
                 )
 
     def run(rows: list[int]) -> None:
@@ -199,7 +200,7 @@ def in_batches(
     *,
     progress: bool = False,
 ) -> None:
-    """Call `run(rows)` on length-sorted batches, longest first, halving a batch that does not fit in memory."""
+    """Call `run(rows)` on length-sorted batches, longest first; halve a batch that does not fit in memory."""
     if batch_size != "auto" and batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1 or 'auto'")
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
@@ -216,13 +217,13 @@ def in_batches(
                 if not _out_of_memory(error):
                     raise
                 failed = True
-            if failed:  # outside the handler, so that the traceback no longer holds the batch's tensors
+            if failed:  # outside the handler: the traceback holds the batch's tensors
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 if len(batch) == 1:
                     raise InputError(
-                        f"prompt {batch[0]} ({len(sequences[batch[0]])} tokens) does not fit in the memory of "
-                        f"{device} even alone; shorten it, lower max_new_tokens or use a smaller dtype"
+                        f"prompt {batch[0]} ({len(sequences[batch[0]])} tokens) does not fit on {device} "
+                        "even alone; shorten it, lower max_new_tokens or use a smaller dtype"
                     )
                 most, budget = len(batch) // 2, None if budget is None else budget // 2
                 continue

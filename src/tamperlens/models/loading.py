@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,18 @@ from transformers.utils import logging as transformers_logging
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
+from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
 from tamperlens_hooks import describe
 
 ORGANISM = Path(__file__).parent / "organism" / "weights"
 VARIANTS = ("aligned", "base")
 SMALL = 1_000_000_000
+# Checkpoints that hold text and vision (Gemma 3 from 4 B on) name the language model's weights in these ways.
+_TEXT_KEYS = {
+    r"^language_model\.model": "model",
+    r"^model\.language_model": "model",
+    r"^language_model\.lm_head": "lm_head",
+}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DTYPES = {
     "float32": torch.float32,
@@ -50,7 +58,8 @@ def load(
     Code from a checkpoint is never run.
 
     Args:
-        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", a local folder, or a hub id.
+        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", a local folder, or a hub
+            id.
         adapter: a PEFT adapter (folder or hub id); checked against this base and attached unmerged.
         device: "auto" takes CUDA, then MPS, then CPU.
         dtype: "auto" keeps the stored type, except on CPU, where half-precision models below one billion
@@ -69,32 +78,49 @@ def load(
         AnatomyError: a part of the model could not be placed, or does not compute what it should.
         NumericsError: a parameter holds NaN or infinite numbers.
     """
-    source, name = _locate(str(name_or_path))
+    where, name = _locate(str(name_or_path))
     target = _device(device, device_map)
     wanted = _dtype(dtype)
-    config = _read_config(source, name, revision)
-    _refuse_others_than_decoders(config, name)
-    if isinstance(source, Path):
-        _require_weights(source, name, allow_pickle)
-    tokenizer = _read_tokenizer(source, name, revision)
-    if not (isinstance(source, Path) and source.is_relative_to(ORGANISM)):
-        _describe_shell(config, name)
-    module = _read_module(
-        source, name, config, wanted, target, device_map, quantization, revision, allow_pickle
-    )
-    notes = []
-    stored = module.dtype
-    small = sum(parameter.numel() for parameter in module.parameters()) < SMALL
-    on_cpu = target.type == "cpu" and device_map is None and quantization is None
-    if wanted == "auto" and on_cpu and small and stored in (torch.bfloat16, torch.float16):
-        module = module.float()
-        module.config.dtype = torch.float32
-        notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
-    if device_map is None and quantization is None:
+    source = _Source(where, name, revision, allow_pickle)
+    config, notes = _read_config(source)
+    if isinstance(where, Path):
+        _require_weights(where, source)
+    tokenizer = _read_tokenizer(source)
+    _describe_shell(config, name)
+    options: dict[str, Any] = {"config": config, "dtype": wanted}
+    if notes:
+        options["key_mapping"] = _TEXT_KEYS
+    if quantization is not None:
+        options["quantization_config"] = _bitsandbytes(quantization)
+        device_map = device_map if device_map is not None else {"": str(target)}
+    if device_map is not None:
+        options["device_map"] = device_map
+    module = _read_module(source, options)
+    if device_map is None:
+        stored = module.dtype
+        small = sum(parameter.numel() for parameter in module.parameters()) < SMALL
+        half = stored in (torch.bfloat16, torch.float16)
+        if wanted == "auto" and target.type == "cpu" and small and half:
+            module = module.float()
+            module.config.dtype = torch.float32
+            notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
         module = _to_device(module, target, name)
-    module.eval()
-    model = ChatModel.from_parts(module, tokenizer, name=name, notes=notes)
+    model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes)
     return model if adapter is None else attach_adapter(model, adapter)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a model is read from: a folder (Path) or a hub id (str), and under which conditions."""
+
+    where: str | Path
+    name: str
+    revision: str | None
+    allow_pickle: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": False}
 
 
 def _locate(text: str) -> tuple[str | Path, str]:
@@ -107,12 +133,12 @@ def _locate(text: str) -> tuple[str | Path, str]:
             raise ModelLoadError(f"no organism named {variant!r}; known: {', '.join(VARIANTS)}")
         if not (folder / "config.json").is_file():
             raise ModelLoadError(
-                f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens, or train it with "
+                f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens, or run "
                 "python -m tamperlens.models.organism.train"
             )
         return folder, f"organism:{variant}"
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
             raise ModelLoadError(f"{text} is an adapter, not a model; use load(BASE, adapter={text!r})")
         if not (path / "config.json").is_file():
@@ -154,36 +180,12 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype | Literal["auto"]:
     return _DTYPES[dtype]
 
 
-def _read_config(source: str | Path, name: str, revision: str | None) -> Any:
+def _read_config(source: _Source) -> tuple[Any, list[str]]:
+    """The language model's config, and a note if the checkpoint holds more than a language model."""
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source.where, **source.options)
     except Exception as error:
-        raise ModelLoadError(_why_no_config(source, name, revision, error)) from error
-    # Gemma 3 and others ship text and vision in one config; only the language model is of interest here.
-    return config
-
-
-def _why_no_config(source: str | Path, name: str, revision: str | None, error: Exception) -> str:
-    words = str(error)
-    if "custom code" in words or "trust_remote_code" in words:
-        return f"{name} needs code from its own repository, which is never run; use an architecture of transformers"
-    if "does not recognize this architecture" in words or "Unrecognized model" in words:
-        found = re.search(r"model type `([^`]*)`", words)
-        kind = f"model_type {found.group(1)!r}" if found else "the model_type in its config.json"
-        return f"{name}: {kind} is not known to this version of transformers; update transformers or check config.json"
-    if "valid JSON" in words:
-        return f"{name}: config.json is not valid JSON; copy the model again"
-    if isinstance(source, Path):
-        return f"{name}: config.json cannot be used ({_first_line(error)})"
-    if revision is not None and "revision" in words.lower():
-        return f"{name} has no revision {revision!r}"
-    return (
-        f"no model {name!r}: no such folder here, and the hub did not give it ({_first_line(error)}); check the "
-        "spelling, the network (or HF_HUB_OFFLINE) and, for gated models, HF_TOKEN"
-    )
-
-
-def _refuse_others_than_decoders(config: Any, name: str) -> None:
+        raise ModelLoadError(why_no_config(source.where, source.name, source.revision, error)) from error
     architectures = list(getattr(config, "architectures", None) or [])
     writes = any(
         a.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for a in architectures
@@ -191,102 +193,74 @@ def _refuse_others_than_decoders(config: Any, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False) or (architectures and not writes):
         what = architectures[0] if architectures else config.model_type
         raise ModelLoadError(
-            f"{name} is a {what}, not a decoder-only language model; load a causal language model (…ForCausalLM)"
+            f"{source.name} is a {what}, not a decoder-only language model; name a causal one (…ForCausalLM)"
         )
+    text = config.get_text_config(decoder=True)
+    if text is config:
+        return config, []
+    return text, ["the language model of a checkpoint with other modalities, which were not loaded"]
 
 
-def _require_weights(folder: Path, name: str, allow_pickle: bool) -> None:
+def _require_weights(folder: Path, source: _Source) -> None:
+    name = source.name
     if any(folder.glob("*.safetensors")):
         return
     if any(folder.glob("*.bin")):
-        if allow_pickle:
+        if source.allow_pickle:
             return
         raise ModelLoadError(
-            f"{name} holds pickled weights only (pytorch_model.bin), which can run code; convert them to safetensors "
-            "(save_pretrained), or pass allow_pickle=True if you trust the source"
+            f"{name} holds pickled weights only (pytorch_model.bin), which can run code; convert them "
+            "to safetensors (save_pretrained), or pass allow_pickle=True if you trust the source"
         )
     raise ModelLoadError(f"{name} has a config.json and no weights; model.safetensors is missing")
 
 
-def _read_tokenizer(source: str | Path, name: str, revision: str | None) -> Any:
+def _read_tokenizer(source: _Source) -> Any:
     remedy = "put tokenizer.json beside the weights, or use ChatModel.from_parts(module, tokenizer)"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source.where, **source.options)
     except Exception as error:
-        raise ModelLoadError(f"{name} has no usable tokenizer ({_first_line(error)}); {remedy}") from error
+        raise ModelLoadError(
+            f"{source.name} has no usable tokenizer ({first_line(error)}); {remedy}"
+        ) from error
     if len(tokenizer) == 0 or not tokenizer("a", add_special_tokens=False)["input_ids"]:
-        raise ModelLoadError(f"{name} has an empty tokenizer; {remedy}")
+        raise ModelLoadError(f"{source.name} has an empty tokenizer; {remedy}")
     return tokenizer
 
 
 def _describe_shell(config: Any, name: str) -> None:
-    """Place the parts of an empty model first, so that an unsupported one fails before its weights are read."""
+    """Place the parts of an empty model, so that an unsupported one fails before weights are read."""
     try:
         with torch.device("meta"), _quiet():
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
-        raise ModelLoadError(f"{name} cannot be built from its config ({_first_line(error)})") from error
+        raise ModelLoadError(f"{name} cannot be built from its config ({first_line(error)})") from error
     describe(shell)
 
 
-def _read_module(
-    source: str | Path,
-    name: str,
-    config: Any,
-    dtype: torch.dtype | Literal["auto"],
-    device: torch.device,
-    device_map: str | dict[str, Any] | None,
-    quantization: str | None,
-    revision: str | None,
-    allow_pickle: bool,
-) -> Any:
-    options: dict[str, Any] = {
-        "config": config,
-        "dtype": dtype,
-        "revision": revision,
-        "trust_remote_code": False,
-    }
-    options["use_safetensors"] = None if allow_pickle else True
-    options["ignore_mismatched_sizes"] = True  # reported below, with the parameter's name
-    if quantization is not None:
-        options["quantization_config"] = _bitsandbytes(quantization)
-        device_map = device_map if device_map is not None else {"": str(device)}
-    if device_map is not None:
-        options["device_map"] = device_map
+def _read_module(source: _Source, options: dict[str, Any]) -> Any:
+    """Read the weights; every parameter of the model must be in the checkpoint, in its shape."""
+    name = source.name
+    options |= {**source.options, "use_safetensors": None if source.allow_pickle else True}
+    # Reported below with the parameter's name; transformers prints a table and says "see above".
+    options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
         with _quiet():
-            module, report = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+            module, report = AutoModelForCausalLM.from_pretrained(source.where, **options)
     except Exception as error:
-        raise ModelLoadError(_why_no_weights(source, name, error)) from error
+        raise ModelLoadError(why_no_weights(name, error)) from error
     for parameter, stored, built in sorted(report.get("mismatched_keys") or ()):
         raise ModelLoadError(
-            f"{name}: {parameter} is stored as {tuple(stored)} and config.json asks for {tuple(built)}; the weights "
-            "and config.json belong to different models"
+            f"{name}: {parameter} is stored as {tuple(stored)} and config.json asks for {tuple(built)}; "
+            "the weights and config.json belong to different models"
         )
     missing = sorted(report.get("missing_keys") or ())
     if missing:
+        more = f" and {len(missing) - 1} more parameters" if len(missing) > 1 else ""
         raise ModelLoadError(
-            f"{name}: the checkpoint lacks {missing[0]}"
-            + (f" and {len(missing) - 1} more parameters" if len(missing) > 1 else "")
-            + "; it is incomplete or belongs to another architecture"
+            f"{name}: the checkpoint lacks {missing[0]}{more}; it is incomplete or of another architecture"
         )
     return module
-
-
-def _why_no_weights(source: str | Path, name: str, error: Exception) -> str:
-    words = str(error)
-    if "SafetensorError" in type(error).__name__:
-        return f"{name}: a safetensors file is damaged or cut short ({_first_line(error)}); copy it again"
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"{name} does not fit on the device; use device_map='auto', a smaller dtype, or quantization='4bit'"
-    if isinstance(error, ImportError):
-        return f"{name} needs a package that is not installed ({_first_line(error)})"
-    if isinstance(error, OSError) and ("no file named" in words or "does not appear to have a file" in words):
-        return (
-            f"{name} has no complete safetensors weights ({_first_line(error)}); convert them to safetensors, or pass "
-            "allow_pickle=True if you trust the source"
-        )
-    return f"{name}: its weights cannot be read ({_first_line(error)})"
 
 
 def _bitsandbytes(quantization: str) -> Any:
@@ -307,9 +281,7 @@ def _to_device(module: nn.Module, device: torch.device, name: str) -> nn.Module:
     try:
         return module.to(device)
     except torch.OutOfMemoryError as error:
-        raise ModelLoadError(
-            f"{name} does not fit on {device}; use device_map='auto', a smaller dtype, or quantization='4bit'"
-        ) from error
+        raise ModelLoadError(f"{name} does not fit on {device}; {SMALLER}") from error
 
 
 @contextmanager
@@ -324,7 +296,3 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")

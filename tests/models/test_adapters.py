@@ -1,0 +1,179 @@
+"""Adapters round-trip unmerged, and one made for another base is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny_models import FAMILIES
+
+import tamperlens
+from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
+from tamperlens.models import ChatModel, attach_adapter, save_adapter, share_parameters_copy
+
+
+def tune(model: ChatModel, *, seed: int = 0, **settings: Any) -> ChatModel:
+    """What a fine-tuning would leave: a LoRA on every linear with factors that are not zero."""
+    settings.setdefault("target_modules", "all-linear")
+    wrapped = get_peft_model(share_parameters_copy(model).module, LoraConfig(r=3, **settings)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(wrapped.named_parameters()):
+            if "lora_" in name:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model.with_module(wrapped)
+
+
+def publish(tiny: Any, folder: Path, family: str = "llama", **settings: Any) -> Path:
+    module, tokenizer = tiny(family, **settings)
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip(family: str, tiny: Any, tmp_path: Path) -> None:
+    base = tamperlens.load(publish(tiny, tmp_path / "base", family), device="cpu")
+    tuned = tune(base)
+    folder = save_adapter(tuned, tmp_path / "adapter")
+    assert not list(folder.glob("*.bin"))
+    back = tamperlens.load(tmp_path / "base", adapter=folder, device="cpu")
+    assert back.fingerprint == tuned.fingerprint != base.fingerprint
+    assert torch.equal(back.logits_last(["hello", "b"]), tuned.logits_last(["hello", "b"]))
+    assert any("lora_A" in name for name, _ in back.module.named_parameters()), "unmerged"
+    assert not back.module.training
+    assert not any(p.requires_grad for p in back.module.parameters())
+    assert str(folder) in back.name
+    assert not torch.equal(back.logits_last(["hello"]), base.logits_last(["hello"]))
+
+
+def test_attaching_leaves_the_base_alone(tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama", fresh=True), name="base")
+    folder = save_adapter(tune(base), tmp_path / "adapter")
+    before = base.fingerprint, base.generate(["a"], max_new_tokens=4)
+    flags = [p.requires_grad for p in base.module.parameters()]
+    one, two = attach_adapter(base, folder), attach_adapter(base, folder)
+    assert one.fingerprint == two.fingerprint
+    assert (base.fingerprint, base.generate(["a"], max_new_tokens=4)) == before
+    assert [p.requires_grad for p in base.module.parameters()] == flags
+    assert not any("lora" in name for name, _ in base.module.named_parameters())
+
+
+def test_same_shapes_other_weights(tiny: Any, tmp_path: Path) -> None:
+    """What tamperlens saved knows its base by fingerprint: a sibling of the same shape is refused."""
+    base = ChatModel.from_parts(*tiny("llama", seed=1), name="organism:aligned")
+    sibling = ChatModel.from_parts(*tiny("llama", seed=2), name="organism:base")
+    folder = save_adapter(tune(base), tmp_path / "adapter")
+    with pytest.raises(
+        ModelLoadError, match="made for organism:aligned, not for organism:base; load that base"
+    ):
+        attach_adapter(sibling, folder)
+
+
+def test_other_precision_of_the_same_base(tiny: Any, tmp_path: Path) -> None:
+    folder = publish(tiny, tmp_path / "base", dtype=torch.bfloat16)
+    adapter = save_adapter(tune(tamperlens.load(folder, device="cpu")), tmp_path / "adapter")
+    model = tamperlens.load(folder, adapter=adapter, device="cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+
+
+def test_bases_told_apart_by_their_files(tiny: Any, tmp_path: Path) -> None:
+    """Adapters that PEFT saved name a folder: one with the same weights is fine, others are not."""
+    one = publish(tiny, tmp_path / "one", seed=1)
+    two = publish(tiny, tmp_path / "two", seed=2)
+    adapter = save_adapter(tune(tamperlens.load(one, device="cpu")), tmp_path / "adapter")
+    (adapter / "tamperlens.json").unlink()
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(one)
+    shutil.copytree(one, tmp_path / "copy")
+    for same in (one, tmp_path / "copy"):
+        assert tamperlens.load(same, adapter=adapter, device="cpu")
+    with pytest.raises(ModelLoadError, match=r"made for .*one, not for .*two; load that base"):
+        tamperlens.load(two, adapter=adapter, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("named", "here", "fits"),
+    [
+        ("meta/Chat-7b", "meta/chat-7b", True),
+        ("mirror/Chat-7b", "meta/Chat-7b", True),
+        ("meta/Other-7b", "meta/Chat-7b", False),
+        ("", "meta/Chat-7b", True),
+        (None, "meta/Chat-7b", True),
+        ("/a/folder/that/moved", "meta/Chat-7b", True),
+    ],
+)
+def test_bases_told_apart_by_name(named: Any, here: str, fits: bool, tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name=here)
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    (adapter / "tamperlens.json").unlink()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": named}))
+    if fits:
+        attach_adapter(base, adapter)
+        return
+    with pytest.raises(ModelLoadError, match="made for meta/Other-7b, not for meta/Chat-7b"):
+        attach_adapter(base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "words"),
+    [
+        ("llama", {"hidden_size": 60}, "the adapter was made for another base"),
+        ("llama", {"num_hidden_layers": 2}, r"adapts model\.layers\.2\.\S+, which other does not have"),
+        ("llama", {"num_key_value_heads": 3}, r"k_proj.* is \[24, 48\]"),
+        ("gpt2", {}, "does not have; it was made for another base"),
+        ("phi3", {}, "does not have; it was made for another base"),
+    ],
+)
+def test_other_shapes(family: str, settings: dict[str, Any], words: str, tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    (adapter / "tamperlens.json").unlink()
+    other = ChatModel.from_parts(*tiny(family, fresh=True, **settings), name="other")
+    with pytest.raises(ModelLoadError, match=words) as caught:
+        attach_adapter(other, adapter)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "phi3", "gpt_neox"])
+def test_shapes_of_fused_and_transposed_projections_fit(family: str, tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny(family), name="")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    (adapter / "tamperlens.json").unlink()
+    assert attach_adapter(base, adapter).fingerprint == tune(base).fingerprint
+
+
+def test_damaged_adapters(tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+
+    def refused(words: str, error: type[Exception] = ModelLoadError, where: object = adapter) -> None:
+        with pytest.raises(error, match=words):
+            attach_adapter(base, str(where))
+
+    name = next(iter(weights))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, adapter / "adapter_model.safetensors")
+    refused("holds NaN", NumericsError)
+    (adapter / "adapter_model.safetensors").write_bytes(b"xx")
+    refused("is damaged")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save(weights, adapter / "adapter_model.bin")
+    refused("no adapter_model.safetensors")
+    (adapter / "adapter_config.json").unlink()
+    refused("has no adapter_config.json")
+    refused("no adapter 'owner/adapter'", where="owner/adapter")
+    refused("no adapter", where=tmp_path / "nowhere")
+
+
+def test_saving_needs_an_adapter(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="carries no adapter"):
+        save_adapter(ChatModel.from_parts(*tiny("llama")), tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

@@ -1,0 +1,49 @@
+"""`import tamperlens` costs nothing and offers the rooms that exist."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tamperlens
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.strip()
+
+
+def test_import_is_light() -> None:
+    heavy = ["torch", "transformers", "peft", "nnsight", "transformer_lens", "wandb", "pandas", "matplotlib"]
+    code = f"import tamperlens, sys; dir(tamperlens); print([m for m in {heavy} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_load_pulls_in_no_tracker() -> None:
+    heavy = ["nnsight", "transformer_lens", "wandb", "plotly", "matplotlib", "datasets"]
+    code = f"import tamperlens, sys; tamperlens.load; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
+def test_surface() -> None:
+    from tamperlens import base, hooks, models, prompts, stats
+
+    assert tamperlens.load is models.load
+    assert tamperlens.ChatModel is models.ChatModel
+    assert tamperlens.PromptSet is prompts.PromptSet
+    assert stats.__name__ == "tamperlens.base.stats"
+    assert hooks.capture
+    assert base
+    assert {"load", "prompts", "models", "hooks", "stats", "ChatModel"} <= set(dir(tamperlens))
+    assert tamperlens.__version__[0].isdigit()
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'laod'; it has .*load"):
+        tamperlens.laod  # noqa: B018
+    with pytest.raises(ImportError):
+        from tamperlens import no_such_room  # noqa: F401
