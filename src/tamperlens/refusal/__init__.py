@@ -1,0 +1,67 @@
+"""Floor 3, refusal: who refuses what, and the direction that refusal goes by.
+
+Contents:
+- `judges`: names to judges (`judges.get("weighted")`); `lists` (published keyword lists), `weighted` and
+`cues`
+  (the default judge), `degenerate` (empty, repeating or broken text).
+- `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding.
+- `directions`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means, causal
+scores),
+  `selection` (the published rule as a pure function), `metric` (refusal metric, KL), `tokens` (refusal tokens
+  found from the model).
+- `causal`: `causal_check` on generated text; `distances`: `distance`, `split_half_null`.
+"""
+
+from tamperlens.refusal import judges
+from tamperlens.refusal.candidates import Split, split_prompts, split_sizes
+from tamperlens.refusal.causal import CausalCheck, causal_check, random_directions
+from tamperlens.refusal.completions import Completions, Decoding
+from tamperlens.refusal.degenerate import DegenerateRules, degenerate_reason
+from tamperlens.refusal.directions import Direction, direction_at, direction_like, find_direction
+from tamperlens.refusal.distances import Distance, SplitHalfNull, activations_at, distance, split_half_null
+from tamperlens.refusal.keyword import KeywordJudge
+from tamperlens.refusal.lists import KeywordList
+from tamperlens.refusal.metric import kl_divergence, refusal_metric
+from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
+from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
+from tamperlens.refusal.tokens import RefusalTokens, find_refusal_tokens
+from tamperlens.refusal.weighted import WeightedJudge
+
+__all__ = [
+    "CausalCheck",
+    "Completions",
+    "Decoding",
+    "DegenerateRules",
+    "Direction",
+    "Distance",
+    "KeywordJudge",
+    "KeywordList",
+    "OutcomeRates",
+    "RefusalRates",
+    "RefusalTokens",
+    "Selection",
+    "SelectionRule",
+    "Split",
+    "SplitHalfNull",
+    "WeightedJudge",
+    "activations_at",
+    "causal_check",
+    "compare",
+    "degenerate_reason",
+    "direction_at",
+    "direction_like",
+    "distance",
+    "evaluate",
+    "find_direction",
+    "find_refusal_tokens",
+    "judge_answers",
+    "judges",
+    "kl_divergence",
+    "random_directions",
+    "rates_of",
+    "refusal_metric",
+    "select_direction",
+    "split_half_null",
+    "split_prompts",
+    "split_sizes",
+]
