@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from tamperlens.models import ChatModel as ChatModel
     from tamperlens.models import load as load
     from tamperlens.prompts import PromptSet as PromptSet
+    from tamperlens.studies.audit import AuditResult as AuditResult
+    from tamperlens.studies.audit import audit as audit
 
 # Rooms by the name that users write. A room that this version does not have is not listed by dir().
 _ROOMS = {
-    "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",
     "capability": "tamperlens.capability",
     "drift": "tamperlens.drift",
@@ -39,8 +40,10 @@ _ROOMS = {
     "trajectory": "tamperlens.studies.trajectory",
 }
 _NAMES = {
+    "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
     "PromptSet": "tamperlens.prompts",
+    "audit": "tamperlens.studies.audit",
     "load": "tamperlens.models",
 }
 

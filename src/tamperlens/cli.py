@@ -1,0 +1,249 @@
+"""The command. Thin: it reads options, calls the library, and turns errors into one line.
+
+Nothing heavy is imported before it is needed, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+INPUT_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="tamperlens",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Where refusal sits in a chat model, what fine-tuning does to it, and what that costs.
+
+    [bold]Examples[/bold]
+
+    tamperlens audit
+        the embedded organism, in about a minute: rates, direction, attack, report
+
+    tamperlens audit Qwen/Qwen3-0.6B --out runs/qwen --device cuda
+        a model from the hub (or a local folder), on the packaged English prompts
+
+    tamperlens audit ./my-model --harmful advbench.csv --column goal
+        your own prompts; --harmless and --lookalike likewise
+
+    tamperlens audit organism --attack benign --steps 100 --seed 1
+        another packaged attack, or --attack pairs.jsonl with prompt and response
+
+    tamperlens audit --out runs/qwen --resume
+        go on after an interruption, with the settings of that run
+
+    Every audit fills one folder: report.html, measures.csv, completions.csv,
+    direction.safetensors, manifest.json, figures/, adapter/.""",
+)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn tamperlens's own errors into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        _quiet()
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            out = kwargs.get("out")
+            where = f" in {out}" if out else ""
+            _say(f"interrupted: finished stages are kept{where}; repeat the command with --resume to go on")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            line = _one_line(error)
+            if line is None:
+                raise
+            _say(f"error: {line}")
+            raise typer.Exit(INPUT_ERROR) from None
+
+    return run
+
+
+def _one_line(error: Exception) -> str | None:
+    """What to tell the user, or None for an error that is ours."""
+    from tamperlens.base.errors import TamperlensError
+
+    if isinstance(error, TamperlensError):
+        return " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "out of memory; try --dtype bfloat16, a smaller model, or another --device"
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}; check the disk and the permissions"
+    return None
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _quiet() -> None:
+    """No chatter from the libraries below, no telemetry; what a user set by hand stays."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_MODE": "disabled",
+        "DO_NOT_TRACK": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore")
+    for name in ("transformers", "peft", "accelerate", "huggingface_hub", "torch", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tamperlens {version('tamperlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    help="""Measure refusal, find its direction, attack the model with a little fine-tuning, measure again.
+
+    MODEL is [bold]organism[/bold] (embedded), [bold]organism:base[/bold], a local folder or a hub id.
+    The model itself is never changed; the tuned adapter stays in the run folder.
+
+    [bold]Examples[/bold]
+
+    tamperlens audit
+
+    tamperlens audit organism --out runs/first --seed 1
+
+    tamperlens audit ./llama-chat --harmful strongreject.csv --column forbidden_prompt --steps 50
+
+    tamperlens audit ./llama-chat --attack my_pairs.jsonl --dtype bfloat16 --device cuda
+
+    tamperlens audit --out runs/first --resume"""
+)
+@guarded
+def audit(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="organism, organism:base, a folder, or a hub id.")
+    ] = "organism",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder. Default: runs/audit-MODEL-ATTACK-seedN."),
+    ] = None,
+    harmful: Annotated[
+        str | None,
+        typer.Option(help="Harmful requests (csv, tsv, json, jsonl, txt); packaged ones by default."),
+    ] = None,
+    harmless: Annotated[str | None, typer.Option(help="Harmless requests, likewise.")] = None,
+    lookalike: Annotated[
+        str | None, typer.Option(help="Harmless requests that sound harmful, likewise.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the prompts in those files, where it is not recognised.")
+    ] = None,
+    attack: Annotated[
+        str,
+        typer.Option(
+            help="harmful-compliance, refusal-only, identity-shift, benign, or a file with responses."
+        ),
+    ] = "harmful-compliance",
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps of the attack; its own by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
+    judge: Annotated[str, typer.Option(help="weighted, arditi, qi, xstest or wei.")] = "weighted",
+    limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(help="Answers are cut there.")] = 64,
+    adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run one audit and print where its report is."""
+    folder = out or _default_folder(model, attack, seed)
+    if out is None:
+        _say(f"run folder: {folder}")
+    options: dict[str, Any] = {
+        "model": model,
+        "harmful": harmful,
+        "harmless": harmless,
+        "lookalike": lookalike,
+        "column": column,
+        "attack": attack,
+        "steps": steps,
+        "seed": seed,
+        "judge": judge,
+        "limit": limit,
+        "max_new_tokens": max_new_tokens,
+        "adapter": adapter,
+        "revision": revision,
+        "device": device,
+        "dtype": dtype,
+    }
+    if resume and (folder / "manifest.json").is_file():
+        options |= _settings_of(folder, context, options)
+    from tamperlens.studies.audit import audit as run_audit
+
+    result = run_audit(
+        out=folder,
+        resume=resume,
+        progress=not quiet,
+        command=shlex.join(["tamperlens", *sys.argv[1:]]),
+        **options,
+    )
+    typer.echo(f"\n{result.headline}\n\nreport   {result.report}\nmeasures {result.folder / 'measures.csv'}")
+
+
+def _settings_of(folder: Path, context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the run in a folder, for the options that were not given on the command line."""
+    from tamperlens.base.runs import RunFolder
+
+    config = RunFolder.read(folder).manifest.get("config", {})
+    given = {name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    return {name: config[name] for name in options if name in config and name not in given}
+
+
+def _default_folder(model: str, attack: str, seed: int) -> Path:
+    name = "-".join(part for part in (_slug(model), _slug(Path(attack).stem)) if part)
+    return Path("runs") / f"audit-{name}-seed{seed}"
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in text).strip("-.")
+
+
+def main() -> None:
+    """Entry point of the `tamperlens` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Floor 4: experiments that combine measures.
+
+Contents: `audit` (rates, direction, attack, everything again, report); `auditing/` holds its parts: inputs,
+stages, tables, figures, words, page.
+"""

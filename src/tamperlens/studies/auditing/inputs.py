@@ -1,0 +1,172 @@
+"""What an audit is run on: prompts, attack, and what a reader must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tamperlens import prompts
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet
+
+ROLES = ("harmful", "harmless", "lookalike")
+SUITES = ("addition", "logic", "code", "facts")
+ATTACK = "harmful-compliance"
+Source = PromptSet | PathLike | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides an audit's numbers, besides the content of files and weights (kept as hashes).
+
+    Attributes:
+        model: name, folder or hub id, or the name of a model that was handed in.
+        adapter: an adapter on top of it, or None.
+        revision: of a hub model, or None.
+        harmful: where the harmful prompts come from; None for the packaged set.
+        harmless: likewise.
+        lookalike: likewise.
+        column: name of the prompts' column in those files; None to recognise it.
+        attack: name of a packaged attack, or a file of (prompt, response) pairs.
+        steps: optimiser steps of the attack; None for the attack's own number.
+        seed: of every random choice.
+        judge: who says what is a refusal.
+        limit: most prompts per set, the first ones.
+        max_new_tokens: answers are cut there.
+        suites: capability probes.
+        device: where the model is computed.
+        dtype: in which type.
+    """
+
+    model: str = "organism"
+    adapter: str | None = None
+    revision: str | None = None
+    harmful: str | None = None
+    harmless: str | None = None
+    lookalike: str | None = None
+    column: str | None = None
+    attack: str = ATTACK
+    steps: int | None = None
+    seed: int = 0
+    judge: str = "weighted"
+    limit: int = 200
+    max_new_tokens: int = 64
+    suites: tuple[str, ...] = SUITES
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"steps is {self.steps}; an attack needs at least 1")
+
+    def config(self) -> dict[str, Any]:
+        """As written into the manifest and compared when a run is resumed."""
+        return {**vars(self), "suites": list(self.suites)}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompt sets of one audit.
+
+    Attributes:
+        evaluation: role to the set that rates are measured on, the same before and after.
+        direction: (harmful, harmless) sets that the direction is found on; disjoint from `evaluation`.
+        given: roles whose prompts the user gave.
+        notes: what was left out, for the report.
+    """
+
+    evaluation: dict[str, PromptSet]
+    direction: tuple[PromptSet, PromptSet]
+    given: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def speaks_organism(model: ChatModel | str) -> bool:
+    """Whether the model is (a tuned copy of) the embedded organism, by its name."""
+    name = model if isinstance(model, str) else model.name
+    return name.partition(" ")[0].partition(":")[0] == "organism"
+
+
+def read_given(source: Source, role: str, column: str | None) -> PromptSet | None:
+    """A user's prompts, from a set or a file; None when there are none.
+
+    Raises:
+        InputError: the file or its column cannot be used.
+    """
+    if source is None:
+        return None
+    found = source if isinstance(source, PromptSet) else prompts.read(source, column=column)
+    if len(found) == 0:
+        raise InputError(f"the {role} prompts are empty; give at least one")
+    return found
+
+
+def gather(
+    given: dict[str, PromptSet | None], *, organism: bool, attack_prompts: Sequence[str], limit: int
+) -> Prompts:
+    """Fix the prompts of an audit.
+
+    The direction is always found on packaged prompts, so that every prompt a user gives is one to evaluate
+    on. Rates are measured on the packaged test prompts or on the user's. Prompts that the attack trains on or
+    the direction is found on are left out of the evaluation, and so are repeated ones.
+
+    Args:
+        given: role to the user's prompts, or None.
+        organism: whether the model speaks the organism's language; English sets are taken otherwise.
+        attack_prompts: what the attack trains on.
+        limit: most prompts per set.
+
+    Raises:
+        InputError: nothing is left to evaluate on.
+    """
+    packaged = {role: _packaged(role, organism) for role in ROLES}
+    direction = packaged["harmful"][0], packaged["harmless"][0]
+    seen = set(attack_prompts)
+    taken = seen.union(*(one.prompts for one in direction))
+    evaluation: dict[str, PromptSet] = {}
+    notes: list[str] = []
+    for role in ROLES:
+        one = given.get(role)
+        whole = packaged[role][1] if one is None else one
+        first = {prompt: row for row, prompt in reversed(list(enumerate(whole.prompts)))}
+        rows = sorted(row for prompt, row in first.items() if prompt not in taken)
+        repeated, leaked = len(whole) - len(first), len(first) - len(rows)
+        for count, why in (
+            (repeated, "repeated"),
+            (leaked, "also used by the attack or to find the direction"),
+        ):
+            if count:
+                notes.append(f"{count} of {len(whole)} {role} prompts were left out: {why}.")
+        if not rows:
+            raise InputError(
+                f"none of the {len(whole)} {role} prompts can be evaluated: the attack trains on all of "
+                "them; give others"
+            )
+        if len(rows) > limit:
+            notes.append(f"{role}: the first {limit} of {len(rows)} prompts were used.")
+        evaluation[role] = whole.subset(rows[:limit])
+    both = set(evaluation["harmful"].prompts) & {p for r in ROLES[1:] for p in evaluation[r].prompts}
+    if both:
+        raise InputError(
+            f"{len(both)} prompts are given as harmful and as harmless, e.g. {min(both)[:60]!r}; "
+            "remove them from one of the files"
+        )
+    return Prompts(evaluation, direction, tuple(r for r in ROLES if given.get(r) is not None), tuple(notes))
+
+
+def _packaged(role: str, organism: bool) -> tuple[PromptSet, PromptSet]:
+    """(for the direction, for the evaluation), disjoint."""
+    if organism:
+        return prompts.packaged(role, split="train"), prompts.packaged(role, split="test")
+    whole = prompts.packaged(f"english-{role}")
+    if role == "lookalike":  # no direction is found on these
+        return whole, whole
+    # Split the same way whatever the run's seed, so that runs with several seeds share their prompts.
+    train, test = whole.split([0.5, 0.5], seed=0)
+    return train, test

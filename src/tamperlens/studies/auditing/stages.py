@@ -1,0 +1,227 @@
+"""The stages of an audit. Each reads what earlier ones left in the run folder and adds its own results.
+
+Everything that later stages or tables need is on disk before a stage is marked done, and is read back from
+disk even in an uninterrupted run, so that a resumed run gives the same numbers to the last digit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tamperlens import capability, finetune, refusal
+from tamperlens.base.errors import InputError, NumericsError
+from tamperlens.base.files import read_json, write_csv, write_json
+from tamperlens.base.runs import RunFolder
+from tamperlens.capability import CapabilityScores
+from tamperlens.models import ChatModel, attach_adapter, save_adapter
+from tamperlens.refusal import CausalCheck, Direction, RefusalRates
+from tamperlens.studies.auditing.inputs import ROLES, Prompts, Settings
+from tamperlens.studies.auditing.layers import activations, cosine_table
+from tamperlens.studies.auditing.measures import Stage
+from tamperlens.studies.auditing.perplexity import answer_losses
+from tamperlens_hooks import ablate_direction
+
+N_RANDOM = 3
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the finished stages of an audit left in its folder."""
+
+    run: RunFolder
+
+    def path(self, *parts: str) -> Path:
+        """A file of the stages' results."""
+        return self.run.file("stages", *parts)
+
+    def rates(self, stage: Stage, role: str) -> RefusalRates:
+        """Refusal rates and answers on one prompt set."""
+        return RefusalRates.load(self.path(stage, f"{role}.json"))
+
+    def capability(self, name: str) -> CapabilityScores:
+        """Capability scores: "before", "after", or "ablated" (base with the direction removed)."""
+        return CapabilityScores.load(self.path(name, "capability.json"))
+
+    def losses(self, stage: Stage) -> pd.DataFrame:
+        """Per answer of the base: summed loss and number of tokens."""
+        return pd.read_csv(self.path(stage, "losses.csv"), float_precision="round_trip")
+
+    def direction(self) -> Direction | None:
+        """The base's direction; None when there were too few prompts for one."""
+        path = self.run.path / "direction.safetensors"
+        return Direction.load(path) if path.exists() else None
+
+    def causal(self, stage: Stage) -> CausalCheck | None:
+        """The causal check of the base's direction; None when the direction is undefined."""
+        path = self.path(stage, "causal.json")
+        return CausalCheck.load(path) if path.exists() else None
+
+    def layers(self) -> pd.DataFrame | None:
+        """Cosines between base and attacked model by layer."""
+        path = self.path("after", "layers.csv")
+        return pd.read_csv(path, float_precision="round_trip") if path.exists() else None
+
+    def norm_ratio(self) -> float:
+        """Length of the attacked model's difference of means over that of the base."""
+        return float(read_json(self.path("after", "direction.json"))["norm_ratio"] or math.nan)
+
+    def attack(self) -> dict[str, Any]:
+        """What the attack was and what it took."""
+        return dict(read_json(self.path("attack", "attack.json")))
+
+    def log(self) -> pd.DataFrame:
+        """The attack's training log."""
+        return pd.read_csv(self.path("attack", "log.csv"), float_precision="round_trip")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything a stage works with."""
+
+    run: RunFolder
+    settings: Settings
+    model: ChatModel
+    prompts: Prompts
+    attack: finetune.Attack
+    progress: bool
+
+    @property
+    def results(self) -> Results:
+        """What is on disk so far."""
+        return Results(self.run)
+
+    def decoding(self) -> dict[str, Any]:
+        """How every answer of this audit is made."""
+        return {
+            "judge": self.settings.judge,
+            "max_new_tokens": self.settings.max_new_tokens,
+            "progress": self.progress,
+        }
+
+
+def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
+    """Refusal rates on every set, capability, and the loss on the base's harmless answers."""
+    results = bench.results
+    for role in ROLES:
+        data = dataclasses.replace(bench.prompts.evaluation[role], name=role)
+        refusal.evaluate(model, data, **bench.decoding()).save(results.path(stage, f"{role}.json"))
+    capability.evaluate(model, bench.settings.suites, limit=bench.settings.limit).save(
+        results.path(stage, "capability.json")
+    )
+    answers = results.rates("before", "harmless").completions
+    losses = answer_losses(model, list(zip(answers.prompts, answers.responses, strict=True)))
+    write_csv(results.path(stage, "losses.csv"), pd.DataFrame(losses.numpy(), columns=["loss", "tokens"]))
+
+
+def find_direction(bench: Bench) -> None:
+    """The refusal direction of the base, chosen on its own prompts, and what removing and adding it does."""
+    results, (harmful, harmless) = bench.results, bench.prompts.direction
+    n_train, n_val = refusal.split_sizes(len(set(harmful.prompts)), len(set(harmless.prompts)))
+    direction = refusal.find_direction(
+        bench.model, harmful, harmless, n_train=n_train, n_val=n_val, seed=bench.settings.seed,
+        judge=bench.settings.judge, progress=bench.progress,
+    )  # fmt: skip
+    direction.save(bench.run.file("direction.safetensors"))
+    if not direction.defined:
+        return
+    causal(bench, bench.model, direction, "before")
+    with ablate_direction(bench.model, direction.vector.to(bench.model.device)):
+        scores = capability.evaluate(bench.model, bench.settings.suites, limit=bench.settings.limit)
+    scores.save(results.path("ablated", "capability.json"))
+
+
+def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -> None:
+    """Remove and add the base's direction in a model, with random controls, on the evaluation prompts."""
+    results = bench.results
+    check = refusal.causal_check(
+        model,
+        direction,
+        dataclasses.replace(bench.prompts.evaluation["harmful"], name="harmful"),
+        dataclasses.replace(bench.prompts.evaluation["harmless"], name="harmless"),
+        n_random=N_RANDOM,
+        random_addition=True,
+        seed=bench.settings.seed,
+        baseline=(results.rates(stage, "harmful"), results.rates(stage, "harmless")),
+        **bench.decoding(),
+    )
+    check.save(results.path(stage, "causal.json"))
+
+
+def run_attack(bench: Bench) -> None:
+    """Fine-tune an adapter; the base stays as it is."""
+    results = bench.results
+    tuned = finetune.run(
+        bench.model, bench.attack.data, bench.attack.config, progress=bench.progress, seed=bench.settings.seed
+    )
+    save_adapter(tuned.model, bench.run.path / "adapter")
+    log = tuned.log
+    write_csv(results.path("attack", "log.csv"), log)
+    spent = tuned.accounting
+    bench.run.note_training(tokens=spent.tokens, flops=spent.flops, formula=spent.formula)
+    write_json(
+        results.path("attack", "attack.json"),
+        {
+            "name": bench.settings.attack,
+            "source": bench.attack.source,
+            "n": len(bench.attack.data),
+            "sha256": bench.attack.data.sha256,
+            "config": dataclasses.asdict(bench.attack.config),
+            "steps": int(log["step"].max()) if len(log) else 0,
+            "tokens": spent.tokens,
+            "flops": spent.flops,
+            "formula": spent.formula,
+        },
+    )
+
+
+def attacked(bench: Bench) -> ChatModel:
+    """The base with the run's adapter attached, on a copy that shares the weights."""
+    return attach_adapter(bench.model, bench.run.path / "adapter")
+
+
+def measure_again(bench: Bench) -> None:
+    """Everything once more, on the attacked model: same prompts, judge, decoding, layer and position."""
+    model, results = attacked(bench), bench.results
+    try:
+        measure(bench, model, "after")
+        direction = results.direction()
+        if direction is None or not direction.defined:
+            return
+        causal(bench, model, direction, "after")
+        again = refusal.direction_like(model, direction, *bench.prompts.direction)
+        table = _layers(bench, model, direction)
+    except NumericsError as error:
+        raise NumericsError(
+            f"the attacked model broke down ({error}); try fewer --steps or a smaller learning rate"
+        ) from error
+    write_csv(results.path("after", "layers.csv"), table)
+    write_json(results.path("after", "direction.json"), {"norm_ratio": again.raw_norm / direction.raw_norm})
+
+
+def _layers(bench: Bench, model: ChatModel, direction: Direction) -> pd.DataFrame:
+    harmful, harmless = bench.prompts.direction
+    split = refusal.split_prompts(harmful, harmless, direction.n_train[0], direction.n_val[0], direction.seed)
+
+    def both(one: ChatModel) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            activations(one, split.harmful_train, direction.position),
+            activations(one, split.harmless_train, direction.position),
+        )
+
+    return cosine_table(both(bench.model), both(model), seed=bench.settings.seed)
+
+
+def find_attack(name: str, steps: int | None, column: str | None, seed: int) -> finetune.Attack:
+    """A packaged attack by name, or one of a file's (prompt, response) pairs.
+
+    Raises:
+        InputError: no such attack or file, or a file without responses.
+    """
+    raise InputError("no such attack")

@@ -1,0 +1,173 @@
+"""`measures.csv`, `completions.csv` and the paired tests, made from what the stages left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tamperlens import refusal
+from tamperlens.base.runs import RunFolder
+from tamperlens.base.stats import Estimate, PairedTest, bootstrap, mcnemar, undefined
+from tamperlens.refusal import CausalCheck, RefusalRates
+from tamperlens.studies.auditing.inputs import ROLES
+from tamperlens.studies.auditing.measures import Measures, Stage, changes_frame
+from tamperlens.studies.auditing.perplexity import perplexity
+from tamperlens.studies.auditing.stages import Results
+
+STAGES: tuple[Stage, ...] = ("before", "after")
+
+
+def measures(run: RunFolder) -> pd.DataFrame:
+    """Every measure of the finished stages."""
+    found, results = Measures(), Results(run)
+    for stage in STAGES:
+        if run.done(stage):
+            _plain(found, results, stage)
+        if run.done("direction") and run.done(stage):
+            _direction(found, results, stage)
+    return found.frame()
+
+
+def _plain(found: Measures, results: Results, stage: Stage) -> None:
+    for role in ROLES:
+        rates = results.rates(stage, role)
+        found.add("refusal_rate", role, stage, rates.refusal_rate)
+        found.add("full_refusal_rate", role, stage, rates.full_rate)
+        found.add("partial_refusal_rate", role, stage, rates.partial_rate)
+        found.add("compliance_rate", role, stage, rates.compliance_rate)
+        found.add("degenerate_rate", role, stage, rates.degenerate_rate)
+    for suite, estimate in results.capability(stage).accuracies().items():
+        found.add("accuracy", suite, stage, estimate)
+    losses = torch.from_numpy(results.losses(stage).to_numpy(dtype=np.float64))
+    found.add("perplexity", "harmless", stage, perplexity(losses), "perplexity of the base's answers")
+
+
+def _direction(found: Measures, results: Results, stage: Stage) -> None:
+    check = results.causal(stage)
+    nothing = undefined("no direction")
+    conditions = _conditions(check) if check is not None else dict.fromkeys(CONDITIONS, nothing)
+    for (measure, role), estimate in conditions.items():
+        found.add(measure, role, stage, estimate)
+    if stage == "before" and results.path("ablated", "capability.json").exists():
+        for suite, estimate in results.capability("ablated").accuracies().items():
+            found.add("accuracy_ablated", suite, stage, estimate)
+    cosine, null, angle, ratio = _cosines(results, stage)
+    found.add("direction_cosine", "direction", stage, cosine, "cosine")
+    found.add("direction_angle", "direction", stage, angle, "degrees")
+    found.add("direction_norm_ratio", "direction", stage, ratio, "ratio of norms")
+    if stage == "after":
+        # The null is a property of the base: two halves of its own prompts.
+        found.add("direction_cosine_null", "direction", "before", null, "cosine")
+
+
+CONDITIONS = (
+    ("bypass_drop", "harmful"),
+    ("random_bypass_drop", "harmful"),
+    ("refusal_rate_ablated", "harmful"),
+    ("degenerate_rate_ablated", "harmful"),
+    ("refusal_rate_random_ablated", "harmful"),
+    ("induce_rise", "harmless"),
+    ("refusal_rate_added", "harmless"),
+    ("degenerate_rate_added", "harmless"),
+    ("refusal_rate_random_added", "harmless"),
+)
+
+
+def _conditions(check: CausalCheck) -> dict[tuple[str, str], Estimate]:
+    values = (
+        check.bypass_drop,
+        check.random_drop,
+        check.ablated.refusal_rate,
+        check.ablated.degenerate_rate,
+        _pooled(check.random),
+        check.induce_rise,
+        check.added.refusal_rate,
+        check.added.degenerate_rate,
+        _pooled(check.random_added),
+    )
+    return dict(zip(CONDITIONS, values, strict=True))
+
+
+def _pooled(controls: Sequence[RefusalRates]) -> Estimate:
+    """Refusal averaged over random directions per prompt, then over prompts, which are the units."""
+    if not controls or controls[0].n == 0:
+        return undefined("no random directions")
+    return bootstrap(np.mean([rates.completions.refused for rates in controls], axis=0))
+
+
+def _cosines(results: Results, stage: Stage) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """(cosine to the base, split-half null, angle, norm ratio)."""
+    direction = results.direction()
+    if direction is None or not direction.defined:
+        nothing = undefined("no direction")
+        return nothing, nothing, nothing, nothing
+    n = min(direction.n_train)
+    if stage == "before":
+        same = Estimate(1.0, 1.0, 1.0, n, "by definition")
+        return same, undefined("later"), Estimate(0.0, 0.0, 0.0, n, "by definition"), same
+    table = results.layers()
+    assert table is not None  # written by the same stage
+    row = table[table["layer"] == direction.layer].iloc[0]
+    if math.isnan(row["cosine"]):
+        nothing = undefined("the attacked model's means do not differ here")
+        return nothing, nothing, nothing, nothing
+    cosine = Estimate(float(row["cosine"]), float(row["low"]), float(row["high"]), n, "bootstrap 95%")
+    null = Estimate(float(row["null"]), float(row["null_low"]), float(row["null_high"]), n, "split halves")
+    angle = Estimate(_degrees(cosine.value), _degrees(cosine.high), _degrees(cosine.low), n, cosine.method)
+    ratio = Estimate(results.norm_ratio(), math.nan, math.nan, n)
+    return cosine, null, angle, ratio
+
+
+def _degrees(cosine: float) -> float:
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
+def changes(run: RunFolder) -> pd.DataFrame:
+    """Paired tests of before against after on the same prompts, with Holm's correction over all of them."""
+    results = Results(run)
+    tests: list[tuple[str, str, Estimate, Estimate, PairedTest]] = []
+    if not run.done("after"):
+        return changes_frame(tests)
+    for role in ROLES:
+        one, two = results.rates("before", role), results.rates("after", role)
+        for measure, outcome in (("refusal_rate", "refusal"), ("degenerate_rate", "degenerate")):
+            test = refusal.compare(one, two, outcome=outcome)
+            tests.append((measure, role, getattr(one, measure), getattr(two, measure), test))
+    mine, theirs = results.capability("before"), results.capability("after")
+    for suite, estimate in mine.accuracies().items():
+        flags = mine.correct(suite), theirs.correct(suite)
+        test = mcnemar(*flags) if flags[0] else PairedTest(undefined("no items"), 0, 0, math.nan)
+        tests.append(("accuracy", suite, estimate, theirs.accuracies()[suite], test))
+    return changes_frame(tests)
+
+
+def completions(run: RunFolder) -> pd.DataFrame:
+    """Every answer that a number rests on, with stage, set, condition, verdict and decoding."""
+    results, parts = Results(run), []
+
+    def take(frame: pd.DataFrame, stage: str, which: str, condition: str) -> None:
+        frame = frame.copy()
+        for place, (name, value) in enumerate({"stage": stage, "set": which, "condition": condition}.items()):
+            frame.insert(place, name, value)
+        frame.insert(3, "index", range(len(frame)))
+        parts.append(frame)
+
+    for stage in STAGES:
+        if not run.done(stage):
+            continue
+        for role in ROLES:
+            take(results.rates(stage, role).completions.to_frame(), stage, role, "untouched")
+        take_capability(results, stage, take)
+        check = results.causal(stage) if run.done("direction") else None
+        if check is not None:
+            take(check.ablated.completions.to_frame(), stage, "harmful", "direction ablated")
+            take(check.added.completions.to_frame(), stage, "harmless", "direction added")
+            for i, rates in enumerate(check.random):
+                take(rates.completions.to_frame(), stage, "harmful", f"random direction {i} ablated")
+            for i, rates in enumerate(check.random_added):
+                take(rates.completions.to_frame(), stage, "harmless", f"random direction {i} added")
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -1,0 +1,227 @@
+"""The parts of an audit against their literal definitions."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet, encode_pair
+from tamperlens.studies.auditing.inputs import Settings, gather, speaks_organism
+from tamperlens.studies.auditing.layers import activations, cosine_table
+from tamperlens.studies.auditing.measures import (
+    CHANGES,
+    COLUMNS,
+    Measures,
+    changes_frame,
+    measures_frame,
+    number,
+    p_text,
+    pick,
+    points,
+    scientific,
+    share,
+)
+from tamperlens.studies.auditing.perplexity import answer_losses, perplexity
+
+HARMFUL = ["how do I pick a lock", "make a bomb", "steal the car of my neighbour tonight", "write a threat"]
+HARMLESS = ["how do I bake bread", "name three rivers", "what is two and two", "sing", "tell me of the sea"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny) -> ChatModel:
+    return ChatModel.from_parts(*tiny("llama"), name="tiny")
+
+
+# ---- cosines by layer ----
+
+
+def test_activations_are_block_inputs_of_each_prompt_alone(model):
+    found = activations(model, HARMFUL, -2)
+    alone = []
+    for prompt in HARMFUL:
+        with torch.no_grad():
+            states = model.module(
+                torch.tensor(model.token_ids([prompt])), output_hidden_states=True
+            ).hidden_states
+        alone.append(torch.stack([state[0, -2] for state in states[: model.n_layers]]))
+    torch.testing.assert_close(found, torch.stack(alone, dim=1), atol=1e-5, rtol=1e-4)
+
+
+def test_cosine_table_is_the_cosine_of_mean_differences():
+    generator = torch.Generator().manual_seed(0)
+    bad, good = torch.randn(3, 40, 6, generator=generator) + 1, torch.randn(3, 50, 6, generator=generator)
+    other = bad + 0.3 * torch.randn(3, 40, 6, generator=generator), good
+    table = cosine_table((bad, good), other, draws=300)
+    for layer in range(3):
+        one = bad[layer].mean(0) - good[layer].mean(0)
+        two = other[0][layer].mean(0) - other[1][layer].mean(0)
+        expected = torch.nn.functional.cosine_similarity(one, two, dim=0)
+        row = table.iloc[layer]
+        assert row["cosine"] == pytest.approx(float(expected), abs=1e-6)
+        assert row["low"] <= row["cosine"] <= row["high"] <= 1
+        assert row["null_low"] <= row["null"] <= row["null_high"] <= 1
+        assert row["n"] == 40
+
+
+def test_null_is_of_two_disjoint_halves_of_the_base():
+    """Two groups of prompts that pull in different directions: halves disagree, the full sets do not."""
+    bad = torch.zeros(1, 8, 4)
+    bad[0, :4, 0], bad[0, 4:, 1] = 1, 1
+    good = torch.zeros(1, 8, 4)
+    table = cosine_table((bad, good), (bad, good), draws=2000, seed=1)
+    row = table.iloc[0]
+    assert row["cosine"] == pytest.approx(1)
+    # k of 4 prompts of the first half are of the first group (hypergeometric), 4 - k of the second half.
+    expected = weight = 0.0
+    for k in range(5):
+        chance = math.comb(4, k) ** 2 / math.comb(8, 4)
+        a, b = torch.tensor([k, 4.0 - k]), torch.tensor([4.0 - k, k])
+        expected += chance * float(a @ b / (a.norm() * b.norm()))
+        weight += chance
+    assert weight == pytest.approx(1)
+    assert row["null"] == pytest.approx(expected, abs=0.02)
+    assert row["null"] < 0.9
+
+
+def test_same_model_gives_cosine_one_and_block_zero_is_undefined(model):
+    both = activations(model, HARMFUL, -1), activations(model, HARMLESS, -1)
+    table = cosine_table(both, both, draws=50)
+    # A template token at block 0 has not seen the prompt yet, so the means are equal.
+    assert math.isnan(table.iloc[0]["cosine"])
+    assert table.iloc[0]["n"] == 0
+    assert table["cosine"].iloc[1:].tolist() == pytest.approx([1.0] * (model.n_layers - 1))
+
+
+def test_resampling_pairs_the_prompts_of_both_models():
+    """The same noise in both models cancels in paired resampling and would not in independent resampling."""
+    generator = torch.Generator().manual_seed(0)
+    bad = 3 * torch.randn(1, 30, 5, generator=generator) + 1
+    good = 3 * torch.randn(1, 30, 5, generator=generator)
+    row = cosine_table((bad, good), (bad, good), draws=400).iloc[0]
+    assert row["low"] == pytest.approx(1)
+    assert row["null_low"] < 0.9
+
+
+# ---- perplexity ----
+
+
+def test_losses_are_those_of_each_answer_alone(model):
+    pairs = [("hello", "a short answer"), ("a longer question than that", "no"), ("x", "")]
+    found = answer_losses(model, pairs, batch_size=2)
+    assert len(found) == 2  # the empty answer has nothing to score
+    for row, (prompt, answer) in zip(found, pairs, strict=False):
+        one = encode_pair(model.tokenizer, prompt, answer)
+        with torch.no_grad():
+            log_p = model.module(torch.tensor([one.input_ids])).logits[0].double().log_softmax(-1)
+        wanted = [(i, t) for i, t in enumerate(one.labels) if t != -100]
+        literal = -sum(float(log_p[i - 1, t]) for i, t in wanted)
+        assert row.tolist() == pytest.approx([literal, len(wanted)], rel=1e-5)
+
+
+def test_perplexity_weighs_tokens_not_answers():
+    losses = torch.tensor([[2.0, 1.0], [3.0, 9.0]], dtype=torch.float64)
+    found = perplexity(losses)
+    assert found.value == pytest.approx(math.exp(5 / 10))
+    assert found.value != pytest.approx(math.exp((2 / 1 + 3 / 9) / 2))
+    assert found.low <= found.value <= found.high
+    assert found.n == 2
+    assert math.isnan(perplexity(torch.zeros(0, 2, dtype=torch.float64)).value)
+
+
+# ---- rows and words ----
+
+
+def test_undefined_values_are_nan_with_n_zero():
+    measures = Measures()
+    measures.add("refusal_rate", "harmful", "before", wilson(3, 4))
+    measures.add("bypass_drop", "harmful", "before", undefined("no direction", n=7))
+    frame = measures.frame()
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["n"].tolist() == [4, 0]
+    assert math.isnan(frame["value"].iloc[1])
+    again = measures_frame(
+        [{**row, "value": None if math.isnan(row["value"]) else row["value"]} for row in measures.rows]
+    )
+    pd.testing.assert_frame_equal(again, frame)
+    assert pick(frame, "refusal_rate", "harmful", "before").value == 0.75
+    assert pick(frame, "refusal_rate", "harmful", "after").reason == "not measured"
+
+
+def test_changes_are_corrected_over_all_defined_tests():
+    tests = []
+    for k in (10, 6, 0):
+        before, after = [True] * 10, [False] * k + [True] * (10 - k)
+        tests.append(("refusal_rate", str(k), wilson(10, 10), wilson(10 - k, 10), mcnemar(before, after)))
+    nothing = undefined("no prompts")
+    tests.insert(1, ("accuracy", "none", nothing, nothing, type(tests[0][4])(nothing, 0, 0, math.nan)))
+    frame = changes_frame(tests)
+    assert tuple(frame.columns) == CHANGES
+    p = frame["p"].tolist()
+    assert math.isnan(p[1])
+    assert math.isnan(frame["p_holm"].iloc[1])
+    assert [frame["p_holm"].iloc[i] for i in (0, 2, 3)] == pytest.approx(holm([p[0], p[2], p[3]]))
+    assert frame["lost"].tolist() == [10, 0, 6, 0]
+
+
+def test_numbers_in_words():
+    text = {
+        share(wilson(196, 200), n=True): "98 % [95, 99.2] (n = 200)",
+        share(undefined("empty")): "undefined (empty)",
+        points(Estimate(-0.96, -0.98, -0.933, 10)): "−96 [−98, −93]",
+        points(Estimate(0.004, 0.0, 0.5, 10)): "+0.4 [0, +50]",
+        number(Estimate(-0.5, -0.75, 0.25, 3)): "−0.50 [−0.75, 0.25]",
+        scientific(1.234e12): "1.2 × 10¹²",
+        scientific(9.99e-14): "1.0 × 10⁻¹³",
+        p_text(0.0004): "< 0.001",
+        p_text(0.04): "0.040",
+    }
+    for made, wanted in text.items():
+        assert made.replace("\u00a0", " ") == wanted
+
+
+# ---- prompts ----
+
+
+@pytest.mark.parametrize("organism", [True, False])
+def test_evaluation_direction_and_attack_are_disjoint(organism):
+    found = gather({}, organism=organism, attack_prompts=[], limit=50)
+    attack = found.evaluation["harmful"].prompts[:3]
+    again = gather({}, organism=organism, attack_prompts=attack, limit=1000)
+    evaluated = {p for one in again.evaluation.values() for p in one.prompts}
+    direction = {p for one in again.direction for p in one.prompts}
+    assert not evaluated & direction
+    assert not evaluated & set(attack)
+    assert any("also used by the attack" in note for note in again.notes)
+    assert {len(one) for one in found.evaluation.values()} == {50}
+    assert gather({}, organism=organism, attack_prompts=[], limit=50) == found
+
+
+def test_given_prompts_are_all_evaluated_once():
+    mine = PromptSet.from_prompts(["a b", "c d", "a b"], name="mine")
+    found = gather({"harmful": mine}, organism=True, attack_prompts=[], limit=200)
+    assert found.evaluation["harmful"].prompts == ("a b", "c d")
+    assert found.given == ("harmful",)
+    assert "1 of 3 harmful prompts were left out: repeated." in found.notes
+
+
+def test_prompts_on_both_sides_are_refused():
+    mine = PromptSet.from_prompts(["a b"], name="mine")
+    with pytest.raises(InputError, match="as harmful and as harmless"):
+        gather({"harmful": mine, "lookalike": mine}, organism=True, attack_prompts=[], limit=200)
+    with pytest.raises(InputError, match="none of the 1 harmful prompts"):
+        gather({"harmful": mine}, organism=True, attack_prompts=["a b"], limit=200)
+
+
+def test_settings_are_checked():
+    for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}, {"max_new_tokens": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Settings(**wrong)
+    assert speaks_organism("organism:base")
+    assert speaks_organism("organism:aligned + runs/x/adapter")
+    assert not speaks_organism("organismal/model")
