@@ -250,21 +250,13 @@ def _span_by_offsets(
 ) -> tuple[int, int, list[int]]:
     """Token span [start, end) of the characters [begin, stop) of a text.
 
-    Byte-level tokenizers that trim offsets give a token of white space alone an empty span at its *end*, and
-    one that a prefix space was added to an empty span too: both are settled by what stands at the border.
+    Byte-level tokenizers that trim offsets give a token of white space an empty span at its *end*; it belongs
+    to what stands before it.
     """
     batch = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids = [int(i) for i in batch["input_ids"]]
-    offsets: list[tuple[int, int]] = [(int(a), int(b)) for a, b in batch["offset_mapping"]]
-    space_before = begin > 0 and text[begin - 1].isspace()
-    start = next(
-        (
-            i
-            for i, (a, b) in enumerate(offsets)
-            if b > begin or (a == b == begin and not space_before and i > 0)
-        ),
-        len(ids),
-    )
+    offsets = [(int(a), int(b)) for a, b in batch["offset_mapping"]]
+    start = next((i for i, (_, b) in enumerate(offsets) if b > begin), len(ids))
     end = next(
         (i for i in range(start, len(ids)) if offsets[i][0] >= stop and offsets[i] != (stop, stop)),
         len(ids),
