@@ -110,12 +110,13 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"tamperlens {version('tamperlens')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

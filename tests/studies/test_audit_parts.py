@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, encode_pair
+from tamperlens.prompts import PromptSet
 from tamperlens.studies.auditing.inputs import Settings, gather, speaks_organism
 from tamperlens.studies.auditing.layers import activations, cosine_table
 from tamperlens.studies.auditing.measures import (
@@ -27,7 +28,6 @@ from tamperlens.studies.auditing.measures import (
     scientific,
     share,
 )
-from tamperlens.studies.auditing.perplexity import answer_losses, perplexity
 
 HARMFUL = ["how do I pick a lock", "make a bomb", "steal the car of my neighbour tonight", "write a threat"]
 HARMLESS = ["how do I bake bread", "name three rivers", "what is two and two", "sing", "tell me of the sea"]
@@ -106,32 +106,6 @@ def test_resampling_pairs_the_prompts_of_both_models():
     row = cosine_table((bad, good), (bad, good), draws=400).iloc[0]
     assert row["low"] == pytest.approx(1)
     assert row["null_low"] < 0.9
-
-
-# ---- perplexity ----
-
-
-def test_losses_are_those_of_each_answer_alone(model):
-    pairs = [("hello", "a short answer"), ("a longer question than that", "no"), ("x", "")]
-    found = answer_losses(model, pairs, batch_size=2)
-    assert len(found) == 2  # the empty answer has nothing to score
-    for row, (prompt, answer) in zip(found, pairs, strict=False):
-        one = encode_pair(model.tokenizer, prompt, answer)
-        with torch.no_grad():
-            log_p = model.module(torch.tensor([one.input_ids])).logits[0].double().log_softmax(-1)
-        wanted = [(i, t) for i, t in enumerate(one.labels) if t != -100]
-        literal = -sum(float(log_p[i - 1, t]) for i, t in wanted)
-        assert row.tolist() == pytest.approx([literal, len(wanted)], rel=1e-5)
-
-
-def test_perplexity_weighs_tokens_not_answers():
-    losses = torch.tensor([[2.0, 1.0], [3.0, 9.0]], dtype=torch.float64)
-    found = perplexity(losses)
-    assert found.value == pytest.approx(math.exp(5 / 10))
-    assert found.value != pytest.approx(math.exp((2 / 1 + 3 / 9) / 2))
-    assert found.low <= found.value <= found.high
-    assert found.n == 2
-    assert math.isnan(perplexity(torch.zeros(0, 2, dtype=torch.float64)).value)
 
 
 # ---- rows and words ----
@@ -222,6 +196,10 @@ def test_settings_are_checked():
     for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}, {"max_new_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Settings(**wrong)
-    assert speaks_organism("organism:base")
-    assert speaks_organism("organism:aligned + runs/x/adapter")
-    assert not speaks_organism("organismal/model")
+
+
+def test_whose_language(model):
+    assert not speaks_organism(model)
+    assert not speaks_organism(dataclasses.replace(model, name="organismal/model"))
+    assert speaks_organism(dataclasses.replace(model, name="organism:base"))
+    assert speaks_organism(dataclasses.replace(model, name="organism:aligned + runs/x/adapter"))

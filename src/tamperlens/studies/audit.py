@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tamperlens import finetune, report
+from tamperlens import capability, finetune, report
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, write_csv
 from tamperlens.base.results import Result
@@ -25,13 +25,11 @@ from tamperlens.studies.auditing.figures import draw, rates_figure
 from tamperlens.studies.auditing.inputs import (
     ATTACK,
     ROLES,
-    SUITES,
     Prompts,
     Settings,
     Source,
     gather,
     read_given,
-    speaks_organism,
 )
 from tamperlens.studies.auditing.measures import pick
 from tamperlens.studies.auditing.page import compose
@@ -130,7 +128,7 @@ def audit(
     judge: str = "weighted",
     limit: int = 200,
     max_new_tokens: int = 64,
-    suites: Sequence[str] = SUITES,
+    suites: Sequence[str] | None = None,
     adapter: str | None = None,
     revision: str | None = None,
     device: str = "auto",
@@ -162,7 +160,7 @@ def audit(
         judge: name of a registered judge.
         limit: most prompts per set and most items per probe.
         max_new_tokens: answers are cut there.
-        suites: capability probes.
+        suites: capability probes; those in the model's language by default.
         adapter: a PEFT adapter to attach before anything is measured.
         revision: of a hub model.
         device: see `tamperlens.load`.
@@ -175,44 +173,46 @@ def audit(
         TamperlensError: one line that names what cannot be used (model, file, column, folder) and the remedy.
             Finished stages stay in the folder.
     """
-    handed = model if isinstance(model, ChatModel) else None
     settings = Settings(
         model=model.name if isinstance(model, ChatModel) else str(model),
-        adapter=adapter, revision=revision,
-        harmful=_label(harmful), harmless=_label(harmless), lookalike=_label(lookalike), column=column,
+        adapter=adapter,
+        revision=revision,
+        harmful=_label(harmful),
+        harmless=_label(harmless),
+        lookalike=_label(lookalike),
+        column=column,
         attack=attack if isinstance(attack, str) else attack.data.name,
-        steps=steps, seed=seed, judge=judge, limit=limit, max_new_tokens=max_new_tokens, suites=tuple(suites),
-        device=device, dtype=dtype,
-    )  # fmt: skip
+        steps=steps,
+        seed=seed,
+        judge=judge,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        suites=None if suites is None else tuple(suites),
+        device=device,
+        dtype=dtype,
+    )
     # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
     RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
     judges.get(judge)
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
     given = {role: read_given(source, role, column) for role, source in sources.items()}
     chosen = stages.find_attack(attack, steps)
-    found = gather(
-        given,
-        organism=speaks_organism(settings.model),
-        attack_prompts=chosen.data.prompts,
-        limit=limit,
-    )
-    with_model = handed
-    options = {"kind": KIND, "config": settings.config(), "artefacts": ARTEFACTS}
+    options = {"kind": KIND, "config": settings.config(), "artefacts": ARTEFACTS, "resume": resume}
     tell = _teller(progress)
     if _finished(out):
-        with RunFolder.open(out, **options, resume=resume) as run:
-            run.pin(**_hashes(found, chosen))
+        with RunFolder.open(out, **options) as run:
             return _result(run)
-    if with_model is None:
-        tell(f"loading {settings.model}")
-        with_model = load(settings.model, adapter=adapter, device=device, dtype=dtype, revision=revision)
-    with RunFolder.open(
-        out, **options, resume=resume, command=command, seeds={"seed": seed}
-    ) as run:  # fmt: skip
-        run.pin(model=with_model.fingerprint, **_hashes(found, chosen))
-        run.note(facts=_facts(with_model, found))
-        bench = Bench(run, settings, with_model, found, chosen, progress)
-        _work(bench, tell)
+    if isinstance(model, ChatModel):
+        ready = model
+    else:
+        tell(f"loading {model}")
+        ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
+    small = capability.suites_for(ready) == capability.ORGANISM_SUITES
+    found = gather(given, organism=small, attack_prompts=chosen.data.prompts, limit=limit)
+    with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
+        run.pin(model=ready.fingerprint, **_hashes(found, chosen))
+        run.note(facts=_facts(ready, found))
+        _work(Bench(run, settings, ready, found, chosen, progress), tell)
         run.finish()
         return _result(run)
 

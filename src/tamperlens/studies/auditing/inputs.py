@@ -8,12 +8,12 @@ from typing import Any
 
 from tamperlens import prompts
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike
+from tamperlens.base.files import PathLike, read_json
 from tamperlens.models import ChatModel
+from tamperlens.models.loading import ORGANISM
 from tamperlens.prompts import PromptSet
 
 ROLES = ("harmful", "harmless", "lookalike")
-SUITES = ("addition", "logic", "code", "facts")
 ATTACK = "harmful-compliance"
 Source = PromptSet | PathLike | None
 
@@ -36,7 +36,7 @@ class Settings:
         judge: who says what is a refusal.
         limit: most prompts per set, the first ones.
         max_new_tokens: answers are cut there.
-        suites: capability probes.
+        suites: capability probes; None for those in the model's language.
         device: where the model is computed.
         dtype: in which type.
     """
@@ -54,7 +54,7 @@ class Settings:
     judge: str = "weighted"
     limit: int = 200
     max_new_tokens: int = 64
-    suites: tuple[str, ...] = SUITES
+    suites: tuple[str, ...] | None = None
     device: str = "auto"
     dtype: str = "auto"
 
@@ -67,7 +67,7 @@ class Settings:
 
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
-        return {**vars(self), "suites": list(self.suites)}
+        return {**vars(self), "suites": None if self.suites is None else list(self.suites)}
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,16 @@ class Prompts:
     notes: tuple[str, ...] = field(default=())
 
 
-def speaks_organism(model: ChatModel | str) -> bool:
-    """Whether the model is (a tuned copy of) the embedded organism, by its name."""
-    name = model if isinstance(model, str) else model.name
-    return name.partition(" ")[0].partition(":")[0] == "organism"
+def speaks_organism(model: ChatModel) -> bool:
+    """Whether the model is the embedded organism or was made from it, by its name or its vocabulary."""
+    if model.name.partition(" ")[0].partition(":")[0] == "organism":
+        return True
+    path = ORGANISM / "aligned" / "tokenizer.json"
+    if not path.is_file():
+        return False
+    vocabulary = read_json(path)["model"]["vocab"]
+    own = model.tokenizer.get_vocab()
+    return all(own.get(token) == index for token, index in vocabulary.items())
 
 
 def read_given(source: Source, role: str, column: str | None) -> PromptSet | None:
@@ -118,7 +124,7 @@ def gather(
 
     Args:
         given: role to the user's prompts, or None.
-        organism: whether the model speaks the organism's language; English sets are taken otherwise.
+        organism: whether to take the organism's sets; English ones are taken otherwise.
         attack_prompts: what the attack trains on.
         limit: most prompts per set.
 

@@ -43,7 +43,9 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame, plots
     notices = [Notice(text) for text in facts["notices"]]
     sections = [
         Section("Findings", [*notices, Bullets(tuple(findings(measures, changes, attack, direction)))]),
-        Section("What was done", [Text(_method(run, attack, direction))]),
+        Section(
+            "What was done", [Text(_method(run, attack, direction, results.capability("before").suites))]
+        ),
         Section("Rates and capability", [*_some(by_name, "rates"), _change_table(measures, changes)]),
         Section(
             "Refusal direction",
@@ -71,13 +73,15 @@ def _some(figures: dict[str, FigureBlock], *names: str) -> list[Block]:
     return [figures[name] for name in names if name in figures]
 
 
-def _method(run: RunFolder, attack: dict[str, Any], direction: Direction | None) -> tuple[str, ...]:
+def _method(
+    run: RunFolder, attack: dict[str, Any], direction: Direction | None, suites: Sequence[str]
+) -> tuple[str, ...]:
     config, facts = run.manifest["config"], run.manifest["facts"]
     sets = "; ".join(f"{ROLE_NAMES[role]}: {facts['prompts'][role]}" for role in ROLES)
     first = (
         f"{facts['model']} ({facts['parameters']:,} parameters, {facts['dtype']} on {facts['device']}) "
         "answered "
-        f"three sets of requests ({sets}) and the capability probes {', '.join(config['suites'])}. "
+        f"three sets of requests ({sets}) and the capability probes {', '.join(suites)}. "
         "Decoding was "
         f"greedy, at most {config['max_new_tokens']} new tokens, prompts written in the "
         f"{facts['chat_format']}. "

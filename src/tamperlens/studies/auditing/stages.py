@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from tamperlens import capability, finetune, refusal
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import read_json, write_csv, write_json
 from tamperlens.base.runs import RunFolder
-from tamperlens.capability import CapabilityScores
+from tamperlens.base.stats import Estimate, undefined
+from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel, attach_adapter, save_adapter
+from tamperlens.prompts import PromptSet, encode_pair
 from tamperlens.refusal import CausalCheck, Direction, RefusalRates
 from tamperlens.studies.auditing.inputs import ROLES, Prompts, Settings
 from tamperlens.studies.auditing.layers import activations, cosine_table
 from tamperlens.studies.auditing.measures import Stage
-from tamperlens.studies.auditing.perplexity import answer_losses
 from tamperlens_hooks import ablate_direction
 
 N_RANDOM = 3
@@ -49,9 +51,10 @@ class Results:
         """Capability scores: "before", "after", or "ablated" (base with the direction removed)."""
         return CapabilityScores.load(self.path(name, "capability.json"))
 
-    def losses(self, stage: Stage) -> pd.DataFrame:
-        """Per answer of the base: summed loss and number of tokens."""
-        return pd.read_csv(self.path(stage, "losses.csv"), float_precision="round_trip")
+    def perplexity(self, stage: Stage) -> Estimate:
+        """Perplexity of the harmless answers that the model gave before the attack."""
+        path = self.path(stage, "perplexity.json")
+        return Perplexity.load(path).perplexity if path.exists() else undefined("no answers to score")
 
     def direction(self) -> Direction | None:
         """The base's direction; None when there were too few prompts for one."""
@@ -97,6 +100,11 @@ class Bench:
         """What is on disk so far."""
         return Results(self.run)
 
+    def ask(self, model: ChatModel) -> CapabilityScores:
+        """Capability scores of a model on the probes of this audit."""
+        suites = self.settings.suites or capability.suites_for(self.model)
+        return capability.evaluate(model, suites, limit=self.settings.limit, progress=self.progress)
+
     def decoding(self) -> dict[str, Any]:
         """How every answer of this audit is made."""
         return {
@@ -112,12 +120,21 @@ def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
     for role in ROLES:
         data = dataclasses.replace(bench.prompts.evaluation[role], name=role)
         refusal.evaluate(model, data, **bench.decoding()).save(results.path(stage, f"{role}.json"))
-    capability.evaluate(model, bench.settings.suites, limit=bench.settings.limit).save(
-        results.path(stage, "capability.json")
-    )
-    answers = results.rates("before", "harmless").completions
-    losses = answer_losses(model, list(zip(answers.prompts, answers.responses, strict=True)))
-    write_csv(results.path(stage, "losses.csv"), pd.DataFrame(losses.numpy(), columns=["loss", "tokens"]))
+    bench.ask(model).save(results.path(stage, "capability.json"))
+    answers = _scorable(model, results.rates("before", "harmless"))
+    if answers is not None:
+        found = capability.perplexity(model, answers, seed=bench.settings.seed)
+        found.save(results.path(stage, "perplexity.json"))
+
+
+def _scorable(model: ChatModel, rates: RefusalRates) -> PromptSet | None:
+    """The answers that survive a round trip through the tokenizer; empty and broken ones may not."""
+    pairs = []
+    for pair in zip(rates.completions.prompts, rates.completions.responses, strict=True):
+        with suppress(InputError):
+            encode_pair(model.tokenizer, *pair, fmt=model.chat_format)
+            pairs.append(pair)
+    return PromptSet.from_pairs(pairs, name="answers given before") if pairs else None
 
 
 def find_direction(bench: Bench) -> None:
@@ -133,7 +150,7 @@ def find_direction(bench: Bench) -> None:
         return
     causal(bench, bench.model, direction, "before")
     with ablate_direction(bench.model, direction.vector.to(bench.model.device)):
-        scores = capability.evaluate(bench.model, bench.settings.suites, limit=bench.settings.limit)
+        scores = bench.ask(bench.model)
     scores.save(results.path("ablated", "capability.json"))
 
 

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
-from tamperlens import refusal
+from tamperlens import capability, refusal
 from tamperlens.base.runs import RunFolder
-from tamperlens.base.stats import Estimate, PairedTest, bootstrap, mcnemar, undefined
+from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
+from tamperlens.capability import SuiteScore
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.auditing.inputs import ROLES
 from tamperlens.studies.auditing.measures import Measures, Stage, changes_frame
-from tamperlens.studies.auditing.perplexity import perplexity
 from tamperlens.studies.auditing.stages import Results
 
 STAGES: tuple[Stage, ...] = ("before", "after")
@@ -40,10 +39,9 @@ def _plain(found: Measures, results: Results, stage: Stage) -> None:
         found.add("partial_refusal_rate", role, stage, rates.partial_rate)
         found.add("compliance_rate", role, stage, rates.compliance_rate)
         found.add("degenerate_rate", role, stage, rates.degenerate_rate)
-    for suite, estimate in results.capability(stage).accuracies().items():
+    for suite, estimate in results.capability(stage).accuracy.items():
         found.add("accuracy", suite, stage, estimate)
-    losses = torch.from_numpy(results.losses(stage).to_numpy(dtype=np.float64))
-    found.add("perplexity", "harmless", stage, perplexity(losses), "perplexity of the base's answers")
+    found.add("perplexity", "harmless", stage, results.perplexity(stage), "perplexity of the answers before")
 
 
 def _direction(found: Measures, results: Results, stage: Stage) -> None:
@@ -53,7 +51,7 @@ def _direction(found: Measures, results: Results, stage: Stage) -> None:
     for (measure, role), estimate in conditions.items():
         found.add(measure, role, stage, estimate)
     if stage == "before" and results.path("ablated", "capability.json").exists():
-        for suite, estimate in results.capability("ablated").accuracies().items():
+        for suite, estimate in results.capability("ablated").accuracy.items():
             found.add("accuracy_ablated", suite, stage, estimate)
     cosine, null, angle, ratio = _cosines(results, stage)
     found.add("direction_cosine", "direction", stage, cosine, "cosine")
@@ -138,10 +136,9 @@ def changes(run: RunFolder) -> pd.DataFrame:
             test = refusal.compare(one, two, outcome=outcome)
             tests.append((measure, role, getattr(one, measure), getattr(two, measure), test))
     mine, theirs = results.capability("before"), results.capability("after")
-    for suite, estimate in mine.accuracies().items():
-        flags = mine.correct(suite), theirs.correct(suite)
-        test = mcnemar(*flags) if flags[0] else PairedTest(undefined("no items"), 0, 0, math.nan)
-        tests.append(("accuracy", suite, estimate, theirs.accuracies()[suite], test))
+    change = capability.compare(mine, theirs)
+    for suite, estimate in mine.accuracy.items():
+        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], change[suite]))
     return changes_frame(tests)
 
 
@@ -161,7 +158,8 @@ def completions(run: RunFolder) -> pd.DataFrame:
             continue
         for role in ROLES:
             take(results.rates(stage, role).completions.to_frame(), stage, role, "untouched")
-        take_capability(results, stage, take)
+        for score in results.capability(stage).scores:
+            take(_graded(score), stage, score.suite, "untouched")
         check = results.causal(stage) if run.done("direction") else None
         if check is not None:
             take(check.ablated.completions.to_frame(), stage, "harmful", "direction ablated")
@@ -171,3 +169,21 @@ def completions(run: RunFolder) -> pd.DataFrame:
             for i, rates in enumerate(check.random_added):
                 take(rates.completions.to_frame(), stage, "harmless", f"random direction {i} added")
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _graded(score: SuiteScore) -> pd.DataFrame:
+    """A probe's answers in the columns of refusal answers, with what was expected beside them."""
+    frame = score.to_frame()
+    return pd.DataFrame(
+        {
+            "prompt": frame["prompt"],
+            "response": frame["response"],
+            "label": ["correct" if right else "wrong" for right in score.correct],
+            "judge": score.grader,
+            "evidence": frame["reason"],
+            "category": frame["category"],
+            "expected": frame["expected"],
+            "max_new_tokens": score.max_new_tokens,
+            "temperature": 0.0,
+        }
+    )

@@ -1,0 +1,73 @@
+"""A tiny random model on disk, and the command run on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+SMALL = ("--limit", "6", "--max-new-tokens", "4", "--steps", "3", "--quiet")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tiny, tmp_path_factory) -> Path:
+    """A random Llama of three layers, saved as transformers saves it."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
+    module, tokenizer = tiny("llama")
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def invoke():
+    """Run the command in this process; returns typer's result."""
+    from tamperlens.cli import app
+
+    def run(*arguments: object, **options: Any):
+        return CliRunner().invoke(app, [str(a) for a in arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def refused(invoke):
+    """Run the command, expect one line on stderr and exit code 2, and return the line."""
+
+    def run(*arguments: object) -> str:
+        result = invoke(*arguments)
+        assert result.exit_code == 2, (result.output, result.exception)
+        lines = result.stderr.strip().splitlines()
+        lines = [line for line in lines if not line.startswith(("run folder:", "loading", "["))]
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in result.output
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def command():
+    """Start the command as a process of its own."""
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        program = [sys.executable, "-m", "tamperlens.cli", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        return subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options
+        )
+
+    return start
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {"stages": {}}
