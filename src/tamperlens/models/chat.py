@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
 from tamperlens.models import generation
-from tamperlens.models.fingerprint import fingerprint_of, versions
+from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
 from tamperlens.prompts import ChatFormat, chat_format, render
 from tamperlens_hooks import Anatomy, check, describe, unwrap
@@ -98,13 +98,20 @@ class ChatModel:
         return self._fingerprint[1]
 
     @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint without adapters: what masks of the base recognise a tuned model by."""
+        bare = unwrap(self.module) is self.module
+        return self.fingerprint if bare else base_fingerprint_of(self.module)
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the input embedding."""
-        embedding = unwrap(self.module).get_input_embeddings()
-        weight = next(embedding.parameters())
-        if weight.is_meta:
-            return torch.device(getattr(getattr(embedding, "_hf_hook", None), "execution_device", "cpu"))
-        return weight.device
+        base: Any = unwrap(self.module)
+        embedding: nn.Module = base.get_input_embeddings()
+        place = next(embedding.parameters()).device
+        if place.type == "meta":  # offloaded: where accelerate brings it to run
+            place = torch.device(getattr(getattr(embedding, "_hf_hook", None), "execution_device", "cpu"))
+        return place
 
     @property
     def dtype(self) -> torch.dtype:
