@@ -113,7 +113,7 @@ def test_a_frame_with_any_index_and_further_columns() -> None:
     assert select_direction(frame, n_layers=10).layer == 2
 
 
-# ---- metric -----------------------------------------------------------------------------------------------
+# ---- metric
 
 
 def test_metric_is_log_odds_of_the_summed_probability() -> None:
