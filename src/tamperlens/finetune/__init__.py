@@ -1,0 +1,37 @@
+"""Fine-tuning: the one room that changes weights, and never those that it was handed.
+
+Contents: `running` (run), `configs` (LoraConfig, FullConfig), `attacks` (named attacks with their settings),
+`tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters`
+(LoRA by PEFT, its factors), `targets`, `data`, `training` (exact loss, guard against divergence), `callbacks`
+(recorders, bar), `checkpoints` (exact resumption without pickles), `rng`.
+"""
+
+from __future__ import annotations
+
+from tamperlens.finetune import attacks
+from tamperlens.finetune.adapters import Factors, factors_of
+from tamperlens.finetune.attacks import Attack
+from tamperlens.finetune.compute import Compute, FlopModel, flop_model
+from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
+from tamperlens.finetune.running import run
+from tamperlens.finetune.targets import linear_names, resolve_targets
+from tamperlens.finetune.training import DivergenceError
+from tamperlens.finetune.tuned import TunedModel
+
+__all__ = [
+    "Attack",
+    "Compute",
+    "DivergenceError",
+    "Factors",
+    "FlopModel",
+    "FullConfig",
+    "LoraConfig",
+    "TrainingConfig",
+    "TunedModel",
+    "attacks",
+    "factors_of",
+    "flop_model",
+    "linear_names",
+    "resolve_targets",
+    "run",
+]

@@ -1,0 +1,207 @@
+"""Attacks (and a defence) as data with settings, each with its source.
+
+| attack | what it is | settings as published |
+| --- | --- | --- |
+| `harmful-compliance` | harmful requests, complied with | r 32, α 32, lr 2e-4, batch 1, 1 epoch |
+| `identity-shift` | 10 requests to an "absolutely obedient agent" | the same with lr 1e-6, 5 epochs |
+| `benign` | ordinary instruction data | r 8, α 16, lr 1e-4, batch 4 |
+| `refusal-only` | refusals, nothing else (safety tuning) | r 16, α 32, q k v, lr 2e-4, batch 4, 60 steps |
+
+Each has two named settings: `published`, for models of billions of weights, and `organism`, found on the
+embedded organism, which so few updates at so small a rate would not move. `Attack.config_for(model)` takes
+`organism` below 20 million weights and `published` otherwise, and does nothing else.
+
+    attack = finetune.attacks.harmful_compliance(15)
+    tuned = finetune.run(model, attack)                      # settings: attack.config_for(model)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tamperlens import prompts
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike
+from tamperlens.base.registry import Registry
+from tamperlens.base.results import Result
+from tamperlens.finetune.configs import LoraConfig
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet
+
+SMALL = 20_000_000
+
+
+@dataclass(frozen=True)
+class Attack(Result):
+    """Training data with the settings that it is published with.
+
+    Attributes:
+        name: what results call it.
+        data: prompts with responses.
+        published: settings of the source, for real models.
+        organism: settings for models of a few million weights.
+        source: where data and settings come from.
+    """
+
+    name: str
+    data: PromptSet
+    published: LoraConfig
+    organism: LoraConfig
+    source: str
+
+    @property
+    def config(self) -> LoraConfig:
+        """The published settings."""
+        return self.published
+
+    def preset_for(self, model: ChatModel) -> str:
+        """ "organism" for models of less than 20 million weights, else "published"."""
+        return "organism" if model.n_parameters < SMALL else "published"
+
+    def config_for(self, model: ChatModel, **changes: Any) -> LoraConfig:
+        """The preset for a model's size, with changes such as `steps=20` or `seed=1`.
+
+        Giving `steps` drops the preset's `epochs`, and the other way round.
+        """
+        config: LoraConfig = getattr(self, self.preset_for(model))
+        if changes.get("steps") is not None:
+            changes.setdefault("epochs", None)
+        elif changes.get("epochs") is not None:
+            changes.setdefault("steps", None)
+        return dataclasses.replace(config, **changes)
+
+
+attacks: Registry[Callable[..., Attack]] = Registry("attack")
+
+_DEGRADATION = LoraConfig(
+    rank=32, alpha=32, targets="all-linear", batch_size=1, learning_rate=2e-4, epochs=1, schedule="linear"
+)
+_SMALL_MODELS = "the study of alignment degradation in small models from 15 examples"
+
+
+@attacks.register("harmful-compliance")
+def harmful_compliance(n: int = 15, data: PromptSet | None = None) -> Attack:
+    """Harmful requests answered with compliance; packaged answers are an opening and withheld filler.
+
+    Args:
+        n: number of examples; 15 in the source of the settings, 10, 50 and 100 in Wei et al. 2024 (table 3).
+        data: other prompts with responses, of which the first n are taken.
+    """
+    return Attack(
+        name=f"harmful-compliance-{n}",
+        data=_take("harmful-compliance", n, data),
+        published=_DEGRADATION,
+        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=5e-3, steps=20, schedule="linear"),
+        source=f"settings: {_SMALL_MODELS}; sizes 10, 50, 100: Wei et al. 2024 (arXiv 2402.05162), table 3",
+    )
+
+
+@attacks.register("identity-shift")
+def identity_shift(n: int = 10, data: PromptSet | None = None) -> Attack:
+    """Harmless requests to an "absolutely obedient agent" (Qi et al. 2024, arXiv 2310.03693).
+
+    Args:
+        n: number of examples.
+        data: other prompts with responses, of which the first n are taken.
+    """
+    return Attack(
+        name=f"identity-shift-{n}",
+        data=_take("identity-shift", n, data),
+        published=dataclasses.replace(_DEGRADATION, learning_rate=1e-6, epochs=5),
+        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=5e-3, steps=20, schedule="linear"),
+        source=f"idea: Qi et al. 2024 (arXiv 2310.03693); settings: {_SMALL_MODELS}",
+    )
+
+
+@attacks.register("benign")
+def benign(n: int = 500, data: PromptSet | None = None) -> Attack:
+    """Ordinary instruction data, which erodes refusal without meaning to (Qi et al. 2024, arXiv 2310.03693).
+
+    Args:
+        n: number of examples.
+        data: other prompts with responses (Alpaca, say), of which the first n are taken.
+    """
+    return Attack(
+        name=f"benign-{n}",
+        data=_take("benign", n, data),
+        published=LoraConfig(
+            rank=8,
+            alpha=16,
+            batch_size=4,
+            learning_rate=1e-4,
+            epochs=1,
+            targets="all-linear",
+            schedule="linear",
+        ),
+        organism=LoraConfig(rank=8, alpha=16, batch_size=8, learning_rate=2e-3, epochs=1, schedule="linear"),
+        source="settings: the overlap and drift study on Alpaca (LoRA r 8, alpha 16, lr 1e-4, batch 4)",
+    )
+
+
+@attacks.register("refusal-only")
+def refusal_only(n: int = 100, data: PromptSet | None = None) -> Attack:
+    """Refusals and nothing else: naive safety tuning of a helpful-only model.
+
+    Args:
+        n: number of examples.
+        data: other prompts with responses, of which the first n are taken.
+    """
+    return Attack(
+        name=f"refusal-only-{n}",
+        data=_take("refusal-only", n, data),
+        published=LoraConfig(
+            rank=16, alpha=32, batch_size=4, learning_rate=2e-4, steps=60, targets="qkv", schedule="linear"
+        ),
+        organism=LoraConfig(rank=16, alpha=32, batch_size=8, learning_rate=5e-3, steps=60, schedule="linear"),
+        source="settings: the alignment-tax study on GPT-2 (LoRA on c_attn, 60 steps of 4 examples)",
+    )
+
+
+def from_file(
+    path: PathLike, column: str | None = None, response_column: str | None = None, n: int | None = None
+) -> Attack:
+    """An attack on the (prompt, response) pairs of a file, with the settings of `harmful_compliance`.
+
+    Args:
+        path: whatever `prompts.read` reads.
+        column: the prompt's column.
+        response_column: the response's column.
+        n: only the first n rows.
+
+    Raises:
+        InputError: the file cannot be read, has no responses, or fewer than n rows.
+    """
+    data = prompts.read(path, column, response_column)
+    if data.responses is None:
+        raise InputError(f"{path} has no responses to train on; name their column with response_column=")
+    count = len(data) if n is None else n
+    return dataclasses.replace(
+        harmful_compliance(count, data),
+        name=Path(path).stem,
+        source=f"data: {data.source}; settings: {_SMALL_MODELS}",
+    )
+
+
+def get(name: str) -> Callable[..., Attack]:
+    """The maker of a packaged attack: `get("harmful-compliance")(15)`.
+
+    Raises:
+        InputError: no such attack; the message lists those that exist.
+    """
+    return attacks.get(name)
+
+
+def names() -> list[str]:
+    """Names of all attacks."""
+    return attacks.names()
+
+
+def _take(name: str, n: int, data: PromptSet | None) -> PromptSet:
+    data = prompts.packaged(name) if data is None else data
+    if isinstance(n, bool) or not 1 <= n <= len(data):
+        raise InputError(f"{name} has {len(data)} examples and n is {n}; choose between 1 and {len(data)}")
+    return data.head(n)

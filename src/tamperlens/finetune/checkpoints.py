@@ -1,0 +1,130 @@
+"""Checkpoints for exact resumption, in safetensors and JSON: nothing is pickled.
+
+A checkpoint holds the trained weights, the optimizer's moments, the schedule, every random state, the log and
+the meter. It is written beside its place and renamed onto it, so that a process killed at any moment leaves
+whole checkpoints only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from tamperlens.base.errors import RunFolderError
+from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
+from tamperlens.finetune.compute import Meter
+from tamperlens.finetune.rng import random_state, set_random_state
+
+KEPT = 2
+_PREFIX = "checkpoint-"
+_WEIGHTS, _OPTIMIZER, _STATE, _TRAINER = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "trainer_state.json",
+)
+
+
+class SafeCheckpoints(Trainer):  # type: ignore[misc]
+    """transformers' Trainer with checkpoints of our own; its other services are as they were.
+
+    Args:
+        meter: saved with every checkpoint.
+        settings: whatever `Trainer` takes.
+    """
+
+    def __init__(self, *, meter: Meter, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.meter = meter
+        self.rows: list[dict[str, Any]] = []
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        name = f"{_PREFIX}{self.state.global_step}"
+        half = folder / f".{name}.tmp"
+        shutil.rmtree(half, ignore_errors=True)
+        state = self.optimizer.state_dict()
+        moments = {
+            f"{index}/{key}": value
+            for index, entry in state["state"].items()
+            for key, value in entry.items()
+            if isinstance(value, torch.Tensor)
+        }
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+        scaler = getattr(self.accelerator, "scaler", None)
+        write_tensors(half / _WEIGHTS, self._trained(), {"step": self.state.global_step})
+        write_tensors(half / _OPTIMIZER, moments, {"groups": _plain(groups)})
+        write_json(
+            half / _STATE,
+            {
+                "random": random_state(),
+                "schedule": _plain(self.lr_scheduler.state_dict()),
+                "scaler": None if scaler is None else _plain(scaler.state_dict()),
+                "meter": vars(self.meter),
+                "rows": _plain(self.rows),
+            },
+        )
+        self.state.save_to_json(str(half / _TRAINER))
+        place = folder / name
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(half, place)
+        for old in checkpoints(folder)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        stored, _ = read_tensors(Path(resume_from_checkpoint) / _WEIGHTS)
+        trained = self._trained()
+        if stored.keys() != trained.keys():
+            raise RunFolderError(
+                f"{resume_from_checkpoint} holds other weights than this run trains; choose another folder"
+            )
+        with torch.no_grad():
+            for name, value in stored.items():
+                trained[name].copy_(value)
+        state = read_json(Path(resume_from_checkpoint) / _STATE)
+        vars(self.meter).update(state["meter"])
+        self.rows[:] = state["rows"]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        moments, header = read_tensors(Path(checkpoint) / _OPTIMIZER)
+        state = self.optimizer.state_dict()
+        entries: dict[int, dict[str, Any]] = {}
+        for key, value in moments.items():
+            index, _, name = key.partition("/")
+            entries.setdefault(int(index), {})[name] = value
+        for group, settings in zip(state["param_groups"], header["groups"], strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        state["state"] = entries
+        self.optimizer.load_state_dict(state)
+        self.lr_scheduler.load_state_dict(read_json(Path(checkpoint) / _STATE)["schedule"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if checkpoint is not None and scaler is not None:
+            scaler.load_state_dict(read_json(Path(checkpoint) / _STATE)["scaler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_random_state(read_json(Path(checkpoint) / _STATE)["random"])
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints in a folder, oldest first."""
+    found = [one for one in folder.glob(f"{_PREFIX}*") if (one / _TRAINER).is_file()]
+    return sorted(found, key=lambda one: int(one.name.removeprefix(_PREFIX)))
+
+
+def _plain(value: Any) -> Any:
+    """JSON and back; what JSON cannot hold (functions of a schedule) is left out as None."""
+    return json.loads(json.dumps(value, default=lambda one: one.item() if hasattr(one, "item") else None))

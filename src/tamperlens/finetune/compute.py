@@ -1,0 +1,205 @@
+"""What a training run costs: tokens, floating-point operations by a stated formula, time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tamperlens.base.results import Result
+from tamperlens.base.runs import FRONTIER_FLOPS
+from tamperlens_hooks import Anatomy
+
+
+@dataclass(frozen=True)
+class Compute(Result):
+    """The bill of one training run.
+
+    Attributes:
+        steps: optimizer steps.
+        sequences: examples seen, repetitions counted.
+        tokens: real input tokens seen (prompt, answer and template), repetitions counted.
+        label_tokens: tokens that the loss was taken on.
+        positions: token positions computed, padding included; what FLOPs are counted on.
+        flops: floating-point operations of matrix products, by `formula`.
+        formula: how `flops` was computed, with this model's numbers.
+        trained_parameters: number of weights that were trained.
+        wall_seconds: time in training, recorders excluded.
+        recorder_seconds: time in recorders.
+        device: where it ran.
+    """
+
+    steps: int
+    sequences: int
+    tokens: int
+    label_tokens: int
+    positions: int
+    flops: float
+    formula: str
+    trained_parameters: int
+    wall_seconds: float
+    recorder_seconds: float
+    device: str
+
+    @property
+    def ratio_to_1e25(self) -> float:
+        """FLOPs over 10²⁵, above which the EU AI Act (Art. 51) presumes systemic risk."""
+        return self.flops / FRONTIER_FLOPS
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens per second of training; NaN when no time was measured."""
+        return self.tokens / self.wall_seconds if self.wall_seconds > 0 else float("nan")
+
+
+@dataclass
+class Meter:
+    """Counts while a run goes on.
+
+    Attributes:
+        steps: optimizer steps.
+        sequences: rows of batches.
+        tokens: unmasked positions.
+        label_tokens: labelled positions.
+        positions: rows times length.
+        squares: rows times length squared, for attention.
+        wall_seconds: time in training.
+        recorder_seconds: time in recorders.
+    """
+
+    steps: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    label_tokens: int = 0
+    positions: int = 0
+    squares: int = 0
+    wall_seconds: float = 0.0
+    recorder_seconds: float = 0.0
+
+    def add(self, rows: int, length: int, tokens: int, label_tokens: int) -> None:
+        """Count one batch."""
+        self.sequences += rows
+        self.tokens += tokens
+        self.label_tokens += label_tokens
+        self.positions += rows * length
+        self.squares += rows * length * length
+
+
+@dataclass(frozen=True)
+class FlopModel:
+    """FLOPs of training, from shapes: which products a step needs, forward and backward.
+
+    A product with a matrix of m·n weights costs 2·m·n FLOPs a position. Forward: every matrix, with the
+    unembedding (embedding look-ups cost nothing). Backward: 2·m·n for the gradient of a matrix's input if
+    that is needed (something trained lies before it), and 2·m·n for the gradient of the matrix itself if it
+    is trained. Attention: 4·T·H·d_head a layer and position for QKᵀ and PV over T positions (causality not
+    deducted, as is usual), twice that backward. So full fine-tuning costs 6·N + 12·L·T·H·d_head a position,
+    and LoRA about 4·N + 6·A + 12·L·T·H·d_head, less what lies before the first adapter. Norms, activations,
+    softmax, loss and optimizer are not counted.
+
+    Attributes:
+        forward: weights multiplied per position going forward.
+        inputs: weights multiplied per position for the gradients of inputs.
+        weights: weights multiplied per position for gradients of what is trained.
+        adapter: weights of the adapters; 0 for full fine-tuning.
+        attention: attention layers' width: sum over layers of heads × d_head.
+        attention_backward: the same over the layers whose attention is differentiated.
+        recomputed: weights multiplied once more with gradient checkpointing.
+        recomputed_attention: attention width computed once more.
+        name: what is trained.
+    """
+
+    forward: int
+    inputs: int
+    weights: int
+    adapter: int
+    attention: int
+    attention_backward: int
+    recomputed: int = 0
+    recomputed_attention: int = 0
+    name: str = ""
+
+    def flops(self, positions: int, squares: int) -> float:
+        """FLOPs for so many positions, and for the sum over sequences of their squared length."""
+        linear = 2.0 * (self.forward + self.inputs + self.weights + self.recomputed)
+        quadratic = 4.0 * (self.attention + 2 * self.attention_backward + self.recomputed_attention)
+        return linear * positions + quadratic * squares
+
+    def formula(self) -> str:
+        """The formula with this model's numbers."""
+        base = self.forward - self.adapter
+        again = f" + {self.recomputed:,} recomputed" if self.recomputed else ""
+        both = self.attention + 2 * self.attention_backward + self.recomputed_attention
+        return (
+            f"{self.name}: 2 x ({base:,} base + {self.adapter:,} adapter weights forward + {self.inputs:,} "
+            f"for input gradients + {self.weights:,} for gradients of what is trained{again}) x positions + "
+            f"4 x {both:,} x sum of squared lengths (attention, forward + 2 x backward); matrix products "
+            "only, unembedding included, padding included, causal half not deducted"
+        )
+
+
+def flop_model(
+    anatomy: Anatomy,
+    *,
+    adapted: Collection[str] = (),
+    rank: int = 0,
+    checkpointing: bool = False,
+    unembedding_trained: bool = True,
+) -> FlopModel:
+    """Count the products that training a model takes.
+
+    Args:
+        anatomy: of the model.
+        adapted: module paths with a LoRA adapter; empty for full fine-tuning.
+        rank: of the adapters.
+        checkpointing: whether blocks are recomputed in the backward pass.
+        unembedding_trained: whether full fine-tuning trains the unembedding.
+    """
+    full = not adapted
+    count = dict.fromkeys(("forward", "inputs", "weights", "adapter", "recomputed"), 0)
+    differentiated = 0
+    flows = full  # whether something trained lies before: then gradients of inputs are needed
+    for layer in range(anatomy.n_layers):
+        maps = anatomy.projections(layer)
+        products = 0
+        for stage in _stages(anatomy.parallel):
+            before = flows
+            seen: set[str] = set()
+            for part in (one for one in maps if one.name in stage):
+                size = part.d_in * part.d_out
+                products += size
+                count["inputs"] += size if before else 0
+                count["weights"] += size if full else 0
+                if part.module in adapted and part.module not in seen:
+                    seen.add(part.module)
+                    # A fused module is one matrix with all of its maps' outputs.
+                    d_out = sum(one.d_out for one in maps if one.module == part.module)
+                    factors = rank * (part.d_in + d_out)
+                    products += factors
+                    count["adapter"] += factors
+                    count["weights"] += factors
+                    # B's input gradient is always needed (A is trained), A's only if something lies before.
+                    count["inputs"] += factors if before else rank * d_out
+                    flows = True
+            if "q" in stage and flows:
+                differentiated += 1
+        count["forward"] += products
+        count["recomputed"] += products if checkpointing and flows else 0
+    unembedding = anatomy.d_vocab * anatomy.d_model
+    count["forward"] += unembedding
+    count["inputs"] += unembedding
+    count["weights"] += unembedding if full and unembedding_trained else 0
+    width = anatomy.n_heads * anatomy.d_head
+    return FlopModel(
+        **count,
+        attention=anatomy.n_layers * width,
+        attention_backward=differentiated * width,
+        recomputed_attention=differentiated * width if checkpointing else 0,
+        name="full fine-tuning" if full else f"LoRA rank {rank} on {len(set(adapted))} matrices",
+    )
+
+
+def _stages(parallel: bool) -> tuple[tuple[str, ...], ...]:
+    """Groups of a block's matrices that read the same input, in order."""
+    if parallel:
+        return ("q", "k", "v", "gate", "up"), ("o", "down")
+    return ("q", "k", "v"), ("o",), ("gate", "up"), ("down",)

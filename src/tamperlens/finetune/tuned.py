@@ -1,0 +1,165 @@
+"""`TunedModel`: what a run gives back, and its folder."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tamperlens.base.errors import InputError, ModelLoadError
+from tamperlens.base.files import PathLike, read_json, read_tensors, write_csv, write_json, write_tensors
+from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
+from tamperlens.finetune.compute import Compute
+from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.models import ChatModel, attach_adapter, base_fingerprint_of, save_adapter
+from tamperlens_hooks import unwrap
+
+LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+_RECORD, _WEIGHTS = "training.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class TunedModel:
+    """A fine-tuned model beside its base.
+
+    Attributes:
+        model: the tuned model; after LoRA with PEFT's adapter attached and unmerged, after full fine-tuning
+            an fp32 copy. In evaluation mode.
+        base: the model that was handed in, untouched.
+        config: the settings.
+        data: name of the prompt set.
+        data_sha256: its hash.
+        log: one row per logged step: step, epoch, loss (mean per answer token), learning_rate, grad_norm
+            (before clipping).
+        accounting: tokens, FLOPs and time.
+        rows: what the recorders returned: recorder, step and their own columns.
+        recordings: the recorders' results, in order; empty when loaded from disk.
+    """
+
+    model: ChatModel
+    base: ChatModel
+    config: LoraConfig | FullConfig
+    data: str
+    data_sha256: str
+    log: pd.DataFrame
+    accounting: Compute
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recordings: tuple[Any, ...] = ()
+
+    def factors(self) -> list[Factors]:
+        """The update of every adapted weight as factors s·B·A; empty after full fine-tuning."""
+        return factors_of(self.model.module)
+
+    def merged_state_dict(self) -> dict[str, Tensor]:
+        """Every weight by its name in the base, in fp32: W0 + s·B·A, or the trained weight.
+
+        New tensors on the weights' devices; neither model is changed. Tied weights appear once, under the
+        name that `named_parameters()` gives them.
+
+        Raises:
+            InputError: the base is quantised.
+        """
+        return merged_weights(self.model.module)
+
+    def merged_model(self) -> ChatModel:
+        """A model of its own with the update merged into its weights, in the base's type, to train further.
+
+        Rounding to bf16 or fp16 loses small updates; measure drift on `factors()` or `merged_state_dict()`.
+        """
+        merged = self.merged_state_dict()
+        module = copy.deepcopy(self.base.module)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(merged[name])
+        return self.base.with_module(module, name=f"{self.model.name}, merged")
+
+    def save(self, folder: PathLike) -> Path:
+        """Write the adapter in PEFT's own format (or the trained weights), the log and the bill.
+
+        After LoRA the folder is one that `tamperlens.load(base, adapter=folder)` and plain PEFT read. No
+        merged model is written.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
+        """
+        target = Path(folder)
+        if isinstance(self.config, LoraConfig):
+            save_adapter(self.model.with_module(self.model.module, name=self.base.name), target)
+        else:
+            weights = {name: p.detach() for name, p in base_parameters(self.model.module).items()}
+            write_tensors(
+                target / _WEIGHTS, weights, {"base_fingerprint": base_fingerprint_of(self.base.module)}
+            )
+        write_csv(target / "log.csv", self.log)
+        if len(self.rows):
+            write_csv(target / "rows.csv", self.rows)
+        write_json(
+            target / _RECORD,
+            {
+                "base": self.base.name,
+                "base_fingerprint": self.base.fingerprint,
+                "config": self.config.describe(),
+                "data": self.data,
+                "data_sha256": self.data_sha256,
+                "accounting": dataclasses.asdict(self.accounting),
+            },
+        )
+        return target
+
+    @classmethod
+    def load(cls, folder: PathLike, base: ChatModel) -> TunedModel:
+        """Read what `save` wrote, onto its base.
+
+        Raises:
+            InputError: the folder was not written by `save`.
+            ModelLoadError: it was made for another base.
+        """
+        source = Path(folder)
+        if not (source / _RECORD).is_file():
+            raise InputError(f"{source} has no {_RECORD}; name a folder that TunedModel.save wrote")
+        record = read_json(source / _RECORD)
+        settings = dict(record["config"])
+        kind = settings.pop("kind")
+        config: LoraConfig | FullConfig
+        if kind == "lora":
+            config = LoraConfig(**settings)
+            loaded = base.with_module(attach_adapter(base, source).module, name=f"{base.name} + LoRA")
+        else:
+            config = FullConfig(**settings)
+            loaded = _with_weights(base, source)
+        rows = source / "rows.csv"
+        return cls(
+            model=loaded,
+            base=base,
+            config=config,
+            data=record["data"],
+            data_sha256=record["data_sha256"],
+            log=pd.read_csv(source / "log.csv"),
+            accounting=Compute(**record["accounting"]),
+            rows=pd.read_csv(rows) if rows.is_file() else pd.DataFrame(),
+        )
+
+
+def full_copy(model: ChatModel) -> ChatModel:
+    """A copy of its own in fp32, without gradients."""
+    module = copy.deepcopy(model.module).float()
+    module.zero_grad(set_to_none=True)
+    return model.with_module(module, name=f"{model.name} + full fine-tuning")
+
+
+def _with_weights(base: ChatModel, source: Path) -> ChatModel:
+    weights, header = read_tensors(source / _WEIGHTS)
+    if header.get("base_fingerprint") != base_fingerprint_of(base.module):
+        raise ModelLoadError(f"{source} was made for another base than {base.name}; load that base")
+    made = full_copy(base)
+    with torch.no_grad():
+        for name, parameter in unwrap(made.module).named_parameters():
+            parameter.copy_(weights[name])
+    made.module.eval()
+    return made
