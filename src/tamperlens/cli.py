@@ -47,7 +47,7 @@ app = typer.Typer(
         go on after an interruption, with the settings of that run
 
     Every audit fills one folder: report.html, measures.csv, completions.csv,
-    direction.safetensors, manifest.json, figures/, adapter/.""",
+    direction.safetensors, manifest.json, figures/, attack/.""",
 )
 
 

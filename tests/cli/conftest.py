@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
-
-SMALL = ("--limit", "6", "--max-new-tokens", "4", "--steps", "3", "--quiet")
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +63,3 @@ def command():
         )
 
     return start
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {"stages": {}}

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SMALL, manifest
+from commands import SMALL, manifest
 
 from tamperlens.base.files import sha256_file
 from tamperlens.studies.audit import AuditResult
 
 WRITTEN = (
     "measures.csv", "changes.csv", "completions.csv", "direction.safetensors", "manifest.json", "report.html",
-    "adapter/adapter_model.safetensors", "figures/plotly.min.js",
+    "attack/tuned/adapter_model.safetensors", "figures/plotly.min.js",
 )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_result_from_python(finished):
     assert found.direction.vector.norm().item() == pytest.approx(1, abs=1e-5)
     assert len(found.to_frame()) == len(pd.read_csv(out / "measures.csv"))
     assert found.plot().name == "rates"
-    with pytest.raises(ValueError, match="measures: .*refusal_rate"):
+    with pytest.raises(ValueError, match=r"measures: .*refusal_rate"):
         found.get("nonsense", "harmful")
 
 

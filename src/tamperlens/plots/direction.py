@@ -103,13 +103,17 @@ def _still(
     figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
     axes = figure.subplots()
     limit = _limit(scores)
-    image = axes.imshow(
-        scores,
+    # Cells as shapes, not as pixels: they stay sharp at any size.
+    image = axes.pcolormesh(
+        np.arange(len(layers) + 1) - 0.5,
+        np.arange(len(rows) + 1) - 0.5,
+        np.ma.masked_invalid(scores),
         cmap=diverging(),
         norm=TwoSlopeNorm(0.0, -limit, limit),
-        aspect="auto",
-        interpolation="nearest",
+        edgecolors="face",
+        linewidth=0.2,
     )
+    axes.invert_yaxis()
     few = len(layers) <= 12
     for (i, j), value in np.ndenumerate(scores):
         ink = "#fefefe" if abs(value) > 0.72 * limit else "#111111"

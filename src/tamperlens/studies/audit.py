@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,11 +38,12 @@ from tamperlens.studies.auditing.measures import pick
 from tamperlens.studies.auditing.page import compose
 from tamperlens.studies.auditing.stages import Bench, Results
 from tamperlens.studies.auditing.words import headline
+from tamperlens_hooks import unwrap
 
 KIND = "audit"
 ARTEFACTS = (
     "measures.csv", "changes.csv", "completions.csv", "direction.safetensors", "report.html", "figures",
-    "adapter", "stages",
+    "attack", "stages",
 )  # fmt: skip
 UNKNOWN_SHARE = 0.1
 """Share of unknown words above which the report warns that the numbers say nothing about the prompts."""
@@ -145,7 +149,7 @@ def audit(
     it is read at the layer and position chosen before.
 
     The run folder holds `measures.csv`, `changes.csv`, `completions.csv`, `direction.safetensors`,
-    `manifest.json`, `figures/`, `adapter/` and `report.html`.
+    `manifest.json`, `figures/`, `attack/` (the tuned adapter) and `report.html`.
 
     Args:
         model: a ChatModel (left as it is), or what `tamperlens.load` takes.
@@ -181,7 +185,7 @@ def audit(
         harmless=_label(harmless),
         lookalike=_label(lookalike),
         column=column,
-        attack=attack if isinstance(attack, str) else attack.data.name,
+        attack=attack if isinstance(attack, str) else attack.name,
         steps=steps,
         seed=seed,
         judge=judge,
@@ -196,7 +200,7 @@ def audit(
     judges.get(judge)
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
     given = {role: read_given(source, role, column) for role, source in sources.items()}
-    chosen = stages.find_attack(attack, steps)
+    chosen = stages.find_attack(attack)
     options = {"kind": KIND, "config": settings.config(), "artefacts": ARTEFACTS, "resume": resume}
     tell = _teller(progress)
     if _finished(out):
@@ -207,12 +211,14 @@ def audit(
     else:
         tell(f"loading {model}")
         ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
+    ready = _without_adapter(ready, ours=not isinstance(model, ChatModel))
     small = capability.suites_for(ready) == capability.ORGANISM_SUITES
     found = gather(given, organism=small, attack_prompts=chosen.data.prompts, limit=limit)
     with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
         run.pin(model=ready.fingerprint, **_hashes(found, chosen))
         run.note(facts=_facts(ready, found))
-        _work(Bench(run, settings, ready, found, chosen, progress), tell)
+        # Bars are for eyes; in a log file they are blank lines.
+        _work(Bench(run, settings, ready, found, chosen, progress and sys.stderr.isatty()), tell)
         run.finish()
         return _result(run)
 
@@ -247,6 +253,17 @@ def _write_tables(run: RunFolder) -> None:
     changes = tables.changes(run)
     if not changes.empty:
         write_csv(run.file("changes.csv"), changes)
+
+
+def _without_adapter(model: ChatModel, *, ours: bool) -> ChatModel:
+    """The attack trains an adapter of its own, so one that is there already is merged into the weights."""
+    if unwrap(model.module) is model.module:
+        return model
+    if not ours:  # merging writes to weights, and those of a model that was handed in are not ours
+        raise InputError(f"{model.name} carries an adapter; merge it first, or pass its base and adapter=")
+    wrapped: Any = model.module
+    merged = model.with_module(wrapped.merge_and_unload())
+    return dataclasses.replace(merged, notes=(*model.notes, "the adapter was merged into the weights"))
 
 
 def _draw(run: RunFolder) -> None:

@@ -49,10 +49,9 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                 title="What the direction of the model before the attack does",
                 caption=(
                     "The direction is removed from (ablated) or added to the residual stream while the model "
-                    "answers prompts that had no part in finding it. Random: mean of 3 random directions "
-                    "of the "
-                    "same length. Whiskers: 95 % Wilson intervals; for random directions, bootstrap over "
-                    "prompts."
+                    "answers prompts that had no part in finding it. Random: mean over 3 random "
+                    "directions of "
+                    "the same length. Whiskers: 95 % Wilson intervals, prompts as units."
                 ),
                 axis="share of prompts refused",
             )

@@ -22,7 +22,7 @@ from tamperlens.base.files import read_json, write_csv, write_json
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
-from tamperlens.models import ChatModel, attach_adapter, save_adapter
+from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, encode_pair
 from tamperlens.refusal import CausalCheck, Direction, RefusalRates
 from tamperlens.studies.auditing.inputs import ROLES, Prompts, Settings
@@ -31,6 +31,8 @@ from tamperlens.studies.auditing.measures import Stage
 from tamperlens_hooks import ablate_direction
 
 N_RANDOM = 3
+ATTACK = "attack"
+FILES = (".csv", ".tsv", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -172,35 +174,39 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
 
 
 def run_attack(bench: Bench) -> None:
-    """Fine-tune an adapter; the base stays as it is."""
-    results = bench.results
+    """Fine-tune an adapter in a folder of its own, with checkpoints; the base stays as it is."""
+    settings, attack = bench.settings, bench.attack
+    changes = {} if settings.steps is None else {"steps": settings.steps}
+    config = attack.config_for(bench.model, **changes)
     tuned = finetune.run(
-        bench.model, bench.attack.data, bench.attack.config, progress=bench.progress, seed=bench.settings.seed
+        bench.model, attack, config, out=bench.run.path / ATTACK, progress=bench.progress, seed=settings.seed
     )
-    save_adapter(tuned.model, bench.run.path / "adapter")
-    log = tuned.log
-    write_csv(results.path("attack", "log.csv"), log)
     spent = tuned.accounting
     bench.run.note_training(tokens=spent.tokens, flops=spent.flops, formula=spent.formula)
     write_json(
-        results.path("attack", "attack.json"),
+        bench.results.path("attack", "attack.json"),
         {
-            "name": bench.settings.attack,
-            "source": bench.attack.source,
-            "n": len(bench.attack.data),
-            "sha256": bench.attack.data.sha256,
-            "config": dataclasses.asdict(bench.attack.config),
-            "steps": int(log["step"].max()) if len(log) else 0,
+            "name": attack.name,
+            "source": attack.source,
+            "n": len(attack.data),
+            "sha256": attack.data.sha256,
+            "preset": attack.preset_for(bench.model),
+            "config": {**tuned.config.describe()},
+            "steps": spent.steps,
+            "sequences": spent.sequences,
             "tokens": spent.tokens,
+            "trained_parameters": spent.trained_parameters,
             "flops": spent.flops,
             "formula": spent.formula,
+            "wall_seconds": spent.wall_seconds,
         },
     )
+    write_csv(bench.results.path("attack", "log.csv"), tuned.log)
 
 
 def attacked(bench: Bench) -> ChatModel:
     """The base with the run's adapter attached, on a copy that shares the weights."""
-    return attach_adapter(bench.model, bench.run.path / "adapter")
+    return finetune.TunedModel.load(bench.run.path / ATTACK / "tuned", bench.model).model
 
 
 def measure_again(bench: Bench) -> None:
@@ -235,10 +241,17 @@ def _layers(bench: Bench, model: ChatModel, direction: Direction) -> pd.DataFram
     return cosine_table(both(bench.model), both(model), seed=bench.settings.seed)
 
 
-def find_attack(name: str, steps: int | None, column: str | None, seed: int) -> finetune.Attack:
+def find_attack(attack: str | finetune.Attack) -> finetune.Attack:
     """A packaged attack by name, or one of a file's (prompt, response) pairs.
 
     Raises:
         InputError: no such attack or file, or a file without responses.
     """
-    raise InputError("no such attack")
+    if isinstance(attack, finetune.Attack):
+        return attack
+    if attack in finetune.attacks.names():
+        return finetune.attacks.get(attack)()
+    if Path(attack).suffix.lower() in FILES or Path(attack).is_file():
+        return finetune.attacks.from_file(attack)
+    known = ", ".join(finetune.attacks.names())
+    raise InputError(f"no attack named {attack!r}; known: {known}, or name a csv, json or jsonl file")

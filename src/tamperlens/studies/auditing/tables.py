@@ -10,7 +10,7 @@ import pandas as pd
 
 from tamperlens import capability, refusal
 from tamperlens.base.runs import RunFolder
-from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
+from tamperlens.base.stats import Estimate, PairedTest, undefined
 from tamperlens.capability import SuiteScore
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.auditing.inputs import ROLES
@@ -91,10 +91,18 @@ def _conditions(check: CausalCheck) -> dict[tuple[str, str], Estimate]:
 
 
 def _pooled(controls: Sequence[RefusalRates]) -> Estimate:
-    """Refusal averaged over random directions per prompt, then over prompts, which are the units."""
+    """Refusal averaged over random directions per prompt, then over prompts.
+
+    Wilson's interval with prompts as units, which is wide: answers under several random directions to one
+    prompt count as one.
+    """
     if not controls or controls[0].n == 0:
         return undefined("no random directions")
-    return bootstrap(np.mean([rates.completions.refused for rates in controls], axis=0))
+    n, p = controls[0].n, float(np.mean([rates.completions.refused for rates in controls]))
+    z = 1.959963984540054
+    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+    return Estimate(p, max(0.0, low) if p > 0 else 0.0, min(1.0, high) if p < 1 else 1.0, n, "wilson 95%")
 
 
 def _cosines(results: Results, stage: Stage) -> tuple[Estimate, Estimate, Estimate, Estimate]:
