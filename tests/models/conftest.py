@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,15 @@ from tamperlens.models import ChatModel
 
 @pytest.fixture(scope="session")
 def chat(tiny: Callable[..., Any]) -> Callable[..., ChatModel]:
-    """`chat(family, **what tiny takes)` -> ChatModel."""
+    """`chat(family, **what tiny takes)` -> ChatModel; without settings it is shared, so leave it as it is."""
+    made: dict[str, ChatModel] = {}
 
     def make(family: str, **settings: Any) -> ChatModel:
-        module, tokenizer = tiny(family, **settings)
-        return ChatModel.from_parts(module, tokenizer, name=family)
+        if settings:
+            return ChatModel.from_parts(*tiny(family, **settings), name=family)
+        if family not in made:
+            made[family] = ChatModel.from_parts(*tiny(family), name=family)
+        return dataclasses.replace(made[family])
 
     return make
 

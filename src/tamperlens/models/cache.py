@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):
     """A `DynamicLayer` whose keys and values are views into buffers of fixed length.
 
     Args:

@@ -63,7 +63,8 @@ def fingerprint_of(module: nn.Module) -> str:
 def base_fingerprint_of(module: nn.Module) -> str:
     """The fingerprint that the module would have without its adapters."""
     base = {name: (owner, key) for name, owner, key, added in _tensors(module) if not added}
-    return _digest(base, json.dumps(_config(unwrap(module).config.to_dict()), sort_keys=True, default=str))
+    inner: Any = unwrap(module)
+    return _digest(base, json.dumps(_config(inner.config.to_dict()), sort_keys=True, default=str))
 
 
 def versions(module: nn.Module) -> tuple[object, ...]:
@@ -138,13 +139,13 @@ def _digest(tensors: dict[str, tuple[nn.Module, str]], header: str) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor, whole: bool) -> memoryview:
+def _bytes(tensor: Tensor, whole: bool) -> bytes:
     flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor.contiguous().reshape(-1)
     if not whole and flat.numel() > SAMPLE:
         # Integer arithmetic: linspace in floating point would round differently across devices.
         picks = torch.arange(SAMPLE, device=flat.device) * (flat.numel() - 1) // (SAMPLE - 1)
         flat = flat[picks]
-    return memoryview(flat.view(torch.uint8).cpu().numpy())
+    return bytes(flat.view(torch.uint8).cpu().numpy().data)
 
 
 def _present(owner: nn.Module) -> AbstractContextManager[Any]:

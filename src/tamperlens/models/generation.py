@@ -9,8 +9,9 @@ answers may differ there.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -116,18 +117,21 @@ def generate_tokens(
                     f"prompt {index} has {len(sequence)} tokens, the model {limit} positions; shorten it"
                 )
 
-    def run(rows: list[int]) -> None:
-        batch = left_pad([sequences[row] for row in rows], pad_id, device)
-        room = max_new_tokens
-        if limit is not None:
-            room = min(room, limit - batch.input_ids.shape[1])
-        uniforms = _uniforms(rows, room, seed) if temperature > 0 else None
-        new = _decode(module, batch, rows, room, stop_ids, temperature, uniforms)
-        for row, tokens in zip(rows, new, strict=True):
-            answers[row] = tokens
-
+    answer = functools.partial(
+        _answer,
+        module,
+        sequences,
+        answers,
+        max_new_tokens,
+        limit,
+        stop_ids,
+        pad_id,
+        device,
+        temperature,
+        seed,
+    )
     with evaluating(module):
-        in_batches(module, sequences, max_new_tokens, batch_size, device, run, progress=progress)
+        in_batches(module, sequences, max_new_tokens, batch_size, device, answer, progress=progress)
     return answers
 
 
@@ -145,20 +149,53 @@ def last_logits(
     Raises:
         NumericsError: logits of a prompt are NaN or infinite.
     """
-    rows_out: list[Tensor] = [torch.empty(0)] * len(sequences)
-
-    def run(rows: list[int]) -> None:
-        batch = left_pad([sequences[row] for row in rows], pad_id, device)
-        logits = forward_last(
-            module, batch.input_ids, batch.attention_mask, batch.position_ids, use_cache=False
-        )
-        _refuse_nonfinite(logits.amax(-1), rows)
-        for row, values in zip(rows, logits.float().to(device), strict=True):
-            rows_out[row] = values
-
+    scores: list[Tensor] = [torch.empty(0)] * len(sequences)
+    score = functools.partial(_score, module, sequences, scores, pad_id, device)
     with evaluating(module):
-        in_batches(module, sequences, 0, batch_size, device, run, progress=progress)
-    return torch.stack(rows_out)
+        in_batches(module, sequences, 0, batch_size, device, score, progress=progress)
+    return torch.stack(scores)
+
+
+def _answer(
+    module: nn.Module,
+    sequences: Sequence[Sequence[int]],
+    answers: list[list[int]],
+    max_new_tokens: int,
+    limit: int | None,
+    stop_ids: frozenset[int],
+    pad_id: int,
+    device: torch.device,
+    temperature: float,
+    seed: int,
+    rows: list[int],
+) -> None:
+    """Fill in the answers of one batch."""
+    batch = left_pad([sequences[row] for row in rows], pad_id, device)
+    room = max_new_tokens
+    if limit is not None:
+        room = min(room, limit - batch.input_ids.shape[1])
+    uniforms = _uniforms(rows, room, seed) if temperature > 0 else None
+    new = _decode(module, batch, rows, room, stop_ids, temperature, uniforms)
+    for row, tokens in zip(rows, new, strict=True):
+        answers[row] = tokens
+
+
+def _score(
+    module: nn.Module,
+    sequences: Sequence[Sequence[int]],
+    scores: list[Tensor],
+    pad_id: int,
+    device: torch.device,
+    rows: list[int],
+) -> None:
+    """Fill in the last logits of one batch."""
+    batch = left_pad([sequences[row] for row in rows], pad_id, device)
+    logits = forward_last(
+        module, batch.input_ids, batch.attention_mask, batch.position_ids, use_cache=False
+    ).to(device)
+    _refuse_nonfinite(logits.amax(-1), rows)
+    for row, values in zip(rows, logits.float(), strict=True):
+        scores[row] = values
 
 
 def forward_last(
@@ -196,7 +233,7 @@ def in_batches(
     new_tokens: int,
     batch_size: BatchSize,
     device: torch.device,
-    run: Any,
+    run: Callable[[list[int]], None],
     *,
     progress: bool = False,
 ) -> None:
@@ -312,17 +349,18 @@ def _refuse_nonfinite(best: Float[Tensor, " batch"], rows: Sequence[int]) -> Non
 
 def _budget(module: nn.Module, device: torch.device) -> tuple[int, int]:
     """Tokens and rows that fit at once, from keys, values and the widest activations per token."""
-    config = unwrap(module).config.get_text_config()
+    base: Any = unwrap(module)
+    config = base.config.get_text_config()
     size = next((p.element_size() for p in module.parameters() if p.is_floating_point()), 4)
     heads = config.num_attention_heads
     d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    inner = (
+    d_mlp = (
         getattr(config, "intermediate_size", None)
         or getattr(config, "n_inner", None)
         or 4 * config.hidden_size
     )
-    per_token = size * (2 * config.num_hidden_layers * kv_heads * d_head + 8 * config.hidden_size + 3 * inner)
+    per_token = size * (2 * config.num_hidden_layers * kv_heads * d_head + 8 * config.hidden_size + 3 * d_mlp)
     if device.type == "cuda":
         memory, most = torch.cuda.mem_get_info(device)[0] // 2, 512
     else:
