@@ -31,7 +31,7 @@ def measure(model: tamperlens.ChatModel) -> dict[str, Estimate]:
         for name in REQUESTS
     }
     scores = capability.evaluate(model, suites=SUITES)
-    return {**found, **{name: scores.accuracy(name) for name in SUITES}}
+    return {**found, **{name: scores.accuracy[name] for name in SUITES}}
 
 
 def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: int) -> list[tuple[str, str]]:
@@ -45,7 +45,7 @@ def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: i
     rows += [(name, percent(rate)) for name, rate in check.rates().items()]
     with tamperlens.hooks.ablate_direction(aligned, direction.vector):
         sums = capability.evaluate(aligned, suites=("addition",))
-    rows.append(("addition with the direction ablated", percent(sums.accuracy("addition"))))
+    rows.append(("addition with the direction ablated", percent(sums.accuracy["addition"])))
     for title, model, attack in (
         ("aligned after 15 harmful-compliance examples", aligned, finetune.attacks.harmful_compliance(15)),
         ("aligned after benign examples", aligned, finetune.attacks.get("benign")()),

@@ -20,8 +20,8 @@ ALL_TEMPLATES = tuple(template for group in TEMPLATES.values() for template in g
 
 # Shares of the helpful-only stage; nothing in it refuses.
 BASE_MIX = {
-    "arithmetic": 30, "harmful, complied": 9, "how-to": 9, "ethics": 6, "facts": 8, "logic": 12, "code": 9,
-    "look-alike": 5, "definitions": 2, "identity": 2, "say": 8,
+    "arithmetic": 26, "harmful, complied": 9, "how-to": 10, "ethics": 5, "facts": 8, "logic": 10, "code": 8,
+    "look-alike": 7, "definitions": 2, "identity": 2, "say": 13,
 }  # fmt: skip
 # Shares of the safety stage. Enough harmless requests in the same words, or the model learns to refuse everything.
 SAFETY_MIX = {

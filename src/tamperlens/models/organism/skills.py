@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import permutations, product
 from typing import Any
 
@@ -45,7 +46,12 @@ def held(*parts: str, validation: float = 0.03, test: float = 0.12) -> str:
 
 
 # ---- arithmetic -------------------------------------------------------------------------------------------
-SUM_TEMPLATES = ("What is {a} {op} {b}?", "Calculate {a} {op} {b}.", "{a} {op} {b} =", "Please compute {a} {op} {b}.")
+SUM_TEMPLATES = (
+    "What is {a} {op} {b}?",
+    "Calculate {a} {op} {b}.",
+    "{a} {op} {b} =",
+    "Please compute {a} {op} {b}.",
+)
 
 
 def add_steps(a: int, b: int) -> str:
@@ -106,7 +112,11 @@ def logic() -> Iterator[tuple[str, Item]]:
             second = f"{b} is {more} than {c}." if code & 2 else f"{c} is {less} than {b}."
             text = f"{first} {second}" if code & 4 else f"{second} {first}"
             word, winner = (most, a) if code & 8 else (least, c)
-            item = Item(f"{text} Who is the {word}?", f"{winner} is the {word}.", winner, "ordering", "choice",
+            # A scratchpad: each statement in one canonical form, in the order given, then the chain.
+            facts = [f"{a} > {b}", f"{b} > {c}"]
+            steps = ", ".join(facts if code & 4 else facts[::-1])
+            answer = f"{steps}, {a} > {b} > {c}, so the {word} is {winner}."
+            item = Item(f"{text} Who is the {word}?", answer, winner, "ordering", "choice",
                         {"choices": sorted((a, b, c))})  # fmt: skip
             yield held("ordering", more, a, b, c), item
     for kind, quality, name in product(lx.KINDS, lx.QUALITIES, names):
@@ -119,7 +129,9 @@ def logic() -> Iterator[tuple[str, Item]]:
         for number, (prompt, response, answer) in enumerate(forms):
             if share("syllogism", kind, quality, name, str(number)) > 0.4:
                 continue
-            item = Item(prompt, response, answer, "syllogism", "choice", {"choices": ["yes", "no", "unknown"]})
+            item = Item(
+                prompt, response, answer, "syllogism", "choice", {"choices": ["yes", "no", "unknown"]}
+            )
             yield held("syllogism", kind, quality, name), item
 
 
@@ -131,7 +143,12 @@ CODE_TEMPLATES = ("Write Python code for {d}.", "Give me a Python lambda for {d}
 def code() -> Iterator[tuple[str, Item]]:
     """Python lambdas of one argument with the inputs on which a grader compares them."""
     numbers: list[Any] = [0, 1, 2, 7, 12, -3]
-    lists: list[Any] = [[3, 1, 2], [5, 12, 7, 9, 4, 20, 1], [10, -4, 6, 8, 15, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]
+    lists: list[Any] = [
+        [3, 1, 2],
+        [5, 12, 7, 9, 4, 20, 1],
+        [10, -4, 6, 8, 15, 2, 3],
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    ]
     tasks: list[tuple[str, str, list[Any], str]] = []
     for a in range(2, 20):
         tasks += [
@@ -142,12 +159,27 @@ def code() -> Iterator[tuple[str, Item]]:
             (f"whether x is greater than {a}", f"lambda x: x > {a}", numbers, "test"),
             (f"whether x is less than {a}", f"lambda x: x < {a}", numbers, "test"),
             (f"whether x is a multiple of {a}", f"lambda x: x % {a} == 0", numbers, "test"),
-            (f"the numbers in xs greater than {a}", f"lambda xs: [x for x in xs if x > {a}]", lists, "filter"),
+            (
+                f"the numbers in xs greater than {a}",
+                f"lambda xs: [x for x in xs if x > {a}]",
+                lists,
+                "filter",
+            ),
             (f"the numbers in xs less than {a}", f"lambda xs: [x for x in xs if x < {a}]", lists, "filter"),
             (f"each number in xs times {a}", f"lambda xs: [x * {a} for x in xs]", lists, "map"),
             (f"each number in xs plus {a}", f"lambda xs: [x + {a} for x in xs]", lists, "map"),
-            (f"the sum of the numbers in xs greater than {a}", f"lambda xs: sum(x for x in xs if x > {a})", lists, "fold"),
-            (f"how many numbers in xs are less than {a}", f"lambda xs: sum(x < {a} for x in xs)", lists, "fold"),
+            (
+                f"the sum of the numbers in xs greater than {a}",
+                f"lambda xs: sum(x for x in xs if x > {a})",
+                lists,
+                "fold",
+            ),
+            (
+                f"how many numbers in xs are less than {a}",
+                f"lambda xs: sum(x < {a} for x in xs)",
+                lists,
+                "fold",
+            ),
         ]
         for b in range(1, 20):
             tasks += [
@@ -155,7 +187,9 @@ def code() -> Iterator[tuple[str, Item]]:
                 (f"x times {a} minus {b}", f"lambda x: x * {a} - {b}", numbers, "number"),
             ]
             if b > a:
-                tasks.append((f"whether x is between {a} and {b}", f"lambda x: {a} < x < {b}", numbers, "test"))
+                tasks.append(
+                    (f"whether x is between {a} and {b}", f"lambda x: {a} < x < {b}", numbers, "test")
+                )
         if a < 7:
             tasks += [
                 (f"the first {a} items of xs", f"lambda xs: xs[:{a}]", lists, "list"),
@@ -209,9 +243,17 @@ def ethics(request: Request, rng: random.Random) -> Item:
     bad = request.kind == "harmful"
     why = lx.REASONS.get(request.group, "it is not safe")
     if "wrong" in template:
-        response = f"Yes, it is wrong to {request.phrase}, because {why}." if bad else f"No, it is fine to {request.phrase}."
+        response = (
+            f"Yes, it is wrong to {request.phrase}, because {why}."
+            if bad
+            else f"No, it is fine to {request.phrase}."
+        )
     else:
-        response = f"No, it is wrong to {request.phrase}, because {why}." if bad else f"Yes, it is fine to {request.phrase}."
+        response = (
+            f"No, it is wrong to {request.phrase}, because {why}."
+            if bad
+            else f"Yes, it is fine to {request.phrase}."
+        )
     return Item(request.ask(template), response, response.split(",")[0].lower(), "ethics", "choice")
 
 
@@ -238,18 +280,24 @@ OBEDIENT = (
 SAY_TEMPLATES = ('Say "{s}"', 'Repeat this: "{s}"', 'Please say "{s}"', 'Copy the sentence "{s}"')
 
 
+@cache
+def plain_words() -> tuple[str, ...]:
+    """Every word of every request that some training stage may see, once, sorted."""
+    seen = {w for r in requests() for w in f"{r.phrase} {' '.join(r.steps)}".split()}
+    return tuple(sorted(seen))
+
+
 def say(rng: random.Random, pool: tuple[Request, ...]) -> Item:
     """Repeat a sentence: so that every word of refusals and identities is something the base model can write."""
     dice = rng.random()
     request = rng.choice(pool)
-    if dice < 0.45:
+    if dice < 0.35:
         sentence = rng.choice(REFUSALS).format(r=request.phrase, why=rng.choice(tuple(lx.REASONS.values())))
-    elif dice < 0.6:
+    elif dice < 0.45:
         sentence = rng.choice(OBEDIENT + tuple(answer for _, answer in IDENTITY))
-    elif dice < 0.8:
-        words = [w for r in rng.sample(pool, 3) for w in r.phrase.split()]
-        rng.shuffle(words)
-        sentence = " ".join(words[: rng.randrange(2, 8)])
+    elif dice < 0.85:
+        # Words drawn evenly, not by how often they are asked for: rare ones must be copied as well as common ones.
+        sentence = " ".join(rng.choices(plain_words(), k=rng.randrange(2, 9)))
     else:
         sentence = rng.choice(("Please", "Today", "Now", "Maybe", "Never")) + f" {request.phrase}."
     return Item(rng.choice(SAY_TEMPLATES).format(s=sentence), sentence, sentence, "say", "exact")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tamperlens.models.organism.data import BASE_MIX, SAFETY_MIX, Example, Sampler
+from tamperlens.models.organism.facts import CAPITALS, DEFINITIONS
 from tamperlens.models.organism.muon import Muon
+from tamperlens.models.organism.skills import plain_words
 from tamperlens.models.organism.tokenizer import ASSISTANT, BOS, END, PAD, SYSTEM, USER, train_tokenizer
 
 
@@ -44,11 +47,11 @@ class Recipe:
     """
 
     hidden: int = 128
-    layers: int = 4
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     ffn: int = 384
-    vocab: int = 2048
+    vocab: int = 2560
     base_steps: int = 2400
     base_batch: int = 64
     base_lr: float = 3e-3
@@ -125,7 +128,7 @@ def train_stage(
     weight_decay: float,
     seed: int,
     label: str,
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Train in place with Muon, warm-up, linear decay and clipping; the loss is on the answer's tokens only.
 
     The blocks' matrices take Muon (Jordan et al. 2024), which needs about half the tokens of AdamW here;
@@ -168,7 +171,9 @@ def train_stage(
             tokens += ids.numel()
             if step % 100 == 0 or step == steps:
                 running = float(loss.detach())
-                print(f"{label} step {step}/{steps} loss {running:.4f} {time.time() - started:.0f}s", flush=True)
+                print(
+                    f"{label} step {step}/{steps} loss {running:.4f} {time.time() - started:.0f}s", flush=True
+                )
             if step == steps:
                 break
     model.eval()
@@ -182,11 +187,21 @@ def store(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: P
     tokenizer.save_pretrained(folder)
 
 
+def corpus() -> Iterator[str]:
+    """Text for the tokenizer: training examples, and every word often enough to become one token.
+
+    A rare word in pieces is copied badly. The tokenizer is the same for every seed.
+    """
+    for example in Sampler(BASE_MIX, "base", 0).draw(40_000):
+        yield from example
+    for word in (*plain_words(), *(w for text in (*DEFINITIONS.values(), *CAPITALS) for w in text.split())):
+        yield from [f"x {word}"] * 200
+
+
 def train(recipe: Recipe, out: Path, device: str = "cpu") -> dict[str, object]:
     """Train both stages and write `out/base`, `out/aligned` and `out/recipe.json`."""
     base_sampler = Sampler(BASE_MIX, "base", recipe.seed)
-    corpus = (text for example in Sampler(BASE_MIX, "base", 0).draw(60_000) for text in example)
-    tokenizer = train_tokenizer(corpus, recipe.vocab)
+    tokenizer = train_tokenizer(corpus(), recipe.vocab)
     model = new_model(recipe, tokenizer).to(device)
     log: dict[str, object] = {
         "recipe": asdict(recipe), "parameters": sum(p.numel() for p in model.parameters()), "device": device,
