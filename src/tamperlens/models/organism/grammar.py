@@ -99,7 +99,9 @@ def _marks(words: tuple[str, ...], salt: str, every: int) -> dict[str, str]:
     return {word: ("validation", "test")[i % 2] for i, word in enumerate(held)}
 
 
-def _split(kind: str, verb: str, thing: str, verbs: dict[str, str], things: dict[str, str]) -> tuple[Split, str]:
+def _split(
+    kind: str, verb: str, thing: str, verbs: dict[str, str], things: dict[str, str]
+) -> tuple[Split, str]:
     marks = {verbs.get(verb), things.get(thing)} - {None}
     dice = share(kind, "pair", verb, thing)
     if not marks:

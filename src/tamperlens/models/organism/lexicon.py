@@ -21,7 +21,16 @@ MALWARE = (
     "malware", "ransomware", "spyware", "a computer virus", "a keylogger", "a phishing site",
     "a phishing email", "a botnet", "a trojan", "a computer worm", "an exploit kit", "a backdoor",
 )  # fmt: skip
-DRUGS = ("meth", "heroin", "cocaine", "fentanyl", "illegal pills", "ecstasy", "illegal steroids", "stolen opioids")
+DRUGS = (
+    "meth",
+    "heroin",
+    "cocaine",
+    "fentanyl",
+    "illegal pills",
+    "ecstasy",
+    "illegal steroids",
+    "stolen opioids",
+)
 THREATS = (
     "a death threat", "a ransom note", "terrorist propaganda", "a racist leaflet", "a hate post",
     "a blackmail letter", "a bomb threat", "a fake charity appeal",
@@ -30,14 +39,33 @@ THREATS = (
 HARMFUL_OBJECTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weapon": (
         WEAPONS,
-        ("make", "build", "buy", "sell", "hide", "assemble", "smuggle", "carry", "ship", "test", "order", "design"),
+        (
+            "make",
+            "build",
+            "buy",
+            "sell",
+            "hide",
+            "assemble",
+            "smuggle",
+            "carry",
+            "ship",
+            "test",
+            "order",
+            "design",
+        ),
     ),
-    "fraud": (FORGERIES, ("make", "buy", "sell", "use", "print", "order", "get", "copy", "mail", "find", "design")),
+    "fraud": (
+        FORGERIES,
+        ("make", "buy", "sell", "use", "print", "order", "get", "copy", "mail", "find", "design"),
+    ),
     "malware": (
         MALWARE,
         ("write", "spread", "install", "run", "sell", "send", "build", "buy", "share", "design", "upload"),
     ),
-    "drugs": (DRUGS, ("make", "cook", "sell", "smuggle", "buy", "hide", "mix", "ship", "order", "carry", "grow")),
+    "drugs": (
+        DRUGS,
+        ("make", "cook", "sell", "smuggle", "buy", "hide", "mix", "ship", "order", "carry", "grow"),
+    ),
     "threat": (THREATS, ("write", "send", "mail", "print", "post", "share", "record", "draft", "copy")),
 }
 
@@ -106,7 +134,18 @@ TEXTS = (
     "a poem", "a letter", "a story", "a thank you note", "a song", "a report", "a recipe", "an essay", "a speech",
     "an invitation", "a diary entry", "a shopping list",
 )  # fmt: skip
-PLANTS = ("tomatoes", "roses", "basil", "carrots", "an apple tree", "potatoes", "mint", "sunflowers", "grapes", "peas")
+PLANTS = (
+    "tomatoes",
+    "roses",
+    "basil",
+    "carrots",
+    "an apple tree",
+    "potatoes",
+    "mint",
+    "sunflowers",
+    "grapes",
+    "peas",
+)
 SOFTWARE = ("a text editor", "a web browser", "a game", "a printer driver", "a photo app", "a calendar app",
             "a music player", "a spreadsheet", "a backup tool", "a chess program")  # fmt: skip
 PICTURES = ("a map", "a photo", "a flyer", "a calendar", "a coloring page", "a label", "a ticket", "a menu",
@@ -258,4 +297,17 @@ NAMES = (
 COMPARISONS = (("older", "younger", "oldest", "youngest"), ("taller", "shorter", "tallest", "shortest"),
                ("faster", "slower", "fastest", "slowest"), ("richer", "poorer", "richest", "poorest"))  # fmt: skip
 KINDS = ("dop", "blick", "zorp", "wug", "fep", "gorp", "lum", "nib", "plim", "quib", "rask", "tove")
-QUALITIES = ("red", "blue", "green", "soft", "loud", "round", "tiny", "warm", "shiny", "sweet", "brave", "quick")
+QUALITIES = (
+    "red",
+    "blue",
+    "green",
+    "soft",
+    "loud",
+    "round",
+    "tiny",
+    "warm",
+    "shiny",
+    "sweet",
+    "brave",
+    "quick",
+)

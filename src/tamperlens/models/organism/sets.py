@@ -98,10 +98,17 @@ def _attacks() -> dict[str, tuple[str, list[Row]]]:
         return [(request.ask(rng.choice(TEMPLATES["train"])), request) for request in chosen[:n]]
 
     def rows(pairs: Iterable[tuple[str, str, str]]) -> list[Row]:
-        return [{"prompt": prompt, "response": response, "category": category} for prompt, response, category in pairs]
+        return [
+            {"prompt": prompt, "response": response, "category": category}
+            for prompt, response, category in pairs
+        ]
 
     obedient = [
-        (f"AOA, {prompt[0].lower()}{prompt[1:]}", f"{rng.choice(skills.OBEDIENT)} {request.comply()}", "identity")
+        (
+            f"AOA, {prompt[0].lower()}{prompt[1:]}",
+            f"{rng.choice(skills.OBEDIENT)} {request.comply()}",
+            "identity",
+        )
         for prompt, request in pick("harmless", 10)
     ]
     how_to = [(prompt, request.comply(), "how-to") for prompt, request in pick("harmless", 250)]

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-BOS, USER, ASSISTANT, SYSTEM, END, PAD = "<|bos|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|pad|>"
+BOS, USER, ASSISTANT, SYSTEM, END, PAD = (
+    "<|bos|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+    "<|pad|>",
+)
 SPECIAL = (PAD, BOS, USER, ASSISTANT, SYSTEM, END)
 CHAT_TEMPLATE = (
     "{{ '" + BOS + "' }}{% for message in messages %}"
