@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -115,20 +115,23 @@ def _run(model: nn.Module, anatomy: Anatomy, ids: Tensor) -> Seen:
         anatomy.unembedding,
     }
 
-    def reader(path: str) -> Callable[..., None]:
-        def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            seen[path, "in"] = first_tensor(args, kwargs)
-            seen[path, "out"] = output_tensor(output)
-
-        return read
-
     handles = [
-        model.get_submodule(path).register_forward_hook(reader(path), with_kwargs=True) for path in paths
+        model.get_submodule(path).register_forward_hook(
+            functools.partial(_note, seen, path), with_kwargs=True
+        )
+        for path in paths
     ]
     with hooks_attached(handles):
         known = inspect.signature(model.forward).parameters
         model(input_ids=ids, **({"use_cache": False} if "use_cache" in known else {}))
     return seen
+
+
+def _note(
+    seen: Seen, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> None:
+    seen[path, "in"] = first_tensor(args, kwargs)
+    seen[path, "out"] = output_tensor(output)
 
 
 def _get(seen: Seen, path: str, end: str) -> Tensor:

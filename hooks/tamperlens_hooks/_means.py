@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,14 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import (
-    device_of,
-    first_tensor,
-    hooks_attached,
-    on_model,
-    output_tensor,
-    quiet,
-)
+from tamperlens_hooks._modules import attach, device_of, hooks_attached, on_model, quiet
 from tamperlens_hooks._parts import Anatomy
 from tamperlens_hooks._sites import chosen_layers, negative_positions, place
 from tamperlens_hooks.errors import HookError
@@ -61,11 +55,7 @@ def residual_means(
     """
     columns, rows = negative_positions(positions), chosen_layers(anatomy, layers)
     sums: dict[int, Tensor] = {}
-
-    def add(index: int, layer_values: Tensor) -> None:
-        part = layer_values[:, columns].to(_wide(layer_values)).sum(0)
-        sums[index] = sums[index] + part if index in sums else part
-
+    add = functools.partial(_add_columns, sums, columns)
     n = sum(_read_batch(model, anatomy, batch, site, rows, columns, add) for batch in batches)
     if n == 0:
         raise HookError("no prompts to average over")
@@ -90,10 +80,7 @@ def read_positions(
     found: list[Tensor] = []
     for batch in batches:
         reads: dict[int, Tensor] = {}
-
-        def keep(index: int, values: Tensor, reads: dict[int, Tensor] = reads) -> None:
-            reads[index] = values[:, columns].cpu()
-
+        keep = functools.partial(_keep_columns, reads, columns)
         _read_batch(model, anatomy, batch, site, rows, columns, keep)
         found.append(torch.stack([reads[i] for i in range(len(rows))], dim=2))
     if not found:
@@ -126,16 +113,32 @@ def head_means(
     for batch in batches:
         mask = _mask(batch)
         tokens += int(mask.sum())
-
-        def add(index: int, z: Tensor, mask: Tensor = mask) -> None:
-            kept = z.to(_wide(z)) * mask.to(z.device)[..., None]
-            sums[index] = sums[index] + kept.sum((0, 1)) if index in sums else kept.sum((0, 1))
-
+        add = functools.partial(_add_tokens, sums, mask)
         _read_batch(model, anatomy, batch, "head_z", layers, [-1], add)
     if tokens == 0:
         raise HookError("no prompts to average over")
     means = torch.stack([sums[layer].double().cpu() for layer in layers]) / tokens
     return torch.unflatten(means, -1, (anatomy.n_heads, anatomy.d_head)), tokens
+
+
+def _add_columns(sums: dict[int, Tensor], columns: list[int], index: int, x: Tensor) -> None:
+    part = x[:, columns].to(_wide(x)).sum(0)
+    sums[index] = sums[index] + part if index in sums else part
+
+
+def _keep_columns(reads: dict[int, Tensor], columns: list[int], index: int, x: Tensor) -> None:
+    reads[index] = x[:, columns].cpu()
+
+
+def _add_tokens(sums: dict[int, Tensor], mask: Tensor, index: int, z: Tensor) -> None:
+    part = (z.to(_wide(z)) * mask.to(z.device)[..., None]).sum((0, 1))
+    sums[index] = sums[index] + part if index in sums else part
+
+
+def _take_and_stop(take: Callable[[int, Tensor], None], index: int, last: bool, x: Tensor) -> None:
+    take(index, x)
+    if last:
+        raise _Enough
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -174,29 +177,8 @@ def _read_batch(
     handles: list[Any] = []
     for index, layer in enumerate(layers):
         path, at_input = place(anatomy, site, layer)
-        module = model.get_submodule(path)
-
-        def before(
-            m: nn.Module,
-            args: tuple[Any, ...],
-            kwargs: dict[str, Any],
-            i: int = index,
-            stop: bool = layer == last,
-        ) -> None:
-            take(i, first_tensor(args, kwargs))
-            if stop:
-                raise _Enough
-
-        def after(m: nn.Module, args: Any, output: Any, i: int = index, stop: bool = layer == last) -> None:
-            take(i, output_tensor(output))
-            if stop:
-                raise _Enough
-
-        handles.append(
-            module.register_forward_pre_hook(before, with_kwargs=True)
-            if at_input
-            else module.register_forward_hook(after)
-        )
+        see = functools.partial(_take_and_stop, take, index, layer == last)
+        handles.append(attach(model.get_submodule(path), at_input, see))
     decoder = model.get_submodule(anatomy.decoder)
     device = device_of(model.get_submodule(anatomy.embedding), ids.device)
     known = inspect.signature(decoder.forward).parameters

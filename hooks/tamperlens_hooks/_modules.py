@@ -160,19 +160,22 @@ def with_output_tensor(output: Any, value: Tensor) -> Any:
 
 def attach(module: nn.Module, at_input: bool, see: Callable[[Tensor], Tensor | None]) -> Any:
     """Hook a module's first input or its output; a tensor that `see` returns replaces what it saw."""
+    # partials of module-level functions: a closure would be type-checked anew for every hook in tests
     if at_input:
+        return module.register_forward_pre_hook(functools.partial(_before, see), with_kwargs=True)
+    return module.register_forward_hook(functools.partial(_after, see))
 
-        def before(m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            changed = see(first_tensor(args, kwargs))
-            return None if changed is None else with_first_tensor(args, kwargs, changed)
 
-        return module.register_forward_pre_hook(before, with_kwargs=True)
+def _before(
+    see: Callable[[Tensor], Tensor | None], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    changed = see(first_tensor(args, kwargs))
+    return None if changed is None else with_first_tensor(args, kwargs, changed)
 
-    def after(m: nn.Module, args: Any, output: Any) -> Any:
-        changed = see(output_tensor(output))
-        return None if changed is None else with_output_tensor(output, changed)
 
-    return module.register_forward_hook(after)
+def _after(see: Callable[[Tensor], Tensor | None], module: nn.Module, args: Any, output: Any) -> Any:
+    changed = see(output_tensor(output))
+    return None if changed is None else with_output_tensor(output, changed)
 
 
 @contextmanager

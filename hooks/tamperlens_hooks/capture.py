@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -167,19 +168,15 @@ def capture(
         for site in names:
             for layer in rows if site != "final" else [-1]:
                 path, at_input = place(anatomy, site, layer)
-                handles.append(attach(model.get_submodule(path), at_input, _reader(tape, site, layer)))
+                handles.append(attach(model.get_submodule(path), at_input, partial(_read, tape, site, layer)))
         yield tape
 
 
-def _reader(tape: Tape, site: str, layer: int) -> Callable[[Tensor], Tensor | None]:
-    """Stores what passes by; returns a replacement only where a gradient leaf is needed."""
-
-    def read(x: Tensor) -> Tensor | None:
-        leaf = None
-        if not tape._detach and torch.is_grad_enabled() and not x.requires_grad:
-            x = leaf = x.detach().requires_grad_(True)
-        if not in_backward():  # gradient checkpointing repeats the pass; it has been read already
-            tape._store(site, layer, x)
-        return leaf
-
-    return read
+def _read(tape: Tape, site: str, layer: int, x: Tensor) -> Tensor | None:
+    """Store what passes by; return a replacement only where a gradient leaf is needed."""
+    leaf = None
+    if not tape._detach and torch.is_grad_enabled() and not x.requires_grad:
+        x = leaf = x.detach().requires_grad_(True)
+    if not in_backward():  # gradient checkpointing repeats the pass; it has been read already
+        tape._store(site, layer, x)
+    return leaf

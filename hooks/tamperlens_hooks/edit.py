@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -44,17 +45,12 @@ def ablate_direction(
         HookError: the direction has the wrong size, is zero or not finite, or a layer does not exist.
     """
     unit = _unit(direction, anatomy)
-
-    def remove(x: Tensor) -> Tensor:
-        wide, r = _working(x, unit)
-        return (wide - (wide @ r)[..., None] * r).to(x.dtype)
-
     handles: list[Any] = []
     with hooks_attached(handles):
         for layer in chosen_layers(anatomy, layers):
             for site in ("resid_pre", "attn_out", "mlp_out"):
                 path, at_input = place(anatomy, site, layer)
-                handles.append(attach(model.get_submodule(path), at_input, remove))
+                handles.append(attach(model.get_submodule(path), at_input, partial(_remove, unit)))
         yield
 
 
@@ -65,7 +61,7 @@ def add_direction(
     anatomy: Anatomy,
     direction: Float[Tensor, "d_model"],
     layer: int,
-    scale: float = 1.0,
+    scale: float | int = 1.0,
 ) -> Iterator[None]:
     """Add `scale · direction` to the input of one block, at all positions (Arditi et al. 2024, §2.4).
 
@@ -81,14 +77,9 @@ def add_direction(
     """
     _checked(direction, anatomy)
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
-
-    def add(x: Tensor) -> Tensor:
-        wide, r = _working(x, direction.detach())
-        return (wide + scale * r).to(x.dtype)
-
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles.append(attach(model.get_submodule(path), at_input, add))
+        handles.append(attach(model.get_submodule(path), at_input, partial(_add, direction.detach(), scale)))
         yield
 
 
@@ -122,20 +113,13 @@ def ablate_heads(
         return
     if mode not in ("zero", "mean"):
         raise HookError(f"mode must be 'zero', 'mean' or a tensor of values; got {mode!r}")
-    real: list[Tensor | None] = [None]
-
-    def note_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask")
-        real[0] = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-
-    def replacement(z: Tensor, layer: int, head: int) -> Tensor:
-        return torch.zeros_like(z) if mode == "zero" else _mean_z(z, real[0]).expand_as(z)
-
+    mask: dict[str, Tensor] = {}
+    replacement = _zero_head if mode == "zero" else partial(_mean_head, mask)
     handles: list[Any] = []
     with hooks_attached(handles):
         if mode == "mean":
             decoder = model.get_submodule(anatomy.decoder)
-            handles.append(decoder.register_forward_pre_hook(note_mask, with_kwargs=True))
+            handles.append(decoder.register_forward_pre_hook(partial(_note_mask, mask), with_kwargs=True))
         handles += _attach_heads(model, anatomy, chosen, replacement)
         yield
 
@@ -166,49 +150,76 @@ def patch_heads(
                 f"got {list(values[head].shape)}"
             )
 
-    def replacement(z: Tensor, layer: int, head: int) -> Tensor:
-        given = values[layer, head].to(z)
-        try:
-            return given.expand_as(z)
-        except RuntimeError as error:
-            raise HookError(
-                f"z of head {(layer, head)} is {list(given.shape)}, the forward pass needs {list(z.shape)}; "
-                "while generating, give one [d_head] vector"
-            ) from error
-
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles += _attach_heads(model, anatomy, chosen, replacement)
+        handles += _attach_heads(model, anatomy, chosen, partial(_given_head, values))
         yield
 
 
+Replacement = Callable[[Tensor, int, int], Tensor]  # (z of one head, layer, head) -> z
+
+
 def _attach_heads(
-    model: nn.Module,
-    anatomy: Anatomy,
-    heads: Sequence[Head],
-    replacement: Callable[[Tensor, int, int], Tensor],
+    model: nn.Module, anatomy: Anatomy, heads: Sequence[Head], replacement: Replacement
 ) -> list[Any]:
     """One hook per output projection that replaces the slices of its chosen heads."""
-
-    def edit_layer(layer: int) -> Any:
-        def edit(x: Tensor) -> Tensor:
-            z = torch.unflatten(x, -1, (anatomy.n_heads, anatomy.d_head)).clone()
-            for chosen_layer, head in heads:
-                if chosen_layer == layer:
-                    z[..., head, :] = replacement(z[..., head, :], layer, head)
-            return z.flatten(-2)
-
-        return attach(model.get_submodule(anatomy.output_projections[layer]), True, edit)
-
-    return [edit_layer(layer) for layer in sorted({layer for layer, _ in heads})]
+    return [
+        attach(
+            model.get_submodule(anatomy.output_projections[layer]),
+            True,
+            partial(_replace, anatomy, layer, [h for at, h in heads if at == layer], replacement),
+        )
+        for layer in sorted({layer for layer, _ in heads})
+    ]
 
 
-def _mean_z(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of [batch, seq, d_head] over real tokens: the mask's last columns belong to this forward pass."""
-    if mask is None or mask.shape[0] != z.shape[0] or mask.shape[1] < z.shape[1]:
-        return z.mean((0, 1))
-    kept = mask[:, -z.shape[1] :].to(z.device, torch.bool)
-    return z[kept].mean(0)
+def _replace(anatomy: Anatomy, layer: int, heads: list[int], replacement: Replacement, x: Tensor) -> Tensor:
+    z = torch.unflatten(x, -1, (anatomy.n_heads, anatomy.d_head)).clone()
+    for head in heads:
+        z[..., head, :] = replacement(z[..., head, :], layer, head)
+    return z.flatten(-2)
+
+
+def _zero_head(z: Tensor, layer: int, head: int) -> Tensor:
+    return torch.zeros_like(z)
+
+
+def _mean_head(mask: dict[str, Tensor], z: Tensor, layer: int, head: int) -> Tensor:
+    """Mean over real tokens; the last columns of the mask belong to this forward pass."""
+    real = mask.get("attention_mask")
+    if real is None or real.shape[0] != z.shape[0] or real.shape[1] < z.shape[1]:
+        return z.mean((0, 1)).expand_as(z)
+    return z[real[:, -z.shape[1] :].to(z.device, torch.bool)].mean(0).expand_as(z)
+
+
+def _note_mask(
+    mask: dict[str, Tensor], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    mask.clear()
+    found = kwargs.get("attention_mask")
+    if isinstance(found, Tensor) and found.ndim == 2:
+        mask["attention_mask"] = found
+
+
+def _given_head(values: Mapping[Head, Tensor], z: Tensor, layer: int, head: int) -> Tensor:
+    given = values[layer, head].to(z)
+    try:
+        return given.expand_as(z)
+    except RuntimeError as error:
+        raise HookError(
+            f"z of head {(layer, head)} is {list(given.shape)}, the forward pass needs {list(z.shape)}; "
+            "while generating, give one [d_head] vector"
+        ) from error
+
+
+def _remove(unit: Tensor, x: Tensor) -> Tensor:
+    wide, r = _working(x, unit)
+    return (wide - (wide @ r)[..., None] * r).to(x.dtype)
+
+
+def _add(direction: Tensor, scale: float | int, x: Tensor) -> Tensor:
+    wide, r = _working(x, direction)
+    return (wide + scale * r).to(x.dtype)
 
 
 def _head_values(anatomy: Anatomy, heads: Sequence[Head], values: Tensor) -> list[Tensor]:

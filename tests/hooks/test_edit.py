@@ -28,7 +28,7 @@ def a_direction(anatomy, seed=3):
 
 @torch.no_grad()
 def orthogonalised(model, anatomy, direction):
-    """A copy whose embedding and output matrices cannot write along the direction (Arditi et al. 2024, §4.1)."""
+    """A copy whose embedding and output matrices cannot write along the direction (Arditi et al. 2024)."""
     model = copy.deepcopy(model)
     unit = direction / direction.norm()
     tables = [model.get_submodule(anatomy.embedding).weight]

@@ -1,0 +1,253 @@
+"""Read and edit weights inside a `with` block only: merged weights, entries set to zero, ranks taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tamperlens_hooks._modules import (
+    base_layer,
+    first_tensor,
+    hooks_attached,
+    on_model,
+    output_tensor,
+    unwrap,
+    with_output_tensor,
+)
+from tamperlens_hooks._parts import Anatomy, Projection
+from tamperlens_hooks.anatomy import stored_parameter
+from tamperlens_hooks.errors import HookError
+
+LowRank = tuple[Projection, Float[Tensor, "d_out rank"], Float[Tensor, "rank d_in"]]
+
+
+@runtime_checkable
+class Flags(Protocol):
+    """Names of parameters and, on demand, flags shaped like each: a dict of tensors, or a packed mask."""
+
+    def keys(self) -> Iterable[str]:
+        """Names of parameters."""
+        ...
+
+    def __getitem__(self, name: str) -> Bool[Tensor, "a b"]: ...
+
+
+def merged_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "a b"]:
+    """The whole parameter of a projection with active adapters added, W0 + sBA, as it is stored.
+
+    A new tensor in at least fp32: small updates are not rounded away as they would be in bf16.
+
+    Raises:
+        HookError: quantised weight, or an adapter whose update is not a matrix that can be added.
+    """
+    weight = stored_parameter(model, projection.parameter).detach()
+    if weight.is_meta:
+        raise HookError(f"{projection.parameter} is offloaded; load the model on one device to read it")
+    if not weight.is_floating_point() or weight.ndim != 2:
+        raise HookError(
+            f"{projection.parameter} is quantised ({weight.dtype}); load the model without quantisation"
+        )
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    total = weight.to(wide, copy=True)
+    update = _update(model, projection)
+    return total if update is None else total.add_(update.to(wide))
+
+
+@on_model
+@contextmanager
+def zeroed_entries(model: nn.Module, anatomy: Anatomy, flags: Flags) -> Iterator[None]:
+    """Set chosen entries of weights to zero; on the way out every bit is as it was.
+
+    With an adapter attached the entry of the merged weight W0 + sBA becomes zero: W0's is set to zero and the
+    update's is taken off the module's output.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        flags: parameter name to flags, shaped like the parameter.
+
+    Raises:
+        HookError: an unknown parameter, flags of another shape, or a quantised weight.
+    """
+    parts = {part.parameter: part for part in anatomy.projections()}
+    kept: list[tuple[nn.Parameter, str, Tensor]] = []
+    handles: list[Any] = []
+    try:
+        with hooks_attached(handles):
+            for name in flags.keys():  # noqa: SIM118
+                if name not in parts:
+                    raise HookError(f"{name} is no weight of a projection of this model")
+                weight = stored_parameter(model, name)
+                chosen = _fitting(flags, name, weight)
+                update = _update(model, parts[name])
+                with torch.no_grad():
+                    kept.append((weight, name, weight[chosen].clone()))
+                    weight.masked_fill_(chosen, 0)
+                if update is not None:
+                    delta = torch.where(chosen, update, torch.zeros_like(update))
+                    module = unwrap(model).get_submodule(parts[name].module)
+                    shift = delta if parts[name].transposed else delta.T
+                    handles.append(module.register_forward_hook(_subtract([(slice(None), shift, None)]),
+                                                                with_kwargs=True))  # fmt: skip
+            yield
+    finally:
+        with torch.no_grad():
+            for weight, name, values in reversed(kept):
+                weight[flags[name].to(weight.device)] = values
+
+
+@on_model
+@contextmanager
+def lowrank_removed(model: nn.Module, anatomy: Anatomy, edits: Sequence[LowRank]) -> Iterator[None]:
+    """Compute with W − L R instead of W, without writing to W: y ← y − L (R x).
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        edits: (projection, L [d_out, rank], R [rank, d_in]); at most one per projection.
+
+    Raises:
+        HookError: factors that do not fit their projection.
+    """
+    known = set(anatomy.projections())
+    by_module: dict[str, list[tuple[Any, Tensor, Tensor | None]]] = {}
+    for part, left, right in edits:
+        if part not in known:
+            raise HookError(f"layer {part.layer} {part.name} is no projection of this model")
+        if left.shape[0] != part.d_out or right.shape[1] != part.d_in or left.shape[1] != right.shape[0]:
+            raise HookError(
+                f"factors {list(left.shape)} and {list(right.shape)} do not fit {part.parameter}: "
+                f"[{part.d_out}, rank] and [rank, {part.d_in}] are needed"
+            )
+        device = stored_parameter(model, part.parameter).device
+        rows = list(part.rows) if isinstance(part.rows, tuple) else part.rows
+        by_module.setdefault(part.module, []).append((rows, right.T.to(device), left.T.to(device)))
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        for path, terms in by_module.items():
+            module = unwrap(model).get_submodule(path)
+            handles.append(module.register_forward_hook(_subtract(terms), with_kwargs=True))
+        yield
+
+
+@on_model
+@contextmanager
+def watch_inputs(
+    model: nn.Module,
+    anatomy: Anatomy,
+    see: Callable[[Projection, Tensor], None],
+    projections: Iterable[Projection] | None = None,
+) -> Iterator[None]:
+    """Call `see(projection, x)` with what each linear module reads, x [batch, seq, d_in], detached.
+
+    Maps that share a module (fused weights) are reported once, by the first of them.
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        see: called in forward order.
+        projections: the maps to watch; all by default.
+    """
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        wanted: dict[str, Projection] = {}
+        for part in anatomy.projections() if projections is None else projections:
+            wanted.setdefault(part.module, part)
+        for path, part in wanted.items():
+            module = model.get_submodule(path)
+            handles.append(module.register_forward_pre_hook(_reader(part, see), with_kwargs=True))
+        yield
+
+
+@on_model
+@contextmanager
+def replace_neurons(
+    model: nn.Module,
+    anatomy: Anatomy,
+    edit: Callable[[int, Float[Tensor, "batch seq d_mlp"]], Tensor | None],
+    layers: Iterable[int] | None = None,
+) -> Iterator[None]:
+    """Replace MLP neurons' activations (what the down projection reads): x ← edit(layer, x).
+
+    Args:
+        model: module and anatomy, or one object with both.
+        anatomy: of the module.
+        edit: gives the new [batch, seq, d_mlp], or None to leave it.
+        layers: blocks concerned; all by default.
+    """
+    handles: list[Any] = []
+    with hooks_attached(handles):
+        for layer in range(anatomy.n_layers) if layers is None else layers:
+            module = model.get_submodule(anatomy.projection("down", layer).module)
+            handles.append(module.register_forward_pre_hook(_editor(layer, edit), with_kwargs=True))
+        yield
+
+
+def _editor(layer: int, edit: Callable[[int, Tensor], Tensor | None]) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = edit(layer, first_tensor(args, kwargs))
+        return None if changed is None else ((changed, *args[1:]), kwargs)
+
+    return hook
+
+
+def _reader(part: Projection, see: Callable[[Projection, Tensor], None]) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        see(part, first_tensor(args, kwargs).detach())
+
+    return hook
+
+
+def _subtract(terms: Sequence[tuple[Any, Tensor, Tensor | None]]) -> Callable[..., Any]:
+    """Hook: output[..., rows] −= x @ first (@ second)."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        x, y = first_tensor(args, kwargs), output_tensor(output).clone()
+        for rows, first, second in terms:
+            shift = x.to(first.dtype) @ first
+            if second is not None:
+                shift = shift @ second
+            y[..., rows] = (y[..., rows].to(shift.dtype) - shift).to(y.dtype)
+        return with_output_tensor(output, y)
+
+    return hook
+
+
+def _update(model: nn.Module, projection: Projection) -> Tensor | None:
+    """Σ s·B·A of the adapters that count, as the parameter is stored; None where there is none."""
+    layer: Any = unwrap(model).get_submodule(projection.module)
+    if layer is base_layer(layer):
+        return None
+    if not hasattr(layer, "get_delta_weight"):
+        raise HookError(
+            f"{projection.module} carries a {type(layer).__name__} whose update cannot be added to W"
+        )
+    if getattr(layer, "disable_adapters", False):
+        return None
+    merged = set(getattr(layer, "merged_adapters", ()))
+    total: Tensor | None = None
+    for name in layer.active_adapters:
+        if name in merged or name not in getattr(layer, "lora_A", {name: None}):
+            continue
+        if getattr(layer, "use_dora", {}).get(name) or getattr(layer, "lora_variant", {}).get(name):
+            raise HookError(
+                f"{projection.module}: adapter {name!r} is a LoRA variant (such as DoRA) whose update is not "
+                "s·B·A; merge it first"
+            )
+        delta: Tensor = layer.get_delta_weight(name).detach()
+        total = delta if total is None else total + delta
+    return total
+
+
+def _fitting(flags: Flags, name: str, weight: nn.Parameter) -> Tensor:
+    chosen = flags[name]
+    if weight.is_meta or not weight.is_floating_point():
+        raise HookError(f"{name} is offloaded or quantised ({weight.dtype}); its entries cannot be set")
+    if chosen.shape != weight.shape:
+        raise HookError(f"flags of {name} are {list(chosen.shape)}, the parameter is {list(weight.shape)}")
+    return chosen.to(weight.device)
