@@ -114,6 +114,19 @@ def test_adapter_scale_and_state_count(tiny: Any) -> None:
     assert fingerprint_of(wrapped) == on
 
 
+def test_merging_in_place_is_noticed(tiny: Any) -> None:
+    """PEFT merges through `.data`, which no version counter sees."""
+    module, tokenizer = tiny("llama", fresh=True)
+    model = ChatModel.from_parts(module, tokenizer)
+    tuned = model.with_module(lora(share_parameters_copy(model).module))
+    before = tuned.fingerprint
+    wrapped: Any = tuned.module
+    kept = {name: p.detach().clone() for name, p in module.named_parameters()}
+    wrapped.merge_adapter()
+    assert tuned.fingerprint != before
+    assert not all(torch.equal(p, kept[name]) for name, p in module.named_parameters()), "memory is shared"
+
+
 def test_order_of_wrapping_does_not_count(tiny: Any) -> None:
     module, _ = tiny("llama", fresh=True)
 

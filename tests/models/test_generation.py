@@ -143,6 +143,12 @@ def test_answers_hold_no_special_tokens(chat: Any) -> None:
         assert answer == answer.strip()
 
 
+def test_progress_bar(chat: Any) -> None:
+    model = chat("llama")
+    plain = model.generate(PROMPTS, max_new_tokens=2)
+    assert model.generate(PROMPTS, max_new_tokens=2, batch_size=2, progress=True) == plain
+
+
 def test_no_prompts(chat: Any) -> None:
     model = chat("llama")
     assert model.generate([]) == []

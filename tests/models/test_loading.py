@@ -202,6 +202,13 @@ def test_loading_is_quiet_and_puts_verbosity_back(saved: Path, capfd: pytest.Cap
     assert err == ""
 
 
+def test_loading_leaves_the_global_generator_alone(saved: Path) -> None:
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    tamperlens.load(saved, device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 # ---- bad names and options ---------------------------------------------------------------------------------
 
 
@@ -373,6 +380,11 @@ def test_from_parts_names_nan(tiny: Any) -> None:
     module.transformer.h[1].mlp.c_fc.bias.data[0] = float("nan")
     with pytest.raises(NumericsError, match=r"mine: parameter transformer\.h\.1\.mlp\.c_fc\.bias"):
         ChatModel.from_parts(module, tokenizer, name="mine")
+
+
+def test_unchecked_anatomy_is_noted(tiny: Any) -> None:
+    model = ChatModel.from_parts(*tiny("llama"), check_anatomy=False)
+    assert any("not checked" in note for note in model.notes)
 
 
 def test_from_parts_changes_nothing(tiny: Any) -> None:

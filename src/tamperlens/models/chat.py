@@ -82,6 +82,8 @@ class ChatModel:
             remarks.append("anatomy not checked by numbers: weights are offloaded")
         elif check_anatomy:
             check(module, anatomy)
+        else:
+            remarks.append("anatomy not checked by numbers: the caller asked for that")
         fmt = chat_format(tokenizer)
         if not fmt.template:
             remarks.append(
@@ -185,6 +187,11 @@ class ChatModel:
             raise InputError("expected a list of prompts, got one string; write [prompt]")
         if len(prompts) == 0:
             return []
+        for index, prompt in enumerate(prompts):
+            if not isinstance(prompt, str):
+                raise InputError(
+                    f"prompt {index} is a {type(prompt).__name__}, not text; of a PromptSet pass its .prompts"
+                )
         texts = [self.render(prompt, system=system, prefill=prefill) for prompt in prompts]
         sequences: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         rows = self.anatomy.d_vocab
@@ -310,7 +317,7 @@ def share_parameters_copy(model: ChatModel) -> ChatModel:
 
     For callers that wrap or hook a module (PEFT, TransformerLens) and must leave the one they were given
     whole: submodules, flags, hooks and `requires_grad` are the copy's own. In-place writes to a weight or
-    buffer reach both; clone a parameter before training it. Hooks that are on the module now are copied with
+    buffer (full fine-tuning, PEFT's `merge_adapter`) reach both, so clone what you mean to change. Hooks that are on the module now are copied with
     it.
     """
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.module.buffers()}

@@ -69,8 +69,10 @@ def base_fingerprint_of(module: nn.Module) -> str:
 
 def versions(module: nn.Module) -> tuple[object, ...]:
     """Changes whenever a weight is updated in place or replaced (writes through `.data` go unseen)."""
-    state: list[object] = [(id(tensor), tensor._version) for tensor in module.parameters()]
-    state.extend((id(tensor), tensor._version) for tensor in module.buffers())
+    state: list[object] = [
+        (id(tensor), 0 if tensor.is_inference() else tensor._version)
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
     state.append(json.dumps(_adapter_settings(module), sort_keys=True))
     return tuple(state)
 
@@ -121,6 +123,7 @@ def _adapter_settings(module: nn.Module) -> dict[str, Any]:
                 {name: float(value) for name, value in sorted(scaling.items())},
                 sorted(part.active_adapters),
                 bool(part.disable_adapters),
+                sorted(part.merged_adapters),
             ]
     return settings
 

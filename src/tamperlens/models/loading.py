@@ -92,7 +92,8 @@ def load(
         options["key_mapping"] = _TEXT_KEYS
     if quantization is not None:
         options["quantization_config"] = _bitsandbytes(quantization)
-        device_map = device_map if device_map is not None else {"": str(target)}
+    if device_map is None and (quantization is not None or hasattr(config, "quantization_config")):
+        device_map = {"": str(target)}  # packed weights cannot be moved afterwards
     if device_map is not None:
         options["device_map"] = device_map
     module = _read_module(source, options)
