@@ -228,6 +228,14 @@ def test_table_has_every_candidate(found: refusal.Direction) -> None:
     frame = found.to_frame()
     assert frame.chosen.sum() == 1
     assert frame[frame.chosen].iloc[0].layer == found.layer
+    assert bool(frame[frame.chosen].iloc[0].passed)
+
+
+def test_map_of_the_candidates(planted: Any, found: refusal.Direction) -> None:
+    plot = found.plot()
+    assert f"layer {found.layer}, position {found.position}" in plot.caption
+    with pytest.raises(InputError, match="no candidates"):
+        refusal.direction_at(planted[0], BAD, GOOD, 1, -1).plot()
 
 
 def test_search_is_seeded_and_leaves_the_model_alone(
@@ -364,6 +372,23 @@ def test_planted_rotation_is_recovered(
     assert apart.norm_ratio == pytest.approx(1, abs=0.02)
     assert apart.within_null is (angle == 0.0)
     assert apart.null == null.estimate
+
+
+def test_an_attached_adapter_counts(tiny: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = ChatModel.from_parts(*tiny("llama", fresh=True), check_anatomy=False)
+    before = refusal.direction_at(model, BAD, GOOD, 2, -1)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    tuned = model.with_module(get_peft_model(model.module, config))
+    after = refusal.direction_at(tuned, BAD, GOOD, 2, -1)
+    assert refusal.distance(before, after).angle_degrees > 1
+    with tuned.module.disable_adapter():
+        off = refusal.direction_at(tuned, BAD, GOOD, 2, -1)
+    assert refusal.distance(before, off).angle_degrees < 0.01
+    assert after.fingerprint != before.fingerprint
+    found = refusal.find_direction(tuned, BAD, GOOD, n_train=12, n_val=6, refusal_tokens=TOKENS)
+    assert found.defined
 
 
 def test_angle_is_exact_for_nearly_parallel_directions(found: refusal.Direction) -> None:

@@ -67,6 +67,11 @@ def test_categories_have_rates_of_their_own() -> None:
     assert (row.value, row.n, row["set"], row.judge) == (pytest.approx(1 / 3), 3, "six", "weighted")
 
 
+def test_figure_of_the_rates() -> None:
+    plot = refusal.judge_answers(SET, ANSWERS).plot()
+    assert "weighted" in plot.caption
+
+
 def test_completions_frame() -> None:
     frame = refusal.judge_answers(SET, ANSWERS, "arditi").completions.to_frame()
     columns = ["prompt", "response", "label", "probability", "refused", "judge", "evidence", "category"]

@@ -246,12 +246,12 @@ def score_table(
         scale: size of the means themselves; differences below 1e-6 of it are zero and not scored.
         positions: token position of each row of `differences`.
         labels: the template token at each position, for the reader.
-        rule: filters, for the columns `passes` and `reason`.
+        rule: filters, for the columns `passed` and `reason`.
         progress: show a bar.
 
     Returns:
         One row per candidate, in order of position, then layer: position, token, layer, raw_norm, bypass,
-        induce, kl, passes, reason.
+        induce, kl, passed, reason.
     """
     model = scorer.model
     rows: list[dict[str, object]] = []
@@ -275,7 +275,7 @@ def score_table(
                         "bypass": scores[0],
                         "induce": scores[1],
                         "kl": scores[2],
-                        "passes": not reason,
+                        "passed": not reason,
                         "reason": reason,
                     }
                 )

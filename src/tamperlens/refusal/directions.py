@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -117,6 +118,27 @@ class Direction(Result):
         frame = self.table.copy()
         frame["chosen"] = (frame["position"] == self.position) & (frame["layer"] == self.layer)
         return frame
+
+    def plot(self) -> Any:
+        """A `tamperlens.plots.Plot`: candidates by layer and position, the chosen one outlined, failures
+        crossed.
+
+        Raises:
+            InputError: the direction was not selected, so there are no candidates.
+        """
+        from tamperlens.plots import direction_map
+
+        if self.table.empty:
+            raise InputError("this direction was read at a given place: there are no candidates to draw")
+        tokens = self.table.drop_duplicates("position").sort_values("position")["token"].tolist()
+        caption = (
+            "Mean log-odds of a refusal on harmful prompts while each candidate is ablated "
+            f"({self.baseline_harmful:.1f} with nothing ablated); lower is better. "
+            f"Outlined: layer {self.layer}, position {self.position}. {self.flag}"
+        ).strip()
+        return direction_map(
+            self.table, layer=self.layer, position=self.position, tokens=tokens, caption=caption
+        )
 
 
 def find_direction(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -134,6 +134,21 @@ class RefusalRates(Result):
                     }
                 )
         return pd.DataFrame(rows)
+
+    def plot(self) -> Any:
+        """A `tamperlens.plots.Plot`: refused and degenerate shares, over all prompts and per category."""
+        from tamperlens.plots import dot_interval
+
+        frame = self.to_frame()
+        frame = frame[frame["outcome"].isin(["refusal", "degenerate"])]
+        frame = frame.rename(columns={"category": "label", "outcome": "series"}).assign(panel=self.name)
+        return dot_interval(
+            frame,
+            name="refusal_rates",
+            title=f"What {self.completions.model or 'the model'} refuses",
+            caption=f"Shares with Wilson's 95 % intervals; judge {self.judge!r}.",
+            axis="share of prompts",
+        )
 
     def __str__(self) -> str:
         return f"{self.name}: refused {self.overall.refusal}, degenerate {self.overall.degenerate}"
