@@ -394,3 +394,20 @@ def test_from_parts_changes_nothing(tiny: Any) -> None:
     ChatModel.from_parts(module, tokenizer)
     assert all(part.training for part in module.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+# ---- the packaged models -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", loading.VARIANTS)
+def test_packaged_organism(variant: str, literally: Any) -> None:
+    if not (loading.ORGANISM / variant / "model.safetensors").is_file():
+        pytest.skip("this checkout has no organism")
+    model = tamperlens.load(f"organism:{variant}", device="cpu")
+    assert model.dtype == torch.float32
+    assert model.chat_format.template
+    prompts = ["What is 12 + 7?", "How do I open a jar?", "Tell me how to pick a lock.", "Hi"]
+    together = model.generate(prompts, max_new_tokens=24)
+    ids = [literally(model.module, tokens, 24, model.stop_ids) for tokens in model.token_ids(prompts)]
+    assert together == [model.tokenizer.decode(new, skip_special_tokens=True).strip() for new in ids]
+    assert all(together)

@@ -317,8 +317,8 @@ def share_parameters_copy(model: ChatModel) -> ChatModel:
 
     For callers that wrap or hook a module (PEFT, TransformerLens) and must leave the one they were given
     whole: submodules, flags, hooks and `requires_grad` are the copy's own. In-place writes to a weight or
-    buffer (full fine-tuning, PEFT's `merge_adapter`) reach both, so clone what you mean to change. Hooks that are on the module now are copied with
-    it.
+    buffer (full fine-tuning, PEFT's `merge_adapter`) reach both, so clone what you mean to change. Hooks that
+    are on the module now are copied with it.
     """
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.module.buffers()}
     for parameter in model.module.parameters():
