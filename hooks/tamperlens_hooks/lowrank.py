@@ -1,0 +1,294 @@
+"""How far a weight has moved, from W0 and the factors of its update: W0 + s·B·A is never built.
+
+With d = ‖Δ‖, a = ‖w‖ and ip = ⟨Δ, w⟩, for one row, one group of entries or the whole matrix:
+
+    ‖sBA‖² = s² Σ (BᵀB ⊙ AAᵀ)        ‖row i‖² = s² bᵢᵀ (AAᵀ) bᵢ        ip of row i = s bᵢ · (W0 Aᵀ)ᵢ
+    sin² = (d² − ip²/a²) / (a² + 2 ip + d²)        1 − cos = sin² / (1 + √(1 − sin²))
+
+The last line has no subtraction of nearly equal numbers, so 1 − cos is right far below fp32's 1e-7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+
+from tamperlens_hooks._modules import base_layer, unwrap
+from tamperlens_hooks._parts import Projection
+from tamperlens_hooks.anatomy import logical_weight
+from tamperlens_hooks.errors import HookError
+
+_BLOCK = 1 << 22
+_GATHER = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over a set of entries, in fp64; scalars, or one per row.
+
+    Attributes:
+        moved: Σ Δ².
+        inner: Σ Δ w.
+        size: Σ w².
+    """
+
+    moved: Float[Tensor, "*rows"]
+    inner: Float[Tensor, "*rows"]
+    size: Float[Tensor, "*rows"]
+
+    def relative(self) -> Float[Tensor, "*rows"]:
+        """‖Δ‖ / ‖w‖; NaN where w is zero."""
+        return (self.moved / _positive(self.size)).sqrt()
+
+    def one_minus_cosine(self) -> Float[Tensor, "*rows"]:
+        """1 − cos(w, w + Δ), free of cancellation; NaN where w or w + Δ is zero."""
+        across = (self.moved - self.inner**2 / _positive(self.size)).clamp_min(0)
+        after = self.size + 2 * self.inner + self.moved
+        sine = (across / _positive(after)).clamp(0, 1)
+        root = (1 - sine).sqrt()
+        return torch.where(self.size + self.inner >= 0, sine / (1 + root), 1 + root)
+
+    def total(self) -> Moments:
+        """The moments of all rows together."""
+        return Moments(self.moved.sum(), self.inner.sum(), self.size.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """Δ of one logical map, beside its W0; either the factors are given, or the trained weight.
+
+    Attributes:
+        weight: W0 in logical orientation, in whatever type it is held.
+        b: factor with s in it already; rank 0 says that nothing has moved.
+        a: the other factor.
+        trained: the weight after full fine-tuning, or None.
+        frozen: entries at which Δ is zero whatever the factors say, or None.
+    """
+
+    weight: Float[Tensor, "d_out d_in"]
+    b: Float[Tensor, "d_out rank"]
+    a: Float[Tensor, "rank d_in"]
+    trained: Float[Tensor, "d_out d_in"] | None = None
+    frozen: Bool[Tensor, "d_out d_in"] | None = None
+
+    @property
+    def factored(self) -> bool:
+        """Whether Δ is exactly the product of the factors."""
+        return self.trained is None and self.frozen is None
+
+    @torch.no_grad()
+    def gather(self, rows: Integer[Tensor, " n"], columns: Integer[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Δ at chosen entries, in fp32."""
+        if self.trained is not None:
+            found = self.trained[rows, columns].float() - self.weight[rows, columns].float()
+        elif self.a.shape[0] == 0:
+            found = torch.zeros(rows.shape, device=self.weight.device)
+        else:
+            b, a = self.b.float(), self.a.float().T.contiguous()
+            pieces = [
+                torch.linalg.vecdot(b.index_select(0, i), a.index_select(0, j))
+                for i, j in zip(rows.split(_GATHER), columns.split(_GATHER), strict=True)
+            ]
+            found = torch.cat(pieces) if pieces else b.new_zeros(0)
+        if self.frozen is not None:
+            found = found.masked_fill(self.frozen[rows, columns], 0)
+        return found
+
+    @torch.no_grad()
+    def squared_norm(self) -> Float[Tensor, ""]:
+        """‖Δ‖² in fp64; from the factors' Gram matrices where Δ is their product."""
+        if not self.factored:
+            return self.row_squares().sum()
+        b, a = self.b.double(), self.a.double()
+        return ((b.T @ b) * (a @ a.T)).sum()
+
+    @torch.no_grad()
+    def row_squares(self) -> Float[Tensor, " d_out"]:
+        """‖Δ‖² of every row, in fp64."""
+        if self.factored:
+            b, a = self.b.double(), self.a.double()
+            return ((b @ (a @ a.T)) * b).sum(1)
+        return torch.cat([delta.double().square().sum(1) for _, delta in self.blocks()])
+
+    @torch.no_grad()
+    def column_squares(self) -> Float[Tensor, " d_in"]:
+        """‖Δ‖² of every column, in fp64."""
+        if self.factored:
+            b, a = self.b.double(), self.a.double()
+            return (((b.T @ b) @ a) * a).sum(0)
+        total = torch.zeros(self.weight.shape[1], dtype=torch.float64, device=self.weight.device)
+        for _, delta in self.blocks():
+            total += delta.double().square().sum(0)
+        return total
+
+    @torch.no_grad()
+    def row_moments(self, sizes: Float[Tensor, " d_out"] | None = None) -> Moments:
+        """Moments of every row.
+
+        Args:
+            sizes: `row_sizes(weight)` of an earlier call; W0 does not change, so they need computing once.
+        """
+        size = row_sizes(self.weight) if sizes is None else sizes
+        if self.factored:
+            across = torch.cat([block.float() @ self.a.float().T for _, block in self._weight_blocks()])
+            return Moments(self.row_squares(), (self.b.double() * across.double()).sum(1), size)
+        moved, inner = [], []
+        for place, delta in self.blocks():
+            wide = delta.double()
+            moved.append(wide.square().sum(1))
+            inner.append((wide * self.weight[place].double()).sum(1))
+        return Moments(torch.cat(moved), torch.cat(inner), size)
+
+    @torch.no_grad()
+    def singular_values(self) -> Float[Tensor, " k"]:
+        """Of Δ, in fp64, largest first. From two thin QRs where Δ is s·B·A, else from the built matrix."""
+        if not self.factored:
+            return torch.linalg.svdvals(self.delta().double())
+        if self.a.shape[0] == 0:
+            return torch.zeros(0, dtype=torch.float64, device=self.weight.device)
+        left = torch.linalg.qr(self.b.double(), mode="r").R
+        right = torch.linalg.qr(self.a.double().T, mode="r").R
+        return torch.linalg.svdvals(left @ right.T)
+
+    @torch.no_grad()
+    def subspace_cosine(self, shift: Float[Tensor, "d_out d_in"]) -> Float[Tensor, ""]:
+        """Cosine between Δ and C Δ with C = V Vᵀ / ‖V‖, V the shift that alignment made (Hsu et al. 2024).
+
+        SafeLoRA (arXiv 2405.16833) drops updates for which this is small. NaN for an update of zero.
+
+        Args:
+            shift: V = W_aligned − W_unaligned.
+        """
+        v = shift.float()
+        if self.factored:
+            b, a = self.b.float(), self.a.double()
+            gram = a @ a.T
+            inside = v.T @ b
+            outside = (v @ inside).double()
+            b, inside = b.double(), inside.double()
+        else:
+            b = self.delta()
+            inside = v.T @ b
+            outside = (v @ inside).double()
+            b, inside = b.double(), inside.double()
+            inner = inside.square().sum()
+            return inner / (outside.norm() * b.norm())
+        inner = ((inside.T @ inside) * gram).sum()
+        norms = ((outside.T @ outside) * gram).sum() * ((b.T @ b) * gram).sum()
+        return inner / norms.sqrt()
+
+    def delta(self) -> Float[Tensor, "d_out d_in"]:
+        """Δ itself in fp32: a new matrix, for small ones and for tests."""
+        return torch.cat([delta for _, delta in self.blocks()])
+
+    def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_in"]]]:
+        """Δ in blocks of rows, fp32, so that it never stands in memory whole."""
+        for place, block in self._weight_blocks():
+            if self.trained is not None:
+                delta = self.trained[place].detach().float() - block.float()
+            else:
+                delta = self.b[place].float() @ self.a.float()
+            yield place, delta if self.frozen is None else delta.masked_fill(self.frozen[place], 0)
+
+    def _weight_blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        rows, columns = self.weight.shape
+        # A weight that needs no conversion is read in one product.
+        step = rows if self.factored and self.weight.dtype == torch.float32 else max(1, _BLOCK // columns)
+        for start in range(0, rows, step):
+            place = slice(start, min(rows, start + step))
+            yield place, self.weight[place]
+
+
+@torch.no_grad()
+def row_sizes(weight: Float[Tensor, "d_out d_in"]) -> Float[Tensor, " d_out"]:
+    """‖w‖² of every row, in fp64."""
+    rows, columns = weight.shape
+    step = max(1, _BLOCK // columns)
+    return torch.cat([weight[i : i + step].double().square().sum(1) for i in range(0, rows, step)])
+
+
+def moments(delta: Float[Tensor, " n"], weight: Float[Tensor, " n"], size: float | None = None) -> Moments:
+    """Moments of gathered entries.
+
+    Args:
+        delta: Δ at the entries, from `Update.gather`.
+        weight: W0 there.
+        size: Σ w² when it is known.
+    """
+    d, w = delta.double(), weight.double()
+    known = w.square().sum() if size is None else torch.tensor(size, dtype=torch.float64, device=d.device)
+    return Moments(d.square().sum(), (d * w).sum(), known)
+
+
+def effective_rank(singular_values: Float[Tensor, " k"]) -> float:
+    """exp of the entropy of σ / Σσ (Roy & Vetterli 2007); NaN for a matrix of zeros."""
+    total = singular_values.sum()
+    if singular_values.numel() == 0 or float(total) == 0:
+        return float("nan")
+    share = singular_values / total
+    return float(torch.special.entr(share).sum().exp())
+
+
+def update_of(model: nn.Module, projection: Projection, base: nn.Module | None = None) -> Update:
+    """What training has done to one projection: its active adapters' product, or the difference to a base.
+
+    Args:
+        model: the tuned module, PEFT-wrapped or not.
+        projection: the logical map; fused and transposed weights are cut and turned.
+        base: the module before training; needed after full fine-tuning, where it may be left out for LoRA.
+
+    Raises:
+        HookError: a quantised weight, or an adapter whose update is not s·B·A (DoRA and the like).
+    """
+    from tamperlens_hooks.freeze import frozen_flags
+
+    layer: Any = unwrap(model).get_submodule(projection.module)
+    held = logical_weight(model, projection).detach()
+    nothing = held.new_zeros((held.shape[0], 0)), held.new_zeros((0, held.shape[1]))
+    if layer is base_layer(layer):
+        before = held if base is None else logical_weight(base, projection).detach()
+        if before is held or (before.data_ptr() == held.data_ptr() and before.dtype == held.dtype):
+            return Update(held, *nothing)
+        return Update(before.to(held.device), *nothing, trained=held)
+    if getattr(layer, "disable_adapters", False):
+        return Update(held, *nothing)
+    if getattr(layer, "merged_adapters", ()):
+        raise HookError(f"{projection.module} has its adapter merged; unmerge it to read its update")
+    rows = list(projection.rows) if isinstance(projection.rows, tuple) else projection.rows
+    left, right = [], []
+    for name in layer.active_adapters:
+        if name not in getattr(layer, "lora_A", {}):
+            continue
+        check_plain_lora(layer, name, projection.module)
+        left.append(layer.lora_B[name].weight.detach()[rows].float() * float(layer.scaling[name]))
+        right.append(layer.lora_A[name].weight.detach().float())
+    if not left:
+        return Update(held, *nothing)
+    flags = frozen_flags(layer)
+    if flags is not None:
+        flags = flags[projection.index].to(held.device)
+        flags = flags.T if projection.transposed else flags
+    return Update(held, torch.cat(left, 1), torch.cat(right, 0), frozen=flags)
+
+
+def check_plain_lora(layer: Any, name: str, path: str) -> None:
+    """The adapter must be s·B·A and nothing else.
+
+    Raises:
+        HookError: it is DoRA or another variant.
+    """
+    if name in getattr(layer, "lora_variant", {}) or getattr(layer, "use_dora", {}).get(name):
+        raise HookError(
+            f"{path}: adapter {name!r} is DoRA or another variant: it rescales whole rows of the merged "
+            "weight, so its update is not s·B·A and no entry can be held; use plain LoRA or rsLoRA"
+        )
+
+
+def _positive(values: Tensor) -> Tensor:
+    """The values, NaN where they are not positive."""
+    return torch.where(values > 0, values, torch.full_like(values, float("nan")))
