@@ -211,8 +211,17 @@ def test_stacked_reads_with_positions_keep_the_graph(tiny):
         assert not plain[site].requires_grad
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize(
+    ("family", "reentrant"),
+    [
+        ("gpt2", False),
+        ("gpt_neox", False),
+        ("llama", True),
+        ("llama", False),
+        ("gemma2", False),
+        ("phi3", False),
+    ],
+)
 def test_gradient_checkpointing(tiny, family, reentrant):
     """The repeated forward pass of checkpointing is not read twice, and gradients are those without it."""
     model, _ = tiny(family, fresh=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import peft
@@ -55,20 +56,23 @@ def test_an_attached_adapter_reads_as_the_merged_model(tiny, family):
     batch = left_padded_batch((5, 9))
     direction = torch.linspace(-1, 1, anatomy.d_model)
     merged = copy.deepcopy(tuned).merge_and_unload()
-    for model_edit in (
-        lambda m: capture(m, anatomy, SITES),
-        lambda m: ablate_direction(m, anatomy, direction),
-        lambda m: ablate_heads(m, anatomy, [(1, 1)]),
-    ):
-        with torch.no_grad(), model_edit(tuned), capture(tuned, anatomy, SITES) as found:
-            tuned(**batch)
-        with torch.no_grad(), model_edit(merged), capture(merged, anatomy, SITES) as expected:
-            merged(**batch)
-        for site in SITES:
-            torch.testing.assert_close(found[site], expected[site], atol=1e-4, rtol=1e-3)
-    with torch.no_grad(), capture(base, anatomy, SITES) as without:
-        base(**batch)
-    assert (without["resid_post"] - found["resid_post"]).abs().max() > 0.1  # the adapter does count
+
+    @contextlib.contextmanager
+    def edited(model):
+        with ablate_direction(model, anatomy, direction), ablate_heads(model, anatomy, [(1, 1)]):
+            yield
+
+    with torch.no_grad():
+        for around in (contextlib.nullcontext, edited):
+            with around(tuned), capture(tuned, anatomy, SITES) as found:
+                tuned(**batch)
+            with around(merged), capture(merged, anatomy, SITES) as expected:
+                merged(**batch)
+            with around(base), capture(base, anatomy, SITES) as without:
+                base(**batch)
+            for site in SITES:
+                torch.testing.assert_close(found[site], expected[site], atol=1e-4, rtol=1e-3)
+            assert (without["resid_post"] - found["resid_post"]).abs().max() > 0.1  # the adapter does count
     means, _ = residual_means(tuned, batches=[batch], positions=[-1])
     merged_means, _ = residual_means(merged, batches=[batch], positions=[-1])
     torch.testing.assert_close(means, merged_means, atol=1e-4, rtol=1e-3)

@@ -64,18 +64,30 @@ def test_reading_and_editing_leave_the_model_as_it_was(tiny, family):
         with torch.random.fork_rng(), make():  # the body's own dropout draws numbers
             model(**batch)
         assert differences(before, module_print(model)) == []
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_a_raising_body_or_forward_pass_detaches_everything(tiny, family):
+    model, _ = tiny(family, fresh=True)
+    anatomy, batch = describe(model), left_padded_batch((4, 9))
+    with torch.no_grad():
+        plain = model(**batch, output_hidden_states=True).logits
+    before = module_print(model)
+
+    def explode(*args):
+        raise BodyFailed
+
+    for make in contexts(model, anatomy):
         with pytest.raises(BodyFailed), make():
             raise BodyFailed
         assert differences(before, module_print(model)) == []
-
-        def explode(*args):
-            raise BodyFailed
-
         handle = model.get_submodule(anatomy.mlp[1]).register_forward_hook(explode)
-        with torch.random.fork_rng(), pytest.raises(BodyFailed), make():
+        with pytest.raises(BodyFailed), make():
             model(**batch)
         handle.remove()
         assert differences(before, module_print(model)) == []
+        with torch.no_grad():
+            assert torch.equal(model(**batch).logits, plain)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
