@@ -1,0 +1,48 @@
+"""Take weights or ranks out of a model inside a `with` block; afterwards every bit is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from tamperlens.base.masks import WeightMask
+from tamperlens.base.matched import matched_random
+from tamperlens.models import ChatModel
+from tamperlens_hooks.weights import merged_weight, zeroed_entries
+
+
+@contextmanager
+def zeroed(model: ChatModel, mask: WeightMask) -> Iterator[ChatModel]:
+    """Set the weights of a mask to zero.
+
+    With an adapter attached it is the merged weight W0 + sBA that becomes zero.
+
+    Args:
+        model: changed inside the block only, where it is also what the block is given.
+        mask: of this model.
+
+    Raises:
+        InputError: the mask was made for another model.
+    """
+    mask.check(model)
+    with zeroed_entries(model, mask):
+        yield model
+
+
+def control(model: ChatModel, mask: WeightMask, *, seed: int, bins: int = 20) -> WeightMask:
+    """A random set with the same count per projection and per bin of |w|, outside `mask` where possible.
+
+    Args:
+        model: whose weights are matched (merged ones with an adapter).
+        mask: the set to match.
+        seed: of the draw.
+        bins: equal-count bins of |w| inside each projection.
+    """
+    parts = {part.parameter: part for part in model.anatomy.projections()}
+
+    def weight(name: str) -> Tensor:
+        return merged_weight(model.module, parts[name])
+
+    return matched_random(mask, weight, seed=seed, bins=bins)
