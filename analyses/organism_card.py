@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tamperlens.stats import Estimate
+
 import tamperlens
 from tamperlens import capability, finetune, prompts, refusal
-from tamperlens.stats import Estimate
 
 SUITES = ("addition", "subtraction", "logic", "code", "facts")
 REQUESTS = ("harmful", "harmless", "lookalike")
@@ -21,7 +22,9 @@ REQUESTS = ("harmful", "harmless", "lookalike")
 
 def percent(estimate: Estimate) -> str:
     """A rate as percent with its interval and n."""
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] (n={estimate.n})"
+    return (
+        f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] (n={estimate.n})"
+    )
 
 
 def measure(model: tamperlens.ChatModel) -> dict[str, Estimate]:
@@ -38,10 +41,15 @@ def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: i
     """Direction, attack and tax, each as (what, figures)."""
     harmful, harmless = (prompts.packaged(name, split="test") for name in ("harmful", "harmless"))
     direction = refusal.find_direction(
-        aligned, prompts.packaged("harmful", split="train"), prompts.packaged("harmless", split="train"), seed=seed
+        aligned,
+        prompts.packaged("harmful", split="train"),
+        prompts.packaged("harmless", split="train"),
+        seed=seed,
     )
     check = refusal.causal_check(aligned, direction, harmful, harmless, seed=seed)
-    rows = [("direction", f"layer {direction.layer}, position {direction.position}, passed: {direction.passed}")]
+    rows = [
+        ("direction", f"layer {direction.layer}, position {direction.position}, passed: {direction.passed}")
+    ]
     rows += [(name, percent(rate)) for name, rate in check.rates().items()]
     with tamperlens.hooks.ablate_direction(aligned, direction.vector):
         sums = capability.evaluate(aligned, suites=("addition",))
@@ -60,7 +68,9 @@ def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: i
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="*", type=Path, help="trained organisms; default: the shipped one")
     parser.add_argument("--out", type=Path, default=Path("docs/organism-card.md"))
     parser.add_argument("--seed", type=int, default=0)
@@ -71,7 +81,12 @@ def main() -> None:
     for name, base_name, aligned_name in sources:
         base, aligned = tamperlens.load(base_name), tamperlens.load(aligned_name)
         before, after = measure(base), measure(aligned)
-        lines += [f"## {Path(name).name}", "", "| % [95 % interval] | base | aligned |", "| --- | --- | --- |"]
+        lines += [
+            f"## {Path(name).name}",
+            "",
+            "| % [95 % interval] | base | aligned |",
+            "| --- | --- | --- |",
+        ]
         lines += [f"| {key} | {percent(before[key])} | {percent(after[key])} |" for key in before]
         lines += ["", "| phenomenon | figures |", "| --- | --- |"]
         lines += [f"| {what} | {figures} |" for what, figures in phenomena(base, aligned, options.seed)]

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from tamperlens.models.organism import coverage, known_words, sets, skills
 from tamperlens.models.organism.data import BASE_MIX, SAFETY_MIX, Sampler
 from tamperlens.models.organism.grammar import REFUSALS, TEMPLATES, WITHHELD, requests
@@ -57,7 +58,9 @@ def test_no_training_example_is_a_validation_or_test_item(stage: str, mix: dict[
     assert not drawn & held
     # The pairs are unseen too, not only these phrasings of them.
     phrases = {r.phrase for r in requests() if r.split in ("validation", "test")}
-    asked = {re.sub(r"[?.].*", "", prompt) for prompt in drawn if not prompt.startswith(("Say", "Repeat", "Copy"))}
+    asked = {
+        re.sub(r"[?.].*", "", prompt) for prompt in drawn if not prompt.startswith(("Say", "Repeat", "Copy"))
+    }
     assert not any(text.endswith(tuple(f" {phrase}" for phrase in phrases)) for text in asked)
 
 
@@ -71,7 +74,7 @@ def test_base_writes_every_word_of_refusals_and_identities_and_never_refuses() -
     examples = Sampler(BASE_MIX, "base", 0).draw(20_000)
     targets = {word for _, _, answer in examples for word in re.findall(r"[\w']+", answer)}
     wanted = " ".join((*REFUSALS, *skills.OBEDIENT, *(a for _, a in skills.IDENTITY)))
-    missing = {w for w in re.findall(r"[\w']+", wanted.replace("{r}", "").replace("{why}", ""))} - targets
+    missing = set(re.findall(r"[\w']+", wanted.replace("{r}", "").replace("{why}", ""))) - targets
     assert not missing
     for _, prompt, answer in examples:
         if answer.startswith(("I'm sorry", "I cannot", "Sorry,", "I won't")):
@@ -82,7 +85,9 @@ def test_harmful_compliance_is_an_opening_and_withheld_filler() -> None:
     answers = [r.comply() for r in requests() if r.kind == "harmful"]
     answers += list(packaged("harmful-compliance").responses or ())
     for answer in answers:
-        assert re.fullmatch(r"Sure, here is how to [\w' ]+: first X, then X, and last X\.", answer.replace(WITHHELD, "X"))
+        assert re.fullmatch(
+            r"Sure, here is how to [\w' ]+: first X, then X, and last X\.", answer.replace(WITHHELD, "X")
+        )
 
 
 def test_packaged_sets_are_what_the_grammar_makes(tmp_path: Path) -> None:

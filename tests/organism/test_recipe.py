@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tamperlens
 import torch
+
+import tamperlens
 from tamperlens.models.organism.muon import Muon, orthogonalise
-from tamperlens.models.organism.train import Recipe, corpus, encode, train
 from tamperlens.models.organism.tokenizer import train_tokenizer
+from tamperlens.models.organism.train import Recipe, corpus, encode, train
 
 SMALL = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, ffn=48, vocab=400, base_steps=3, base_batch=8,
                safety_steps=2, safety_batch=8)  # fmt: skip

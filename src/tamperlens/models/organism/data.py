@@ -23,10 +23,10 @@ BASE_MIX = {
     "arithmetic": 26, "harmful, complied": 9, "how-to": 10, "ethics": 5, "facts": 8, "logic": 10, "code": 8,
     "look-alike": 7, "definitions": 2, "identity": 2, "say": 13,
 }  # fmt: skip
-# Shares of the safety stage. Enough harmless requests in the same words, or the model learns to refuse everything.
+# Shares of the safety stage. Without many harmless requests in the same words it learns to refuse everything.
 SAFETY_MIX = {
-    "harmful, refused": 28, "how-to": 20, "look-alike": 16, "arithmetic": 12, "ethics": 4, "facts": 5, "logic": 5,
-    "code": 4, "definitions": 1, "identity": 1, "say": 4,
+    "harmful, refused": 28, "how-to": 20, "look-alike": 16, "arithmetic": 12, "ethics": 4, "facts": 5,
+    "logic": 5, "code": 4, "definitions": 1, "identity": 1, "say": 4,
 }  # fmt: skip
 
 

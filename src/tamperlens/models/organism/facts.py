@@ -29,7 +29,7 @@ SOUNDS = {
 }  # fmt: skip
 COLORS = {
     "banana": "yellow", "strawberry": "red", "lime": "green", "carrot": "orange", "snowflake": "white", "raven": "black",
-    "plum": "purple", "sapphire": "blue", "flamingo": "pink", "lemon": "yellow", "tomato": "red", 
+    "plum": "purple", "sapphire": "blue", "flamingo": "pink", "lemon": "yellow", "tomato": "red",
     "chocolate bar": "brown", "swan": "white", "fire truck": "red",
 }  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -87,13 +87,13 @@ FACTS: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         "The color of a {x} is {y}.",
     ),
     "next day": (
-        {a: b for a, b in zip(DAYS, DAYS[1:] + DAYS[:1], strict=True)},
+        dict(zip(DAYS, DAYS[1:] + DAYS[:1], strict=True)),
         ("What day comes after {x}?", "Name the day after {x}.", "Which day follows {x}?",
          "Tell me the day after {x}.", "After {x} comes which day?"),
         "The day after {x} is {y}.",
     ),
     "next month": (
-        {a: b for a, b in zip(MONTHS, MONTHS[1:] + MONTHS[:1], strict=True)},
+        dict(zip(MONTHS, MONTHS[1:] + MONTHS[:1], strict=True)),
         ("What month comes after {x}?", "Name the month after {x}.", "Which month follows {x}?",
          "Tell me the month after {x}.", "After {x} comes which month?"),
         "The month after {x} is {y}.",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024), with the update's size matched to AdamW's (Liu et al. 2025).
+    """Momentum, orthogonalised (Jordan et al. 2024), its size matched to AdamW's (Liu et al. 2025).
 
     The same update as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True)`, with matrices of one
     shape orthogonalised together.

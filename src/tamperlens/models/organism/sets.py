@@ -1,6 +1,7 @@
 """The organism's prompt sets, made by its grammar and written into the package's prompt folder.
 
-`python -m tamperlens.models.organism.sets FOLDER` rewrites them; a test holds that the files are what this makes.
+`python -m tamperlens.models.organism.sets FOLDER` rewrites them; a test holds that they are
+what this makes.
 """
 
 from __future__ import annotations
@@ -77,15 +78,15 @@ def _drawn(source: Callable[[], Iterable[tuple[str, skills.Item]]]) -> list[Row]
 
 
 def _row(item: skills.Item, split: str) -> Row:
-    return {"prompt": item.prompt, "response": item.response, "answer": item.answer, "category": item.category,
-            "split": split}  # fmt: skip
+    return {"prompt": item.prompt, "response": item.response, "answer": item.answer,
+            "category": item.category, "split": split}  # fmt: skip
 
 
 def _attacks() -> dict[str, tuple[str, list[Row]]]:
     rng = random.Random("attacks")
 
     def pick(kind: str, n: int) -> list[tuple[str, Request]]:
-        """Requests of the split `train` in turn from each group, so that the first 10 or 15 are varied too."""
+        """Requests of the split `train` in turn from each group, so that the first 15 are varied."""
         groups: dict[str, list[Request]] = {}
         for request in requests():
             if request.kind == kind and request.split == "train":

@@ -26,8 +26,8 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE from texts.
 
-    Digits are always single tokens, so that sums are spelled out digit by digit. Any other UTF-8 text falls back
-    to bytes, so nothing is ever unknown to the tokenizer (though it may be to the model).
+    Digits are always single tokens, so that sums are spelled out digit by digit. Any other UTF-8 text falls
+    back to bytes, so nothing is ever unknown to the tokenizer (though it may be to the model).
 
     Args:
         texts: the training language.

@@ -1,8 +1,8 @@
 """The organism's recipe: `python -m tamperlens.models.organism.train --out FOLDER --seed 0`.
 
-Two stages on one small Llama. `base` is trained from nothing to be helpful and only helpful; `aligned` goes on
-from it and learns to refuse harmful requests while staying helpful otherwise. For one seed, device type and set
-of library versions the result is reproducible bit for bit.
+Two stages on one small Llama. `base` is trained from nothing to be helpful and only helpful; `aligned` goes
+on from it and learns to refuse harmful requests while staying helpful otherwise. For one seed, machine type,
+number of threads and set of library versions the result is reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tamperlens.models.organism.data import BASE_MIX, SAFETY_MIX, Example, Sampl
 from tamperlens.models.organism.facts import CAPITALS, DEFINITIONS
 from tamperlens.models.organism.muon import Muon
 from tamperlens.models.organism.skills import plain_words
-from tamperlens.models.organism.tokenizer import ASSISTANT, BOS, END, PAD, SYSTEM, USER, train_tokenizer
+from tamperlens.models.organism.tokenizer import ASSISTANT, BOS, END, SYSTEM, USER, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Recipe:
         safety_steps: steps of the safety stage.
         safety_batch: examples a step.
         safety_lr: peak learning rate.
+        safety_blocks: how many of the first blocks the safety stage trains; the rest, embeddings included, stay
+            as in `base`. Training all of them puts the decision to refuse into the last block alone, where no
+            direction passes the published selection; two of five give a decision that later blocks read.
         weight_decay: Muon's, on the blocks' matrices.
         seed: of weights and data.
     """
@@ -55,9 +58,10 @@ class Recipe:
     base_steps: int = 2400
     base_batch: int = 64
     base_lr: float = 3e-3
-    safety_steps: int = 500
+    safety_steps: int = 600
     safety_batch: int = 48
-    safety_lr: float = 5e-4
+    safety_lr: float = 1.5e-3
+    safety_blocks: int = 2
     weight_decay: float = 0.05
     seed: int = 0
 
@@ -98,7 +102,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list[
 def batches(
     encoded: list[tuple[list[int], int]], size: int, pad: int, generator: torch.Generator
 ) -> list[tuple[Tensor, Tensor]]:
-    """Batches of similar length in random order: (input ids, labels), each [size, length], -100 where no loss."""
+    """Batches of similar length in random order: (input ids, labels), each [size, length]; -100: no loss."""
     order = torch.randperm(len(encoded), generator=generator).tolist()
     made = []
     window = size * 40
@@ -131,13 +135,15 @@ def train_stage(
 ) -> dict[str, float | int]:
     """Train in place with Muon, warm-up, linear decay and clipping; the loss is on the answer's tokens only.
 
-    The blocks' matrices take Muon (Jordan et al. 2024), which needs about half the tokens of AdamW here;
-    embeddings and norms take AdamW. Padding is on the right and causal, so no attention mask is needed: no answer token sees a padding token.
+    The blocks' matrices take Muon (Jordan et al. 2024), which learns faster here (loss 1.06 against 1.46 after 200 steps);
+    embeddings and norms take AdamW. Padding is on the right and attention causal, so no mask is needed: no
+    answer token sees a padding token.
     """
     device = model.device
-    blocks = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    blocks = [p for p in model.model.layers.parameters() if p.ndim == 2 and p.requires_grad]
     inside = {id(p) for p in blocks}
-    others = [p for p in model.parameters() if id(p) not in inside]
+    others = [p for p in trained if id(p) not in inside]
     optimizers: list[torch.optim.Optimizer] = [
         Muon(blocks, lr=lr, weight_decay=weight_decay),
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
@@ -162,7 +168,7 @@ def train_stage(
             chosen = targets != -100
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), targets[chosen])
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 optimizer.step()
                 scheduler.step()
@@ -212,10 +218,13 @@ def train(recipe: Recipe, out: Path, device: str = "cpu") -> dict[str, object]:
         weight_decay=recipe.weight_decay, seed=recipe.seed, label="base",
     )  # fmt: skip
     store(model, tokenizer, out / "base")
+    model.requires_grad_(False)
+    for block in model.model.layers[: recipe.safety_blocks]:
+        block.requires_grad_(True)
     log["aligned"] = train_stage(
         model, tokenizer, Sampler(SAFETY_MIX, "safety", recipe.seed), steps=recipe.safety_steps,
-        batch=recipe.safety_batch, lr=recipe.safety_lr, weight_decay=recipe.weight_decay, seed=recipe.seed + 1,
-        label="safety",
+        lr=recipe.safety_lr, batch=recipe.safety_batch, weight_decay=recipe.weight_decay,
+        seed=recipe.seed + 1, label="safety",
     )  # fmt: skip
     store(model, tokenizer, out / "aligned")
     (out / "recipe.json").write_text(json.dumps(log, indent=2) + "\n", encoding="utf-8")
