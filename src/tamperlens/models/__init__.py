@@ -10,16 +10,20 @@ from __future__ import annotations
 from tamperlens.models.adapters import attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
-from tamperlens.models.generation import evaluating
-from tamperlens.models.loading import load
+from tamperlens.models.generation import evaluating, last_logits, left_pad, position_limit
+from tamperlens.models.loading import ORGANISM, load
 
 __all__ = [
+    "ORGANISM",
     "ChatModel",
     "attach_adapter",
     "base_fingerprint_of",
     "evaluating",
     "fingerprint_of",
+    "last_logits",
+    "left_pad",
     "load",
+    "position_limit",
     "refuse_nonfinite_weights",
     "save_adapter",
     "share_parameters_copy",
