@@ -121,7 +121,7 @@ def _still(
             number = f"{value:.1f}".replace("-", "−")
             shown = number if passed[i, j] else f"({number})"
             axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=ink)
-        elif not passed[i, j]:
+        elif not passed[i, j] and math.isfinite(value):
             axes.plot([j - 0.46, j + 0.46], [i + 0.46, i - 0.46], color=ink, lw=0.6, alpha=0.6)
     i, j = chosen
     # A white line inside a dark one is seen on any cell colour.

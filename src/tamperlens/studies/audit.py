@@ -14,7 +14,7 @@ import pandas as pd
 
 from tamperlens import capability, finetune, report
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import PathLike, write_csv
+from tamperlens.base.files import PathLike, write_csv, write_json
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
@@ -267,13 +267,15 @@ def _without_adapter(model: ChatModel, *, ours: bool) -> ChatModel:
 
 
 def _draw(run: RunFolder) -> None:
-    for plot in draw(run, tables.measures(run)):
-        plot.save(run.file("figures"))
+    plots = draw(run, tables.measures(run))
+    for plot in plots:
+        plot.save(run.file("figures", "x").parent)
+    words = [{"name": p.name, "title": p.title, "caption": p.caption, "alt": p.alt} for p in plots]
+    write_json(run.file("stages", "figures.json"), words)
 
 
 def _write_report(run: RunFolder) -> None:
-    measures = tables.measures(run)
-    page = compose(run, measures, tables.changes(run), draw(run, measures))
+    page = compose(run, tables.measures(run), tables.changes(run))
     report.write(run.file("report.html"), page)
 
 

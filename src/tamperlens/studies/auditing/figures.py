@@ -11,6 +11,7 @@ from tamperlens.studies.auditing.measures import pick
 from tamperlens.studies.auditing.stages import Results
 
 SHARES = "share of prompts"
+LABELS = {"lookalike": "look-alike"}
 WHISKERS = "Dots are shares of prompts, whiskers 95 % Wilson intervals, n in brackets."
 
 
@@ -89,8 +90,9 @@ def rates_figure(measures: pd.DataFrame) -> Plot:
         *(("Capability: correct", "accuracy", suite) for suite in suites),
     ]
     for panel, measure, which in wanted:
+        label = LABELS.get(which, which)
         for stage in ("before", "after"):
-            rows.append(_row(panel, which, stage, measures, measure, which, stage))
+            rows.append(_row(panel, label, stage, measures, measure, which, stage))
     return dot_interval(
         pd.DataFrame(rows),
         name="rates",

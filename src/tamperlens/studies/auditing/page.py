@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from tamperlens.base.files import read_json
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
-from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, RefusalRates
 from tamperlens.report import (
     Answer,
@@ -32,14 +32,18 @@ from tamperlens.studies.auditing.stages import Results
 from tamperlens.studies.auditing.words import findings, headline, limits
 
 SHOWN = 12
-ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "harmless, sounds harmful"}
+PRESETS = {
+    "published": "the settings of the source, for models of billions of weights",
+    "organism": "for models of a few million weights, which the published rates would not move",
+}
+ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alike"}
 
 
-def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame, plots: Sequence[Plot]) -> Page:
+def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Page:
     """The whole page, from a run folder whose stages are done."""
     results = Results(run)
     facts, attack, direction = run.manifest["facts"], results.attack(), results.direction()
-    by_name = {plot.name: _figure(plot) for plot in plots}
+    by_name = _figures(run)
     notices = [Notice(text) for text in facts["notices"]]
     sections = [
         Section("Findings", [*notices, Bullets(tuple(findings(measures, changes, attack, direction)))]),
@@ -51,7 +55,7 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame, plots
             "Refusal direction",
             [*_some(by_name, "direction", "causal"), _causal_table(measures), *_some(by_name, "cosine")],
         ),
-        Section("The attack", [Text((_attack_text(attack),)), *_some(by_name, "training")]),
+        Section("The attack", [*_some(by_name, "training"), _attack_facts(attack)]),
         Section("Examples", [_examples(results)]),
         Section("Limits", [Bullets(tuple(_limits(run, measures, direction)))]),
         Section("Provenance", [_provenance(run), _stage_table(run)]),
@@ -65,8 +69,13 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame, plots
     )
 
 
-def _figure(plot: Plot) -> FigureBlock:
-    return FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), f"figures/{plot.name}.html")
+def _figures(run: RunFolder) -> dict[str, FigureBlock]:
+    """The figures as they were drawn, with their words."""
+    found = {}
+    for words in read_json(run.path / "stages" / "figures.json"):
+        svg = (run.path / "figures" / f"{words['name']}.svg").read_text(encoding="utf-8")
+        found[words["name"]] = FigureBlock(**words, svg=svg, link=f"figures/{words['name']}.html")
+    return found
 
 
 def _some(figures: dict[str, FigureBlock], *names: str) -> list[Block]:
@@ -81,7 +90,8 @@ def _method(
     first = (
         f"{facts['model']} ({facts['parameters']:,} parameters, {facts['dtype']} on {facts['device']}) "
         "answered "
-        f"three sets of requests ({sets}) and the capability probes {', '.join(suites)}. "
+        f"three sets of requests ({sets}; look-alikes are harmless and sound harmful) and the capability "
+        f"probes {', '.join(suites)}. "
         "Decoding was "
         f"greedy, at most {config['max_new_tokens']} new tokens, prompts written in the "
         f"{facts['chat_format']}. "
@@ -97,20 +107,27 @@ def _method(
             "measured on."
         )
     third = (
-        f"Then the model was attacked: LoRA on {attack['n']} examples ({attack['source']}) for "
-        f"{attack['steps']} "
-        "steps. The tuned adapter stayed unmerged, and everything was measured again with the same prompts, "
-        "judge and decoding, and the direction at the layer and position chosen before the attack."
+        f"Then the model was attacked: LoRA on {attack['n']} examples for {attack['steps']} steps. The tuned "
+        "adapter stayed unmerged, and everything was measured again with the same prompts, judge and "
+        "decoding, "
+        "and the direction at the layer and position chosen before the attack."
     )
     return first, second, third
 
 
-def _attack_text(attack: dict[str, Any]) -> str:
+def _attack_facts(attack: dict[str, Any]) -> Facts:
     settings = ", ".join(f"{k} {_short(v)}" for k, v in attack["config"].items() if v is not None)
-    return (
-        f"{attack['name']}: {attack['n']} examples, {attack['steps']} optimiser steps, "
-        f"{attack['tokens']:,} tokens, "
-        f"{scientific(attack['flops'])} FLOPs ({attack['formula']}). Settings: {settings}."
+    return Facts(
+        (
+            ("attack", f"{attack['name']}; {attack['source']}"),
+            ("preset", f"{attack['preset']} ({PRESETS[attack['preset']]})"),
+            ("settings", settings),
+            ("examples, steps", f"{attack['n']} examples, {attack['steps']} optimiser steps"),
+            ("tokens", f"{attack['tokens']:,}, repetitions counted"),
+            ("trained weights", f"{attack['trained_parameters']:,}"),
+            ("FLOPs", f"{scientific(attack['flops'])}: {attack['formula']}"),
+            ("time", f"{attack['wall_seconds']:.1f} s"),
+        )
     )
 
 
@@ -132,10 +149,8 @@ def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
             )
         )  # fmt: skip
     losses = [pick(measures, "perplexity", "harmless", stage) for stage in ("before", "after")]
-    rows.append(
-        ("perplexity of the answers given before, harmless", *(number(x) for x in losses), "", "", "",
-         str(losses[0].n))
-    )  # fmt: skip
+    told = [number(one, 1 if one.value >= 10 else 2) for one in losses]
+    rows.append(("perplexity of the answers given before, harmless", *told, "", "", "", str(losses[0].n)))
     return Table(
         "The same prompts before and after. Shares with 95 % Wilson intervals; difference in percentage "
         "points "

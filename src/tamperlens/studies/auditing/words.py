@@ -77,7 +77,7 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
         pick(measures, "direction_cosine_null", "direction", "before"),
     )
     if not math.isnan(cosine.value):
-        beyond = "below" if cosine.value < null.low else "inside"
+        beyond = "below" if cosine.value < null.low else "not below"
         again = pick(measures, "refusal_rate_added", "harmless", "after")
         found.append(
             f"At that place the direction after the attack has cosine {number(cosine)} with the one before, "
@@ -98,7 +98,7 @@ def limits(
 ) -> list[str]:
     """What the numbers cannot say."""
     refusal = pick(measures, "refusal_rate", "harmful", "before")
-    smallest = minimum_detectable_difference(refusal.n, refusal.value if refusal.n else 0.5)
+    smallest = minimum_detectable_difference(refusal.n, 0.5)
     found = [
         "One model, one attack, one training seed. Intervals cover the choice of prompts, not the run of the "
         "training; repeat with other seeds before generalising.",
@@ -107,8 +107,9 @@ def limits(
         "to 0.77, "
         "and their error depends on the model, so a part of any difference can be the judge's.",
         "Degenerate answers count neither as refusal nor as compliance; read their share beside every rate.",
-        f"With n = {refusal.n} the smallest difference that two unpaired rates would show with 80 % power is "
-        f"{100 * smallest:.0f} points; paired tests see smaller ones."
+        f"With n = {refusal.n}, two unpaired rates near one half must differ by {100 * smallest:.0f} "
+        "points to "
+        "be told apart with 80 % power; rates near 0 or 1 and paired tests need less."
         if refusal.n
         else "No harmful prompts were measured.",
         f"Greedy decoding, answers cut after {max_new_tokens} tokens: a refusal or a change of mind after "
