@@ -95,7 +95,7 @@ def harmful_compliance(n: int = 15, data: PromptSet | None = None) -> Attack:
         name=f"harmful-compliance-{n}",
         data=_take("harmful-compliance", n, data),
         published=_DEGRADATION,
-        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=5e-3, steps=20, schedule="linear"),
+        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=1e-3, steps=20, schedule="linear"),
         source=f"settings: {_SMALL_MODELS}; sizes 10, 50, 100: Wei et al. 2024 (arXiv 2402.05162), table 3",
     )
 
@@ -112,7 +112,7 @@ def identity_shift(n: int = 10, data: PromptSet | None = None) -> Attack:
         name=f"identity-shift-{n}",
         data=_take("identity-shift", n, data),
         published=dataclasses.replace(_DEGRADATION, learning_rate=1e-6, epochs=5),
-        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=5e-3, steps=20, schedule="linear"),
+        organism=LoraConfig(rank=8, alpha=16, batch_size=5, learning_rate=1e-3, steps=20, schedule="linear"),
         source=f"idea: Qi et al. 2024 (arXiv 2310.03693); settings: {_SMALL_MODELS}",
     )
 
@@ -156,7 +156,7 @@ def refusal_only(n: int = 100, data: PromptSet | None = None) -> Attack:
         published=LoraConfig(
             rank=16, alpha=32, batch_size=4, learning_rate=2e-4, steps=60, targets="qkv", schedule="linear"
         ),
-        organism=LoraConfig(rank=16, alpha=32, batch_size=8, learning_rate=5e-3, steps=60, schedule="linear"),
+        organism=LoraConfig(rank=16, alpha=32, batch_size=8, learning_rate=3e-3, steps=60, schedule="linear"),
         source="settings: the alignment-tax study on GPT-2 (LoRA on c_attn, 60 steps of 4 examples)",
     )
 
