@@ -159,26 +159,28 @@ def _disagreement(function: Function, expected: Reference) -> str:
 
 
 def _pieces(response: str) -> Iterator[str]:
-    """Parts of an answer that may be its code, most explicit first."""
+    """Parts of an answer that may be its code, most explicit first.
+
+    Lines are taken by themselves only for a lambda: one line of a longer function is not what it does.
+    """
     text = response.strip()
     blocks = [block.strip() for block in _FENCE.findall(text)] if "```" in text else []
     yield from blocks
-    for block in blocks:
-        yield from block.splitlines()
     if not blocks:
         yield from (one.strip() for one in _INLINE.findall(text))
     yield text
+    if re.search(r"^\s*def\b", text, re.MULTILINE):
+        return
     for line in text.splitlines():
-        line = line.strip()
-        yield line
         at = line.find("lambda")
+        if at >= 0:
+            yield line.strip()
         while at >= 0:
             # Prose may follow ("lambda x: x + 1. It adds one."): the longest beginning that parses.
             rest = line[at:].rstrip(" .`")
             yield rest
-            for cut in sorted(
-                {match.start() for match in re.finditer(r"[.,;]\s|\s\(|\s#", rest)}, reverse=True
-            )[:8]:
+            ends = {match.start() for match in re.finditer(r"[.,;]\s|\s\(|\s#", rest)}
+            for cut in sorted(ends, reverse=True)[:8]:
                 yield rest[:cut]
             at = line.find("lambda", at + 6)
 

@@ -17,7 +17,15 @@ from dataclasses import dataclass
 
 from tamperlens.base.registry import Registry
 from tamperlens.capability.code import compare_code
-from tamperlens.capability.text import listed_together, mentions, normalise, read_number, same_number, tidy
+from tamperlens.capability.text import (
+    Mention,
+    listed_together,
+    mentions,
+    normalise,
+    read_number,
+    same_number,
+    tidy,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,16 @@ _UNSURE = (
     "don't know", "do not know", "impossible to tell", "impossible to say", "undetermined",
 )  # fmt: skip
 _POLAR = ("yes", "no", "unknown")
+# Words that begin sentences and name nobody.
+_NO_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        "A All An And Answer Are At Both But By Can Did Do Does Each Either Every For From Given He Her His "
+        "How If In Is It Its May My Neither No Nobody Not Of On One Only Or Our She Since So Some Suppose "
+        "That The Their Then There These They This Those Today Two Was We What When Where Which While Who "
+        "Whose Why With You Your",
+    )
+)
 _CONCLUDES = re.compile(
     r"####|\b(?:so|therefore|thus|hence|(?:final |correct )?answer(?: is)?|in conclusion)\b[\s:,]*",
     re.IGNORECASE,
@@ -114,10 +132,11 @@ def _polar(part: str, prompt: str) -> list[str]:
     found = []
     before = r"(?:^|[.!?;:,\n\"'(]\s*|\b(?:is|say|be|it's|that's)\s+)"
     ends = r"(?=\s*(?:$|[.,;:!\"')\n]))"
+    whole = r"(?:^|[.!?;\n]\s*|\b(?:it|that|this|statement)(?: is|'s)\s+)"
     # "no" before a noun is a determiner, and "true that" no answer; "yes" never means anything else.
     for name, words in (
-        ("yes", rf"{before}yes\b|{before}true{ends}"),
-        ("no", rf"{before}no(?:{ends}|(?=\s+(?:it|he|she|they|this|that|we)\b))|{before}false{ends}"),
+        ("yes", rf"{before}yes\b|{whole}true{ends}"),
+        ("no", rf"{before}no(?:{ends}|(?=\s+(?:it|he|she|they|this|that|we)\b))|{whole}false{ends}"),
     ):
         if re.search(words, part, re.IGNORECASE):
             found.append(name)
@@ -134,16 +153,20 @@ def _restated(part: str, prompt: str) -> list[str]:
     if question is None:
         return []
     who, verb, what = (re.escape(question[key].strip()) for key in ("who", "verb", "what"))
+    # Repeating a premise ("If it is baked, it is warm") is no answer.
+    premises = normalise(prompt)
+    own = " ".join(one for one in re.split(r"(?<=[.!?])\s+", part) if normalise(one) not in premises)
     found = []
     for name, link in (("no", rf"{verb}(?:n't|\s+not)"), ("yes", verb)):
-        if re.search(rf"\b{who}\s+{link}\s+{what}\b", part, re.IGNORECASE):
+        if re.search(rf"(?<!if )(?<!when )\b{who}\s+{link}\s+{what}\b", own, re.IGNORECASE):
             found.append(name)
     return found
 
 
 def _named(part: str, item: Item) -> list[str]:
     """Which named choices a text asserts: those of its first sentence that names any."""
-    names = {*re.findall(r"\b[A-Z][a-z]+\b", item.prompt), *item.rivals, item.answer}
+    capitalised = {word for word in re.findall(r"\b[A-Z][a-z]+\b", item.prompt) if word not in _NO_NAMES}
+    names = {*capitalised, *item.rivals, item.answer}
     for sentence in re.split(r"(?<=[.!?\n])\s+", part):
         found = mentions(sentence, {name.casefold(): (name,) for name in sorted(names)})
         chosen = list(dict.fromkeys(one.candidate for one in found))
@@ -178,7 +201,8 @@ def grade_fact(item: Item, response: str) -> Grade:
     found = mentions(text, candidates)
     if not found:
         return Grade(False, "", "asserts none of the known answers")
-    first = found[0]
+    first = _predicate(text, found)
+    found = found[found.index(first) :]
     shown = text[first.start : first.end]
     if first.candidate != item.answer:
         return Grade(False, shown, f"says {shown}, not {own[0]}")
@@ -189,6 +213,17 @@ def grade_fact(item: Item, response: str) -> Grade:
             break
         first = other
     return Grade(True, shown)
+
+
+def _predicate(text: str, found: list[Mention]) -> Mention:
+    """The first mention, unless its sentence goes on to say what is so: "the day after Monday is Tuesday"."""
+    for one in found:
+        if re.search(r"[.!?]\s", text[found[0].end : one.start]):
+            break
+        said = r"\b(?:is|are|was|were|called|by)\s+(?:an? |the |called )?[\"'(]*$"
+        if re.search(said, text[: one.start], re.IGNORECASE):
+            return one
+    return found[0]
 
 
 @graders.register("code")

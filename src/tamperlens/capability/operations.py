@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
-STEPS, SIZE, BITS = 20_000, 4_000, 2_048
+STEPS, SIZE, BITS = 10_000, 2_000, 2_048
 
 
 class ExpressionError(Exception):
