@@ -52,7 +52,7 @@ def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     """Newton-Schulz iteration towards the nearest semi-orthogonal matrix; [n, rows, columns] to the same."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = stack.shape[1] > stack.shape[2]
-    x = stack.mT if tall else stack
+    x: Tensor = stack.mT if tall else stack
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT

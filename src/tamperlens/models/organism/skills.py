@@ -56,7 +56,8 @@ SUM_TEMPLATES = (
 
 def add_steps(a: int, b: int) -> str:
     """Column addition from the right, e.g. "7 + 2 = 9, 7 + 4 = 11, so 119."."""
-    steps, carry, x, y = [], 0, a, b
+    steps: list[str] = []
+    carry, x, y = 0, a, b
     while x or y or not steps:
         terms = f"{x % 10} + {y % 10}" + (" + 1" if carry else "")
         total = x % 10 + y % 10 + carry
@@ -67,7 +68,8 @@ def add_steps(a: int, b: int) -> str:
 
 def subtract_steps(a: int, b: int) -> str:
     """Column subtraction from the right with borrowing, for a ≥ b."""
-    steps, borrow, x, y = [], 0, a, b
+    steps: list[str] = []
+    borrow, x, y = 0, a, b
     while x or y or not steps:
         top = x % 10 - borrow
         lend = 10 if top < y % 10 else 0

@@ -167,7 +167,7 @@ def train_stage(
             targets = labels[:, 1:]
             chosen = targets != -100
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), targets[chosen])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
                 optimizer.step()
