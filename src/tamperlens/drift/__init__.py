@@ -1,0 +1,34 @@
+"""How far groups of weights move while a model is fine-tuned, and whether safety weights move further.
+
+    safety, utility = neurons.snip(model, refusals), neurons.snip(model, instructions)
+    groups = drift.groups(model, safety=safety, utility=utility)
+    recorder = drift.Recorder(groups, every=100)
+    tuned = finetune.run(model, attack, recorders=[recorder])
+    trace = tuned.recordings[0]                               # DriftTrace: to_frame, plot, save
+    drift.test_hypotheses(trace, margin=0.1).verdict          # "H1", "H2" or "cannot tell"
+
+Contents: `grouping` (groups with matched controls), `recording` (Recorder), `trace` (DriftTrace), `verdict`
+(test_hypotheses, DriftVerdict), `figures` (over steps, by group, layer × module).
+"""
+
+from __future__ import annotations
+
+from tamperlens.drift.figures import by_group, layer_map, over_steps
+from tamperlens.drift.grouping import Groups, groups
+from tamperlens.drift.recording import Recorder, measure
+from tamperlens.drift.trace import MEASURES, DriftTrace
+from tamperlens.drift.verdict import DriftVerdict, test_hypotheses
+
+__all__ = [
+    "MEASURES",
+    "DriftTrace",
+    "DriftVerdict",
+    "Groups",
+    "Recorder",
+    "by_group",
+    "groups",
+    "layer_map",
+    "measure",
+    "over_steps",
+    "test_hypotheses",
+]

@@ -1,0 +1,233 @@
+"""`Recorder`: watches a run of `finetune` and measures every group without building a merged weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.masks import WeightMask
+from tamperlens.base.parts import Part, parts_of
+from tamperlens.drift.trace import WHOLE, DriftTrace
+from tamperlens_hooks import Projection, logical_weight, module_and_anatomy, unwrap
+from tamperlens_hooks.lowrank import Moments, Update, effective_rank, row_sizes, update_of
+
+GROUP_MEASURES = ("l2", "relative_l2", "one_minus_cosine", "max", "share_moved")
+
+
+@dataclass(eq=False)
+class _Place:
+    """One projection and the entries of all groups in it, one group after the other."""
+
+    projection: Projection
+    names: list[str]
+    counts: list[int]
+    rows: Tensor
+    columns: Tensor
+    weight: Tensor
+    sizes: Tensor
+    threshold: float
+
+
+class Recorder:
+    """Drift of groups of weights, of whole matrices and of rows; for LoRA (frozen or not) and full training.
+
+    Rows are step × group × layer × module × measure with value and n; `trace.MEASURES` has the formulas.
+    Everything is read from the factors where there are factors. Entries and W0 of the groups are gathered
+    once, at the start (12 bytes a weight of each group); a record then costs a small product per matrix.
+    """
+
+    name = "drift"
+
+    def __init__(
+        self,
+        groups: Mapping[str, WeightMask],
+        every: int = 100,
+        *,
+        controls: Mapping[str, str] | None = None,
+        whole: bool = True,
+        unaligned: Any = None,
+        moved: float = 1e-3,
+        largest_spectrum: int = 1024,
+    ) -> None:
+        """See the class.
+
+        Args:
+            groups: `drift.groups(...)`, or any names with masks of the model.
+            every: steps between records; step 0 and the last step are always recorded.
+            controls: group to its control; taken from `groups` when that is a `Groups`.
+            whole: measure whole matrices too: as a group "all weights", by row, and the effective rank of Δ.
+            unaligned: the ChatModel from which the watched one was aligned, for `alignment_cosine`.
+            moved: a weight has moved when |Δ| exceeds this times the rms of its matrix.
+            largest_spectrum: where Δ is no product of factors (full training, frozen entries) the measures
+                that need its whole matrix are NaN above this side length.
+
+        Raises:
+            InputError: no groups, or a value out of range.
+        """
+        if not groups and not whole:
+            raise InputError("nothing to record; give groups, or whole=True")
+        if every < 1 or not 0 < moved < math.inf:
+            raise InputError(f"every={every} must be at least 1 and moved={moved} positive")
+        for name, mask in groups.items():
+            if not isinstance(mask, WeightMask):
+                raise InputError(f"group {name!r} is a {type(mask).__name__}; give a WeightMask")
+            if name == WHOLE:
+                raise InputError(f"{WHOLE!r} is what whole matrices are called; name the group otherwise")
+        self.groups, self.every, self.moved = dict(groups), every, moved
+        self.controls = dict(getattr(groups, "controls", {}) if controls is None else controls)
+        self.whole, self.unaligned, self.largest = whole, unaligned, largest_spectrum
+        self.rows: list[dict[str, Any]] = []
+        self._places: list[_Place] = []
+        self._base: Any = None
+
+    def start(self, model: Any) -> None:
+        """Take the untouched model as the origin.
+
+        Raises:
+            InputError: a group is of another model, or `unaligned` has other matrices.
+        """
+        for mask in self.groups.values():
+            mask.check(model)
+        module, anatomy = module_and_anatomy(model)
+        self._base, self._model = module, model
+        self.rows = []
+        parts = parts_of(model)
+        self._places = [
+            self._place(part, projection)
+            for part, projection in zip(parts, anatomy.projections(), strict=True)
+        ]
+        if self.unaligned is not None and parts_of(self.unaligned) != parts:
+            raise InputError(f"{self.unaligned.name} has other matrices than {model.name}; give its own base")
+
+    @torch.no_grad()
+    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+        """Measure the model as it is now.
+
+        Args:
+            step: number of optimizer steps made.
+            model: the ChatModel in training, or its module.
+        """
+        tuned = unwrap(getattr(model, "module", model))
+        rows: list[dict[str, Any]] = []
+        for place in self._places:
+            update = update_of(tuned, place.projection, self._base)
+            values = [(name, n, found) for name, n, found in self._of_groups(place, update)]
+            if self.whole:
+                values += self._of_whole(place, update)
+            for name, n, found in values:
+                for measure_name, value in found.items():
+                    undefined = math.isnan(value)
+                    rows.append(
+                        {
+                            "step": step,
+                            "group": name,
+                            "layer": place.projection.layer,
+                            "module": place.projection.name,
+                            "measure": measure_name,
+                            "value": value,
+                            "n": 0 if undefined else n,
+                        }
+                    )
+        self.rows += rows
+        return rows
+
+    def finish(self) -> DriftTrace:
+        """Everything recorded, as a trace."""
+        return DriftTrace.from_rows(
+            self.rows,
+            model=self._model.name,
+            fingerprint=self._model.fingerprint,
+            definitions={name: mask.definition for name, mask in self.groups.items()},
+            controls=self.controls,
+            moved=self.moved,
+        )
+
+    def _place(self, part: Part, projection: Projection) -> _Place:
+        weight = logical_weight(self._base, projection).detach()
+        names, counts, rows, columns = [], [], [], []
+        for name, mask in self.groups.items():
+            if part.parameter not in mask:
+                continue
+            found = mask.part(part).nonzero(as_tuple=True)
+            if found[0].numel():
+                names.append(name)
+                counts.append(int(found[0].numel()))
+                rows.append(found[0].int())
+                columns.append(found[1].int())
+        none = torch.zeros(0, dtype=torch.int32)
+        at_rows = torch.cat([none, *rows]).to(weight.device)
+        at_columns = torch.cat([none, *columns]).to(weight.device)
+        sizes = row_sizes(weight)
+        rms = math.sqrt(float(sizes.sum()) / weight.numel())
+        here = weight[at_rows, at_columns].float()
+        return _Place(projection, names, counts, at_rows, at_columns, here, sizes, self.moved * rms)
+
+    def _of_groups(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
+        if not place.names:
+            return []
+        delta = update.gather(place.rows, place.columns)
+        size = delta.abs()
+        stacked = []
+        for d, w, a in zip(
+            delta.double().split(place.counts),
+            place.weight.double().split(place.counts),
+            size.split(place.counts),
+            strict=True,
+        ):
+            held = Moments(d @ d, d @ w, w @ w)
+            share = (a > place.threshold).double().mean()
+            stacked.append(
+                torch.stack(
+                    [held.moved.sqrt(), held.relative(), held.one_minus_cosine(), a.max().double(), share]
+                )
+            )
+        found = torch.stack(stacked).tolist()  # one transfer for all groups
+        return [
+            (name, n, dict(zip(GROUP_MEASURES, values, strict=True)))
+            for name, n, values in zip(place.names, place.counts, found, strict=True)
+        ]
+
+    def _of_whole(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
+        rows = update.row_moments(place.sizes)
+        whole = rows.total()
+        numel = update.weight.numel()
+        spectrum = update.factored or max(update.weight.shape) <= self.largest
+        found: dict[str, float] = {
+            "l2": float(whole.moved.sqrt()),
+            "relative_l2": float(whole.relative()),
+            "one_minus_cosine": float(whole.one_minus_cosine()),
+            "effective_rank": effective_rank(update.singular_values()) if spectrum else math.nan,
+        }
+        if self.unaligned is not None:
+            other = logical_weight(self.unaligned.module, place.projection).detach()
+            shift = update.weight.float() - other.to(update.weight.device).float()
+            found["alignment_cosine"] = float(update.subspace_cosine(shift)) if spectrum else math.nan
+        by_row = {
+            "row_relative_l2": float(rows.relative().nanmean()),
+            "row_one_minus_cosine": float(rows.one_minus_cosine().nanmean()),
+        }
+        return [(WHOLE, numel, found), (WHOLE, update.weight.shape[0], by_row)]
+
+
+def measure(
+    base: Any, tuned: Any, groups: Mapping[str, WeightMask], *, step: int = 0, **settings: Any
+) -> DriftTrace:
+    """Drift between two models at hand, without a run: a trace of one step.
+
+    Args:
+        base: the ChatModel before.
+        tuned: the ChatModel after: base with an adapter, or a fully fine-tuned copy.
+        groups: see `Recorder`.
+        step: what to call it.
+        settings: further arguments of `Recorder`.
+    """
+    recorder = Recorder(groups, **settings)
+    recorder.start(base)
+    recorder.record(step, tuned)
+    return recorder.finish()
