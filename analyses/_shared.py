@@ -1,0 +1,69 @@
+"""What the drift and degradation analyses have in common: options, prompt sets, scores, files."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import tamperlens
+from tamperlens import neurons, prompts
+from tamperlens.prompts import PromptSet
+
+
+def options(text: str | None, name: str) -> argparse.ArgumentParser:
+    """Options that every one of these analyses takes."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="organism", help="organism, a folder or a hub id")
+    parser.add_argument("--out", type=Path, default=Path("results") / name, help="folder for what is written")
+    parser.add_argument("--seeds", type=int, default=3, help="runs with different seeds")
+    parser.add_argument("--safety", type=Path, help="file with columns prompt and response: harmful, refused")
+    parser.add_argument("--utility", type=Path, help="file with columns prompt and response: instructions")
+    parser.add_argument("--harmful", type=Path, help="file with harmful prompts to test on")
+    parser.add_argument("--n-score", type=int, default=128, help="examples that weights are scored on")
+    parser.add_argument("--n-test", type=int, default=60, help="prompts that refusal is measured on")
+    return parser
+
+
+def pairs(path: Path | None, packaged: str, n: int) -> PromptSet:
+    """Prompts with responses from a file, or the organism's training split."""
+    if path is not None:
+        return prompts.read(path, "prompt", "response").head(n)
+    data = prompts.packaged(packaged, split="train" if packaged == "harmful" else None)
+    return data.sample(min(n, len(data)), seed=0)
+
+
+def test_prompts(path: Path | None, packaged: str, model: Any, n: int) -> PromptSet:
+    """Held-out prompts: a file's, or the packaged set for this size of model."""
+    if path is not None:
+        return prompts.read(path, "prompt").head(n)
+    if model.n_parameters < 20_000_000:
+        data = prompts.packaged(packaged, split="test")
+    else:
+        data = prompts.packaged(f"english-{packaged}")
+    return data.sample(min(n, len(data)), seed=0)
+
+
+def scored(model: Any, options: argparse.Namespace) -> tuple[Any, Any]:
+    """SNIP scores on refused harmful requests and on ordinary instructions."""
+    safety = neurons.snip(model, pairs(options.safety, "harmful", options.n_score))
+    return safety, neurons.snip(model, pairs(options.utility, "benign", options.n_score))
+
+
+def write(folder: Path, table: pd.DataFrame, verdict: str, plots: list[Any], name: str = "table") -> None:
+    """The table as CSV, the verdict as text, the figures as HTML, PNG and SVG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "verdict.txt").write_text(inspect.cleandoc(verdict) + "\n", encoding="utf-8")
+    for plot in plots:
+        plot.save(folder)
+    print(inspect.cleandoc(verdict), f"\nWritten to {folder}", sep="\n", flush=True)
+
+
+def header(model: Any, options: argparse.Namespace) -> str:
+    """One line that says what was run."""
+    made = f"tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]})"
+    return f"{made}, {options.seeds} seeds."
