@@ -15,9 +15,9 @@ from tamperlens_hooks._modules import (
     device_of,
     first_tensor,
     hooks_attached,
+    on_model,
     output_tensor,
     quiet,
-    unwrap,
 )
 from tamperlens_hooks._parts import Anatomy, Projection
 from tamperlens_hooks.errors import AnatomyError
@@ -26,6 +26,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 1e-2, torc
 TOKENS = 12
 
 
+@on_model
 def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None) -> dict[str, float]:
     """Confirm an anatomy by numbers on random token ids, in two short forward passes without gradients.
 
@@ -39,7 +40,8 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
         final: the final norm of the last block's output is what the unembedding reads.
 
     Args:
-        model: wrapped or not. Parameters, hooks, training flags and random state are afterwards as before.
+        model: module and anatomy, or one object with both. Parameters, hooks, training flags and random state
+            are afterwards as before.
         anatomy: made by `describe`.
         tolerance: largest relative error allowed; by default 2e-4 in fp32, 5e-2 in bf16.
 
@@ -49,7 +51,6 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
     Raises:
         AnatomyError: an error is too large or not a number; the message names the module.
     """
-    model = unwrap(model)
     errors = _Errors(tolerance)
     generator = torch.Generator().manual_seed(0)
     device = device_of(model.get_submodule(anatomy.embedding), torch.device("cpu"))

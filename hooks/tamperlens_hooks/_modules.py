@@ -45,7 +45,11 @@ def on_model(function: Callable[Concatenate[nn.Module, Anatomy, P], R]) -> OnMod
     """
 
     @functools.wraps(function)
-    def call(model: Any, /, *args: Any, **kwargs: Any) -> R:
+    def call(*args: Any, **kwargs: Any) -> R:
+        if args:
+            model, args = args[0], args[1:]
+        else:
+            model = kwargs.pop("model", None)
         if args and isinstance(args[0], Anatomy):
             anatomy, args = args[0], args[1:]
         else:

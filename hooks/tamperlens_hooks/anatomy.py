@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tamperlens_hooks._checks import check
-from tamperlens_hooks._modules import base_layer, module_and_anatomy, unwrap
+from tamperlens_hooks._modules import base_layer, module_and_anatomy, on_model, unwrap
 from tamperlens_hooks._parts import Anatomy, Projection
 from tamperlens_hooks._structure import (
     ATTENTION,
@@ -30,6 +30,7 @@ __all__ = [
     "check",
     "describe",
     "effective_weight",
+    "head_output_weight",
     "logical_bias",
     "logical_weight",
     "module_and_anatomy",
@@ -264,6 +265,7 @@ def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
                 )
 
 
+@on_model
 @torch.no_grad()
 def head_output_weight(
     model: nn.Module, anatomy: Anatomy, layer: int, head: int

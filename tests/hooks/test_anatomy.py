@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import CONFIGS, FAMILIES, POST_NORM_FAMILIES, make_model
+from tiny_models import CONFIGS, FAMILIES, POST_NORM_FAMILIES, left_padded_batch, make_model
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -20,6 +20,7 @@ from tamperlens_hooks import (
     describe,
     logical_bias,
     logical_weight,
+    residual_means,
     unwrap,
 )
 
@@ -260,6 +261,15 @@ def test_the_text_model_inside_a_multimodal_wrapper_is_found():
     assert anatomy.blocks == ("model.language_model.layers.0", "model.language_model.layers.1")
     assert anatomy.post_norm
     check(model, anatomy)
+    batch = {key: value % 64 for key, value in left_padded_batch((5, 9)).items() if key != "position_ids"}
+    with torch.no_grad(), capture(model, anatomy, ["resid_pre"], positions=[-1]) as tape:
+        for row, length in ((0, 5), (1, 9)):
+            model(input_ids=batch["input_ids"][row : row + 1, -length:])
+    means, n = residual_means(model, anatomy, [batch], positions=[-1])
+    assert n == 2
+    torch.testing.assert_close(
+        means, tape["resid_pre"].double().mean(1).transpose(0, 1), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_wrappers_are_looked_through(tiny):
@@ -298,3 +308,46 @@ def test_uneven_blocks_are_refused():
     model.model.layers[1].mlp.gate_proj = nn.Linear(48, 80)
     with pytest.raises(AnatomyError, match=r"MLP maps of model\.layers\.1\.mlp"):
         describe(model)
+
+
+class Packed(nn.Linear):
+    """A quantised linear map as libraries build them: the weight is packed, `in_features` knows the shape."""
+
+    def __init__(self, linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.scale = linear.weight.abs().max() / 127
+        packed = (linear.weight / self.scale).round().to(torch.int8).flatten()
+        self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def forward(self, x):
+        return x @ (self.weight.view(self.out_features, self.in_features).to(x) * self.scale).T
+
+
+def test_quantised_weights_are_placed_and_read_but_not_shown(tiny):
+    model, _ = tiny("llama", fresh=True)
+    expected = describe(model)
+    for block in model.model.layers:
+        for parent, name in (
+            (block.self_attn, "v_proj"),
+            (block.self_attn, "o_proj"),
+            (block.mlp, "up_proj"),
+        ):
+            setattr(parent, name, Packed(getattr(parent, name)))
+    assert describe(model) == expected
+    check(model, expected)
+    with pytest.raises(
+        HookError, match=r"v_proj\.weight is quantised \(torch\.int8\); load the model without"
+    ):
+        logical_weight(model, expected.projection("v", 0))
+    logical_weight(model, expected.projection("q", 0))
+
+
+def test_the_public_name_of_the_layer_is_complete():
+    import tamperlens.hooks
+    import tamperlens_hooks
+
+    for name in tamperlens.hooks.__all__:
+        assert getattr(tamperlens.hooks, name) is getattr(tamperlens_hooks, name)
+    assert {"capture", "ablate_direction", "add_direction", "ablate_heads", "patch_heads"} <= set(
+        tamperlens.hooks.__all__
+    )

@@ -117,6 +117,7 @@ def test_every_calling_form_reads_the_same(tiny):
         lambda: capture(model, ["resid_post"]),
         lambda: capture(Carrier(model, anatomy), ["resid_post"]),
         lambda: capture(Carrier(model, anatomy), sites="resid_post"),
+        lambda: capture(model=model, anatomy=anatomy, sites="resid_post"),
     ]
     reads = []
     for form in forms:
