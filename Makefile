@@ -11,10 +11,10 @@ audit: $(STAMP)
 	$(BIN)/tamperlens audit organism --out $(OUT) --resume
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -m ""
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m ""
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
