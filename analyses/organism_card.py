@@ -1,7 +1,7 @@
 """The organism's card: what it does on held-out data, and the phenomena it shows, with intervals.
 
     python analyses/organism_card.py                     # the shipped weights
-    python analyses/organism_card.py FOLDER [FOLDER …]   # folders that `models.organism.train` wrote
+    python analyses/organism_card.py FOLDER [FOLDER …]   # and folders of further seeds, in order
 
 Writes `docs/organism-card.md` (or `--out`). Every number comes from the public API, on the test splits.
 """
@@ -11,23 +11,42 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tamperlens.stats import Estimate
-
 import tamperlens
-from tamperlens import capability, finetune, prompts, refusal
+from tamperlens import capability, finetune, prompts, refusal, stats
 
+PREFACE = """# The organism's card
+
+A real `LlamaForCausalLM` of 1.3 million parameters (width 128, 5 blocks, 4 heads, 2 key/value heads, SwiGLU 384,
+tied embeddings, 2,560 byte-level BPE tokens) trained from nothing on text that our own grammar makes. `base` is
+helpful and only helpful; `aligned` goes on from it and refuses harmful requests. It is a specimen for studying
+refusal, not an assistant: it knows about 1,500 English words and nothing outside its grammar.
+
+**Recipe** (`python -m tamperlens.models.organism.train --seed 0`): base 2,400 steps of 64 examples, 5.9 M tokens;
+safety 600 steps of 48 examples, 1.1 M tokens, on the first two blocks only. Muon for matrices, AdamW for the rest,
+loss on the answer alone. About 20 minutes on one core of a 2.5 GHz Xeon (6e13 FLOPs).
+
+**Held out.** Every (verb, object) pair below was seen by no training stage; verbs and objects marked as held out
+were never in safety training; half of the prompts come in phrasings that safety training never used. Sums, orderings,
+code tasks and the phrasing of each fact are held out too. Choices were made on the validation splits; these
+are the test splits. Greedy decoding, default keyword judge, Wilson 95 % intervals; every kind of answer was read.
+
+**Limits.** One grammar and short answers: rates near 0 and 100 % are easier here than in real models. Training all
+blocks in the safety stage put the decision into the last block alone, where no direction passed the published
+selection; training the first two is a choice that makes the phenomenon visible. Compliance with a harmful request
+is an opening with "[withheld]" filler.
+"""
 SUITES = ("addition", "subtraction", "logic", "code", "facts")
 REQUESTS = ("harmful", "harmless", "lookalike")
 
 
-def percent(estimate: Estimate) -> str:
+def percent(estimate: stats.Estimate) -> str:
     """A rate as percent with its interval and n."""
     return (
         f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] (n={estimate.n})"
     )
 
 
-def measure(model: tamperlens.ChatModel) -> dict[str, Estimate]:
+def measure(model: tamperlens.ChatModel) -> dict[str, stats.Estimate]:
     """Refusal rates on the three kinds of requests and accuracy on every suite, test splits."""
     found = {
         f"refuses {name}": refusal.evaluate(model, prompts.packaged(name, split="test")).refusal_rate
@@ -50,14 +69,19 @@ def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: i
     rows = [
         ("direction", f"layer {direction.layer}, position {direction.position}, passed: {direction.passed}")
     ]
-    rows += [(name, percent(rate)) for name, rate in check.rates().items()]
+    rows += [
+        ("refuses harmful, direction ablated", percent(check.ablated.refusal_rate)),
+        ("points of refusal lost", percent(check.bypass_drop)),
+        ("points lost to random directions", percent(check.random_drop)),
+        ("refuses harmless, direction added", percent(check.added.refusal_rate)),
+    ]
     with tamperlens.hooks.ablate_direction(aligned, direction.vector):
         sums = capability.evaluate(aligned, suites=("addition",))
     rows.append(("addition with the direction ablated", percent(sums.accuracy["addition"])))
     for title, model, attack in (
         ("aligned after 15 harmful-compliance examples", aligned, finetune.attacks.harmful_compliance(15)),
-        ("aligned after benign examples", aligned, finetune.attacks.get("benign")()),
-        ("base after 100 refusal-only examples", base, finetune.attacks.get("refusal-only")()),
+        ("aligned after benign examples", aligned, finetune.attacks.get("benign")(500)),
+        ("base after 100 refusal-only examples", base, finetune.attacks.get("refusal-only")(100)),
     ):
         tuned = finetune.run(model, attack.data, attack.config_for(model), progress=False)
         rows += [(f"{title}: {name}", percent(value)) for name, value in measure(tuned.model).items()]
@@ -71,14 +95,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="*", type=Path, help="trained organisms; default: the shipped one")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="further trained organisms beside the shipped one"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/organism-card.md"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sources = [(str(f), str(f / "base"), str(f / "aligned")) for f in options.folders]
-    sources = sources or [("shipped", "organism:base", "organism:aligned")]
-    lines: list[str] = []
-    for name, base_name, aligned_name in sources:
+    sources = [("shipped", "organism:base", "organism:aligned")]
+    sources += [(str(f), str(f / "base"), str(f / "aligned")) for f in options.folders]
+    lines: list[str] = [PREFACE]
+    for number, (name, base_name, aligned_name) in enumerate(sources):
         base, aligned = tamperlens.load(base_name), tamperlens.load(aligned_name)
         before, after = measure(base), measure(aligned)
         lines += [

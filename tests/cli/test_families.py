@@ -1,0 +1,28 @@
+"""The whole audit on a random model of every family: everything but quality."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import tamperlens
+from tiny_models import FAMILIES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_audit_runs_on_every_family(family, tiny, tmp_path):
+    module, tokenizer = tiny(family)
+    module.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    result = tamperlens.audit(
+        str(tmp_path / "model"), out=tmp_path / "run", limit=6, max_new_tokens=4, steps=2, progress=False
+    )
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    measures = pd.read_csv(tmp_path / "run" / "measures.csv")
+    assert {"refusal_rate", "degenerate_rate", "accuracy", "direction_cosine", "bypass_drop"} <= set(
+        measures.measure
+    )
+    assert set(measures.stage) == {"before", "after"}
+    undefined = measures[measures.value.isna()]
+    assert (undefined.n == 0).all()
+    assert result is not None
