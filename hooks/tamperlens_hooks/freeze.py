@@ -16,10 +16,12 @@ other and with the literal definition to rounding, in the forward pass and in th
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -44,12 +46,14 @@ class Frozen:
         parameter: that name.
         path: how x Δᵀ is computed.
         pattern: the entries, in the form that the path needs.
+        digest: sha256 of the flags.
     """
 
     flags: Flags
     parameter: str
     path: str
     pattern: Pattern = field(repr=False)
+    digest: str
 
     def stored(self) -> Bool[Tensor, "a b"]:
         """Flags shaped like the parameter as it is stored."""
@@ -192,7 +196,8 @@ def _plan(flags: Flags, name: str, stored: Tensor, transposed: bool, path: str) 
     if path == "auto":
         path = "free" if pattern.separable else "sparse" if pattern.listed else "blocks"
     pattern.prepare(chosen, path)
-    return Frozen(flags, name, path, pattern)
+    packed = np.packbits(stored.detach().cpu().numpy().ravel())
+    return Frozen(flags, name, path, pattern, hashlib.sha256(packed.tobytes()).hexdigest())
 
 
 def _apply(frozen: Frozen, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -247,7 +252,7 @@ class FrozenValues:
         """Write the old values back."""
         for parameter, original, chosen in self.held:
             old = original.to(device=parameter.device, dtype=parameter.dtype)
-            parameter.copy_(torch.where(chosen, old, parameter))
+            parameter.copy_(torch.where(chosen.to(parameter.device), old, parameter))
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -258,4 +263,4 @@ class FrozenValues:
 
 def _silence(chosen: Tensor, parameter: Tensor) -> None:
     if parameter.grad is not None:
-        parameter.grad.masked_fill_(chosen, 0)
+        parameter.grad.masked_fill_(chosen.to(parameter.device), 0)

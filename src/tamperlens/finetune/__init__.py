@@ -3,7 +3,8 @@
 Contents: `running` (run), `configs` (LoraConfig, FullConfig), `attacks` (named attacks with their settings),
 `tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters`
 (LoRA by PEFT, its factors), `targets`, `data`, `training` (exact loss, guard against divergence), `callbacks`
-(recorders, bar), `checkpoints` (exact resumption without pickles), `rng`.
+(recorders, bar), `checkpoints` (exact resumption without pickles), `rng`,
+`freezing` (freeze=, rewind).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tamperlens.finetune.adapters import Factors, factors_of
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.compute import Compute, FlopModel, flop_model
 from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
+from tamperlens.finetune.freezing import rewind
 from tamperlens.finetune.running import run
 from tamperlens.finetune.targets import linear_names, resolve_targets
 from tamperlens.finetune.training import DivergenceError
@@ -33,5 +35,6 @@ __all__ = [
     "flop_model",
     "linear_names",
     "resolve_targets",
+    "rewind",
     "run",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError
@@ -15,6 +15,7 @@ from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.targets import is_transposed, resolve_targets, shortest_names
 from tamperlens.models import ChatModel, share_parameters_copy
 from tamperlens_hooks import stored_parameter, unwrap
+from tamperlens_hooks.freeze import frozen_flags, held_delta
 
 
 def add_adapter(model: ChatModel, config: LoraConfig) -> tuple[ChatModel, list[str]]:
@@ -62,6 +63,7 @@ class Factors:
         b: second factor.
         scale: s, which is alpha / rank, or alpha / sqrt(rank) for rsLoRA.
         transposed: the parameter is stored [in, out].
+        frozen: entries of the stored parameter at which the update is off, or None.
     """
 
     parameter: str
@@ -69,11 +71,13 @@ class Factors:
     b: Float[Tensor, "d_out rank"]
     scale: float
     transposed: bool
+    frozen: Bool[Tensor, "rows columns"] | None = None
 
     def delta(self) -> Float[Tensor, "rows columns"]:
-        """s·B·A in fp32, in the orientation in which the parameter is stored."""
+        """s·B·A in fp32, in the orientation in which the parameter is stored; minus zero where frozen."""
         product = self.b.float() @ self.a.float()
-        return (product.T if self.transposed else product) * self.scale
+        update = (product.T if self.transposed else product) * self.scale
+        return update if self.frozen is None else held_delta(update, self.frozen)
 
 
 def factors_of(module: nn.Module) -> list[Factors]:
@@ -92,6 +96,7 @@ def factors_of(module: nn.Module) -> list[Factors]:
                         part.lora_B[name].weight.detach(),
                         float(part.scaling[name]),
                         bool(part.fan_in_fan_out),
+                        frozen_flags(part),
                     )
                 )
     return found

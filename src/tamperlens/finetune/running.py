@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike
+from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Recorder
 from tamperlens.base.runs import RunFolder
 from tamperlens.finetune.adapters import add_adapter
@@ -27,6 +28,7 @@ from tamperlens.finetune.checkpoints import checkpoints
 from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
+from tamperlens.finetune.freezing import apply_freeze, check_freeze, hash_of
 from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
 from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
@@ -43,7 +45,7 @@ def run(
     data: PromptSet | Attack,
     config: Config | None = None,
     *,
-    freeze: None = None,
+    freeze: WeightMask | None = None,
     recorders: Sequence[Recorder] = (),
     out: PathLike | None = None,
     resume: bool = True,
@@ -63,7 +65,10 @@ def run(
         model: the base; it must carry no adapter.
         data: prompts with responses, or an `Attack`, which brings its own settings.
         config: `LoraConfig` or `FullConfig`; may be left out for an `Attack` (`Attack.config_for`).
-        freeze: nothing but None is taken yet.
+        freeze: weights that must not move: the merged weight holds the base's bits there, in every step and
+            after saving and loading. LoRA computes with the update switched off at these entries
+            (`tamperlens_hooks.freeze`); full fine-tuning restores them after every optimizer step. Weights
+            outside the mask, and matrices outside `config.targets`, are as without it.
         recorders: called with the model at step 0, every `recorder.every` steps (1 by default) and at
             the end.
         out: a folder for checkpoints, adapter, log and bill; without it nothing is written to disk.
@@ -78,16 +83,15 @@ def run(
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
     """
-    if freeze is not None:
-        raise InputError("freeze= is not available in this version of tamperlens; leave it out")
     prompts, config = _settle(model, data, config, seed)
     check_recorders(recorders)
+    check_freeze(model, freeze)
     _check_fit(model, config)
     turns = encode(model, prompts, config.max_length)
     with ExitStack() as stack:
         folder: RunFolder | None = None
         if out is not None:
-            folder = stack.enter_context(_open(out, model, prompts, config, resume))
+            folder = stack.enter_context(_open(out, model, prompts, config, resume, freeze))
             if folder.finished:
                 if recorders:
                     raise RunFolderError(
@@ -100,7 +104,7 @@ def run(
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamperlens-")))
         stack.enter_context(preserved_randomness())
         session = _Session(
-            model, prompts, config, turns, recorders, work, folder is not None, report_to, progress
+            model, prompts, config, turns, recorders, work, folder is not None, report_to, progress, freeze
         )
         if folder is None:
             return session.train()
@@ -132,11 +136,14 @@ class _Session:
         keep: bool,
         report_to: Sequence[str],
         progress: bool,
+        freeze: WeightMask | None,
     ) -> None:
         self.base, self.prompts, self.config, self.work = base, prompts, config, work
+        self.freeze = freeze
         self.meter = Meter()
         torch.manual_seed(config.seed)
         self.model, self.flops = _prepare(base, config)
+        holding = [] if freeze is None else apply_freeze(self.model, base, config, freeze)
         self.use_cache = getattr(unwrap(self.model.module).config, "use_cache", None)
         guard = Guard(self.model.module, base.anatomy.d_vocab)
         arguments = _arguments(base, config, len(turns), work, keep, report_to)
@@ -153,7 +160,7 @@ class _Session:
         self.recording = Recording(recorders, base, self.model, self.trainer.rows, self.meter)
         self.follow = Follow(self.meter, progress)
         self.trainer.remove_callback(PrinterCallback)
-        for callback in (guard, self.recording, self.follow):
+        for callback in (*holding, guard, self.recording, self.follow):
             self.trainer.add_callback(callback)
         self.recordings: tuple[Any, ...] = ()
 
@@ -203,6 +210,7 @@ class _Session:
             accounting=bill,
             rows=pd.DataFrame(self.trainer.rows),
             recordings=self.recordings,
+            frozen=self.freeze,
         )
 
     def _tidy(self, module: Any) -> None:
@@ -341,7 +349,14 @@ def _autocast(base: ChatModel, config: Config) -> str | None:
     return wanted
 
 
-def _open(out: PathLike, model: ChatModel, prompts: PromptSet, config: Config, resume: bool) -> RunFolder:
+def _open(
+    out: PathLike,
+    model: ChatModel,
+    prompts: PromptSet,
+    config: Config,
+    resume: bool,
+    freeze: WeightMask | None,
+) -> RunFolder:
     folder = RunFolder.open(
         out,
         kind="finetune",
@@ -349,6 +364,7 @@ def _open(out: PathLike, model: ChatModel, prompts: PromptSet, config: Config, r
             "base": model.fingerprint,
             "data": prompts.sha256,
             "training": {k: v for k, v in config.describe().items() if k not in ("log_every", "save_every")},
+            **({} if freeze is None else {"freeze": hash_of(freeze)}),
         },
         artefacts=("tuned", "checkpoints", "last-good"),
         resume=resume,

@@ -13,15 +13,31 @@ import torch
 from torch import Tensor
 
 from tamperlens.base.errors import InputError, ModelLoadError
-from tamperlens.base.files import PathLike, read_json, read_tensors, write_csv, write_json, write_tensors
+from tamperlens.base.files import (
+    PathLike,
+    read_json,
+    read_tensors,
+    write_csv,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
 from tamperlens.finetune.compute import Compute
 from tamperlens.finetune.configs import FullConfig, LoraConfig
-from tamperlens.models import ChatModel, attach_adapter, base_fingerprint_of, save_adapter
+from tamperlens.models import FROZEN, ChatModel, attach_adapter, base_fingerprint_of, save_adapter
 from tamperlens_hooks import unwrap
 
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 _RECORD, _WEIGHTS = "training.json", "weights.safetensors"
+_NOTE = """{n} weights of the base were frozen: {name} says which.
+
+tamperlens.load(base, adapter=this folder) and finetune.TunedModel.load put the mask back, and the merged weight is
+then the base's, bit for bit, at these places. WARNING: plain PEFT loads A and B without the mask. The frozen
+weights then move by s·B·A like all others, and the result is another model than the one that was trained. To use
+it elsewhere, export merged_state_dict() in fp32.
+"""  # noqa: E501
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +56,7 @@ class TunedModel:
         accounting: tokens, FLOPs and time.
         rows: what the recorders returned: recorder, step and their own columns.
         recordings: the recorders' results, in order; empty when loaded from disk.
+        frozen: weights that were held at the base's values, or put back to them, if any.
     """
 
     model: ChatModel
@@ -51,6 +68,7 @@ class TunedModel:
     accounting: Compute
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     recordings: tuple[Any, ...] = ()
+    frozen: WeightMask | None = None
 
     def factors(self) -> list[Factors]:
         """The update of every adapted weight as factors s·B·A; empty after full fine-tuning."""
@@ -83,12 +101,16 @@ class TunedModel:
         """Write the adapter in PEFT's own format (or the trained weights), the log and the bill.
 
         After LoRA the folder is one that `tamperlens.load(base, adapter=folder)` and plain PEFT read. No
-        merged model is written.
+        merged model is written. A mask of frozen weights is written beside the adapter; tamperlens puts it
+        back on loading, plain PEFT does not know of it (a note in the folder says what that loses).
 
         Raises:
             RunFolderError: the folder cannot be written.
         """
         target = Path(folder)
+        if self.frozen is not None:
+            self.frozen.save(target / FROZEN)
+            write_text(target / "FROZEN.txt", _NOTE.format(n=self.frozen.count, name=FROZEN))
         if isinstance(self.config, LoraConfig):
             save_adapter(self.model.with_module(self.model.module, name=self.base.name), target)
         else:
@@ -143,6 +165,7 @@ class TunedModel:
             log=pd.read_csv(source / "log.csv"),
             accounting=Compute(**record["accounting"]),
             rows=pd.read_csv(rows) if rows.is_file() else pd.DataFrame(),
+            frozen=WeightMask.load(source / FROZEN) if (source / FROZEN).is_file() else None,
         )
 
 

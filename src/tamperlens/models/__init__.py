@@ -7,13 +7,14 @@ Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generati
 
 from __future__ import annotations
 
-from tamperlens.models.adapters import attach_adapter, save_adapter
+from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import evaluating, last_logits, left_pad, position_limit
 from tamperlens.models.loading import ORGANISM, load
 
 __all__ = [
+    "FROZEN",
     "ORGANISM",
     "ChatModel",
     "attach_adapter",

@@ -11,12 +11,15 @@ from torch import nn
 
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.files import read_json, sha256_file, write_json
+from tamperlens.base.masks import WeightMask
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.fingerprint import base_fingerprint_of
 from tamperlens.models.reasons import first_line
 from tamperlens_hooks import unwrap
+from tamperlens_hooks.freeze import freeze_adapter
 
 SIDECAR = "tamperlens.json"
+FROZEN = "frozen.safetensors"
 
 
 def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
@@ -76,6 +79,9 @@ def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatMod
         raise ModelLoadError(
             f"{label} does not fit {model.name} ({first_line(error)}); it was made for another base"
         ) from error
+    if (folder / FROZEN).is_file():
+        # Without its mask a frozen adapter is another model.
+        freeze_adapter(wrapped, WeightMask.load(folder / FROZEN))
     refuse_nonfinite_weights(wrapped, label)
     wrapped.eval()
     return copy.with_module(wrapped, name=f"{model.name} + {label}")
@@ -89,7 +95,7 @@ def _fetch(label: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["adapter_config.json", "adapter_model.safetensors", SIDECAR]
+        patterns = ["adapter_config.json", "adapter_model.safetensors", SIDECAR, FROZEN]
         return Path(snapshot_download(label, allow_patterns=patterns))
     except Exception as error:
         raise ModelLoadError(

@@ -125,6 +125,10 @@ def _adapter_settings(module: nn.Module) -> dict[str, Any]:
                 bool(part.disable_adapters),
                 sorted(part.merged_adapters),
             ]
+            # The same factors with entries frozen are another model too.
+            frozen = getattr(part, "tamperlens_frozen", None)
+            if frozen is not None:
+                settings[path].append(frozen.digest)
     return settings
 
 

@@ -1,0 +1,73 @@
+"""B4: drift read from factors against building W0 + s·B·A; hold .01 norms, .06 cosines, .06 a 1 % group.
+
+OMP_NUM_THREADS=1 python benchmarks/bench_drift.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from tamperlens_hooks.lowrank import Update, moments, row_sizes
+
+WIDTH, RANK, REPETITIONS = 2048, 16, 7
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    w = torch.randn(WIDTH, WIDTH, device=device) / WIDTH**0.5
+    b = torch.randn(WIDTH, RANK, device=device) * 1e-3
+    a = torch.randn(RANK, WIDTH, device=device) / WIDTH**0.5
+    update, sizes = Update(w, b, a), row_sizes(w)
+    rows, columns = (torch.rand(w.shape, device=device) < 0.01).nonzero(as_tuple=True)
+    here = w[rows, columns]
+    index = rows.int(), columns.int()
+
+    def merged() -> torch.Tensor:
+        return w + b @ a
+
+    def literal_norms() -> torch.Tensor:
+        return (merged() - w).norm(dim=1)
+
+    def literal_cosines() -> torch.Tensor:
+        return 1 - torch.cosine_similarity(w, merged(), dim=1)
+
+    def literal_group() -> torch.Tensor:
+        new = merged()[rows, columns].double()
+        old = here.double()
+        return 1 - (new @ old) / (new.norm() * old.norm())
+
+    cases = {
+        "norms": (update.row_squares, literal_norms, 0.01),
+        "cosines": (lambda: update.row_moments(sizes).one_minus_cosine(), literal_cosines, 0.06),
+        "1 % group": (lambda: moments(update.gather(*index), here).one_minus_cosine(), literal_group, 0.06),
+    }
+    for name, (ours, literal, hold) in cases.items():
+        ours(), literal()
+        ratios = []
+        for i in range(REPETITIONS):
+            pair = [timed(one) for one in ((literal, ours) if i % 2 else (ours, literal))]
+            ratios.append(pair[1] / pair[0] if i % 2 else pair[0] / pair[1])
+        print(
+            f"B4 {name}: median {statistics.median(ratios):.4f} of materialising "
+            f"({min(ratios):.4f} to {max(ratios):.4f}), hold {hold}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
