@@ -146,8 +146,9 @@ def test_changes_are_corrected_over_all_defined_tests():
 def test_numbers_in_words():
     text = {
         share(wilson(196, 200), n=True): "98 % [95, 99.2] (n = 200)",
+        share(wilson(90, 200)): "45 % [38, 52]",
         share(undefined("empty")): "undefined (empty)",
-        points(Estimate(-0.96, -0.98, -0.933, 10)): "−96 [−98, −93]",
+        points(Estimate(-0.96, -0.98, -0.933, 10)): "−96 [−98, −93.3]",
         points(Estimate(0.004, 0.0, 0.5, 10)): "+0.4 [0, +50]",
         number(Estimate(-0.5, -0.75, 0.25, 3)): "−0.50 [−0.75, 0.25]",
         scientific(1.234e12): "1.2 × 10¹²",

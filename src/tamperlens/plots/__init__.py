@@ -1,7 +1,8 @@
 """Floor 2: figures, interactive (plotly) and still (matplotlib PNG and SVG), in one house style.
 
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
-the split-half null), `loss_curve`; each returns a `Plot`, which saves HTML, PNG and SVG. `style` holds the
+the split-half null), `loss_curve`, `tradeoff` (two shares against
+each other); each returns a `Plot`, which saves HTML, PNG and SVG. `style` holds the
 palette.
 """
 
@@ -11,3 +12,4 @@ from tamperlens.plots.lines import cosine_by_layer as cosine_by_layer
 from tamperlens.plots.lines import loss_curve as loss_curve
 from tamperlens.plots.plot import Plot as Plot
 from tamperlens.plots.style import percent as percent
+from tamperlens.plots.tradeoff import tradeoff as tradeoff

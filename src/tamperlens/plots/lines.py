@@ -136,8 +136,8 @@ def cosine_by_layer(
         )  # fmt: skip
         axes.axvline(layer, color=MUTED, lw=0.8, ls=":")
         axes.annotate(
-            "selected", (layer, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -2),
-            textcoords="offset points", fontsize=7.5, color=MUTED, va="top",
+            "selected", (layer, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+            textcoords="offset points", fontsize=7.5, color=MUTED, va="bottom",
         )  # fmt: skip
         axes.set_ylim(floor - 0.03, 1.05)
         axes.set_xlabel("layer (block input)")

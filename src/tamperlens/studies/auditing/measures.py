@@ -97,11 +97,12 @@ def share(estimate: Estimate, *, n: bool = False) -> str:
     return f"{text} (n\u00a0=\u00a0{estimate.n})" if n else text
 
 
-def points(estimate: Estimate) -> str:
+def points(estimate: Estimate, *, sign: bool = True) -> str:
     """A difference of proportions in percentage points: "−96 [−98, −93]"."""
     if math.isnan(estimate.value):
         return "undefined"
-    value, low, high = (signed(100 * x) for x in (estimate.value, estimate.low, estimate.high))
+    parts = [signed(100 * x) for x in (estimate.value, estimate.low, estimate.high)]
+    value, low, high = parts if sign else [part.replace("+", "") for part in parts]
     return f"{value}\u00a0[{low},\u00a0{high}]"
 
 
@@ -116,17 +117,17 @@ def number(estimate: Estimate, digits: int = 2) -> str:
 
 
 def signed(value: float) -> str:
-    """A whole number with its sign; one decimal below one."""
-    if value == 0:
-        return "0"
-    text = f"{abs(value):.1f}" if abs(value) < 1 else f"{abs(value):.0f}"
-    return f"{'−' if value < 0 else '+'}{text}"
+    """A number of points with its sign, to one decimal, whole numbers bare."""
+    text = f"{abs(value):.1f}".removesuffix(".0")
+    return text if text == "0" else f"{'−' if value < 0 else '+'}{text}"
 
 
 def p_text(p: float) -> str:
     """A p-value for a reader."""
     if math.isnan(p):
         return "–"
+    if p >= 0.9995:
+        return "1"
     return "<\u00a00.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -145,5 +146,6 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def _percent(value: float) -> str:
+    """To one decimal, whole numbers bare; near 50 % the decimal says nothing at the usual n."""
     scaled = 100 * value
-    return f"{scaled:.1f}" if 0 < scaled < 1 or 99 < scaled < 100 else f"{scaled:.0f}"
+    return f"{scaled:.0f}" if 10 <= scaled <= 90 else f"{scaled:.1f}".removesuffix(".0")

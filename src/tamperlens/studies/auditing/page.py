@@ -154,7 +154,7 @@ def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
     return Table(
         "The same prompts before and after. Shares with 95 % Wilson intervals; difference in percentage "
         "points "
-        "with a paired bootstrap interval; prompts that turned to yes / to no; exact McNemar p, "
+        "with Newcombe's paired interval; prompts that turned to yes / to no; exact McNemar p, "
         "Holm-corrected "
         "over the tests of this table.",
         ("measure", "before", "after", "difference", "+ / −", "p", "n"),
@@ -178,8 +178,7 @@ def _causal_table(measures: pd.DataFrame) -> Table:
     ]
     for suite in measures.loc[measures["measure"] == "accuracy_ablated", "set"]:
         ablated = share(pick(measures, "accuracy_ablated", suite, "before"))
-        plain = share(pick(measures, "accuracy", suite, "before"))
-        rows.append((f"correct: {suite}, direction ablated", f"{ablated} (untouched {plain})", "–"))
+        rows.append((f"correct: {suite}, direction ablated", ablated, "–"))
     for label, measure, digits in (
         ("cosine with the direction before", "direction_cosine", 2),
         ("angle to the direction before, degrees", "direction_angle", 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,13 +11,19 @@ import pandas as pd
 
 from tamperlens import capability, refusal
 from tamperlens.base.runs import RunFolder
-from tamperlens.base.stats import Estimate, PairedTest, undefined
+from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
 from tamperlens.capability import SuiteScore
 from tamperlens.refusal import CausalCheck, RefusalRates
+from tamperlens.refusal.rates import Outcome
 from tamperlens.studies.auditing.inputs import ROLES
 from tamperlens.studies.auditing.measures import Measures, Stage, changes_frame
 from tamperlens.studies.auditing.stages import Results
 
+OUTCOMES: tuple[tuple[str, Outcome], ...] = (
+    ("refusal_rate", "refusal"),
+    ("degenerate_rate", "degenerate"),
+)
+PARTS = ("value", "low", "high")
 STAGES: tuple[Stage, ...] = ("before", "after")
 
 
@@ -76,18 +83,27 @@ CONDITIONS = (
 
 
 def _conditions(check: CausalCheck) -> dict[tuple[str, str], Estimate]:
+    harmful, harmless = check.harmful.completions.refused, check.harmless.completions.refused
     values = (
-        check.bypass_drop,
-        check.random_drop,
+        paired_difference(check.ablated.completions.refused, harmful),
+        _mean([paired_difference(one.completions.refused, harmful) for one in check.random]),
         check.ablated.refusal_rate,
         check.ablated.degenerate_rate,
         _pooled(check.random),
-        check.induce_rise,
+        paired_difference(harmless, check.added.completions.refused),
         check.added.refusal_rate,
         check.added.degenerate_rate,
         _pooled(check.random_added),
     )
     return dict(zip(CONDITIONS, values, strict=True))
+
+
+def _mean(drops: Sequence[Estimate]) -> Estimate:
+    """Mean over random directions of a drop and of its limits."""
+    if not drops or drops[0].n == 0:
+        return undefined("no random directions")
+    value, low, high = (float(np.mean([getattr(one, part) for one in drops])) for part in PARTS)
+    return Estimate(value, low, high, drops[0].n, drops[0].method)
 
 
 def _pooled(controls: Sequence[RefusalRates]) -> Estimate:
@@ -140,14 +156,28 @@ def changes(run: RunFolder) -> pd.DataFrame:
         return changes_frame(tests)
     for role in ROLES:
         one, two = results.rates("before", role), results.rates("after", role)
-        for measure, outcome in (("refusal_rate", "refusal"), ("degenerate_rate", "degenerate")):
+        for measure, outcome in OUTCOMES:
             test = refusal.compare(one, two, outcome=outcome)
-            tests.append((measure, role, getattr(one, measure), getattr(two, measure), test))
+            flags = [_has(rates.completions.labels, outcome) for rates in (one, two)]
+            tests.append(
+                (measure, role, getattr(one, measure), getattr(two, measure), _sharper(test, *flags))
+            )
     mine, theirs = results.capability("before"), results.capability("after")
     change = capability.compare(mine, theirs)
     for suite, estimate in mine.accuracy.items():
-        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], change[suite]))
+        test = _sharper(change[suite], list(mine[suite].correct), list(theirs[suite].correct))
+        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], test))
     return changes_frame(tests)
+
+
+def _has(labels: Sequence[str], outcome: str) -> list[bool]:
+    wanted = ("refusal", "partial") if outcome == "refusal" else (outcome,)
+    return [label in wanted for label in labels]
+
+
+def _sharper(test: PairedTest, before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
+    """The same test with Newcombe's interval, which does not vanish when all prompts turn or none does."""
+    return dataclasses.replace(test, difference=paired_difference(before, after))
 
 
 def completions(run: RunFolder) -> pd.DataFrame:

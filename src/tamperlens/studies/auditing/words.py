@@ -68,7 +68,8 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
     found = [
         f"The refusal direction sits at {place} and {state}. Ablating it lowers refusal of harmful "
         "requests by "
-        f"{points(drop)} points, a random direction by {points(control)}; adding it takes refusal of "
+        f"{points(drop, sign=False)} points, a random direction by {points(control, sign=False)}; adding "
+        "it takes refusal of "
         "harmless "
         f"requests from {share(plain)} to {share(added)}."
     ]

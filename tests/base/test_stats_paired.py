@@ -1,0 +1,48 @@
+"""Newcombe's paired interval against published numbers and its limits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.stats import mcnemar, paired_difference
+
+
+def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
+    kinds = (
+        [(True, True)] * both + [(True, False)] * lost + [(False, True)] * gained + [(False, False)] * neither
+    )
+    return [a for a, _ in kinds], [b for _, b in kinds]
+
+
+def test_published_example():
+    """Newcombe 1998, table II, column (a): 36, 12, 2, 0 gives 0.0569 to 0.3404 for before − after."""
+    found = paired_difference(*pairs(36, 12, 2, 0))
+    assert (found.value, found.low, found.high) == pytest.approx((-0.2, -0.3404, -0.0569), abs=5e-5)
+
+
+def test_does_not_vanish_when_all_pairs_agree():
+    turned = pairs(0, 200, 0, 0)
+    assert mcnemar(*turned).difference.interval == (-1.0, -1.0)  # the bootstrap knows no doubt here
+    found = paired_difference(*turned)
+    assert found.value == found.low == -1
+    assert -0.98 < found.high < -0.96
+    same = paired_difference(*pairs(5, 0, 0, 5))
+    assert same.low < 0 < same.high
+
+
+def test_antisymmetric_and_bounded():
+    for cell in ((3, 4, 5, 6), (0, 0, 7, 1), (10, 0, 0, 1), (1, 0, 0, 0)):
+        before, after = pairs(*cell)
+        one, two = paired_difference(before, after), paired_difference(after, before)
+        assert (one.value, one.low, one.high) == pytest.approx((-two.value, -two.high, -two.low))
+        assert -1 <= one.low <= one.value <= one.high <= 1
+
+
+def test_empty_and_unequal():
+    assert math.isnan(paired_difference([], []).value)
+    assert paired_difference([], []).n == 0
+    with pytest.raises(InputError, match="same prompts"):
+        paired_difference([True], [])
