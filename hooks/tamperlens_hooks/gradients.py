@@ -55,7 +55,7 @@ class GradientTape:
     """
 
     sums: dict[str, Tensor]
-    reduction: Reduction
+    reduction: str
     n: int = 0
     _lengths: Sequence[int] | None = field(default=None, repr=False)
     _seen: dict[str, int] = field(default_factory=dict, repr=False)
@@ -141,7 +141,7 @@ def accumulate_gradients(
     anatomy: Anatomy,
     projections: Iterable[Projection] | None = None,
     *,
-    reduction: Reduction = "abs",
+    reduction: Reduction | str = "abs",
     device: torch.device | str | None = None,
     checkpoint: bool = False,
 ) -> Iterator[GradientTape]:
@@ -240,7 +240,11 @@ def _add_absolute_whole(total: Tensor, rows: Tensor, columns: Tensor, lengths: S
 
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """left @ right; half-precision inputs with an fp32 result on CUDA (products and sums are fp32 there)."""
-    if left.device.type == "cuda" and dtype == torch.float32 and left.dtype in (torch.bfloat16, torch.float16):
+    if (
+        left.device.type == "cuda"
+        and dtype == torch.float32
+        and left.dtype in (torch.bfloat16, torch.float16)
+    ):
         try:
             return torch.mm(left, right, out_dtype=torch.float32)
         except (TypeError, RuntimeError):  # torch before 2.8

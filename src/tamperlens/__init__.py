@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tamperlens.prompts import PromptSet as PromptSet
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
+    from tamperlens.studies.brittleness import brittleness as brittleness
 
 # Rooms by the name that users write. A room that this version does not have is not listed by dir().
 _ROOMS = {
-    "brittleness": "tamperlens.studies.brittleness",
     "capability": "tamperlens.capability",
     "drift": "tamperlens.drift",
     "errors": "tamperlens.base.errors",
@@ -44,6 +44,7 @@ _NAMES = {
     "ChatModel": "tamperlens.models",
     "PromptSet": "tamperlens.prompts",
     "audit": "tamperlens.studies.audit",
+    "brittleness": "tamperlens.studies.brittleness",
     "load": "tamperlens.models",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from tamperlens.base import bits as packed
 from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask, joined_prompts
@@ -193,7 +194,9 @@ def test_a_mask_of_the_base_fits_the_tuned_model(chat: Any, tiny: Any) -> None:
     module, tokenizer = tiny("llama", fresh=True)
     model = ChatModel.from_parts(module, tokenizer, name="base", check_anatomy=False)
     mask = random_mask(model, 0.1, 1)
-    tuned = model.with_module(get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj"])), name="tuned")
+    tuned = model.with_module(
+        get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj"])), name="tuned"
+    )
     assert tuned.fingerprint != mask.fingerprint
     mask.check(tuned)
     assert (mask | random_mask(tuned, 0.1, 2)).base_fingerprint == mask.base_fingerprint

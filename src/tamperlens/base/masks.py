@@ -362,7 +362,7 @@ class WeightMask:
         return self._like(
             {name: how(self.bits[name], other.bits[name]) for name in self.bits},
             f"({self.definition}) {sign} ({other.definition})",
-            {**self.prompts, **other.prompts},
+            joined_prompts(self.prompts, other.prompts),
             self.fingerprint if same else self.base_fingerprint,
         )
 
@@ -386,6 +386,17 @@ class WeightMask:
                 f"masks cover different projections ({_few(sorted(mine ^ theirs)) or 'in another order'}); "
                 "score both with the same modules="
             )
+
+
+def joined_prompts(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Prompt sets of two artefacts; different sets of one name are told apart by a number."""
+    found = dict(one)
+    for name, sha256 in other.items():
+        label, number = name, 2
+        while found.get(label, sha256) != sha256:
+            label, number = f"{name} ({number})", number + 1
+        found[label] = sha256
+    return found
 
 
 def _few(names: Any) -> str:

@@ -1,10 +1,74 @@
-"""Neurons: which weights, rows, ranks and heads carry a behaviour."""
+"""Floor 3, neurons: which weights, rows, ranks and heads carry a behaviour.
+
+Contents:
+- `snip` (snip), `simple` (wanda, magnitude, random): a score for every weight -> `scores` (WeightScores);
+  `passes` (portions, shards, the sequential mode) and `examples` (encoding, losses) are what they share.
+- `selection` (WeightScores.top, set_difference, sweep) over `cutoffs` (exact top-k) -> WeightMask.
+- `ranks`: ActSVD, removal of ranks, orthogonal difference, subspace overlap.
+- `units`: scores by row, neuron and head; activation contrast; contrastive attribution.
+- `interventions` (zeroed, control: a matched random set), `overlaps` (overlap, noise_floor).
+"""
 
 from __future__ import annotations
 
+from tamperlens.base.masks import Jaccard, WeightMask
+from tamperlens.base.parts import Part
+from tamperlens.neurons.interventions import control, zeroed
+from tamperlens.neurons.overlaps import NoiseFloor, Overlap, noise_floor, overlap
+from tamperlens.neurons.ranks import (
+    RankEdit,
+    Subspaces,
+    act_svd,
+    orthogonal_difference,
+    random_ranks,
+    ranks_removed,
+    subspace_overlap,
+    top_ranks,
+)
 from tamperlens.neurons.scores import WeightScores
 from tamperlens.neurons.selection import set_difference, sweep
 from tamperlens.neurons.simple import magnitude, random, wanda
 from tamperlens.neurons.snip import snip
+from tamperlens.neurons.units import (
+    UnitScores,
+    activation_contrast,
+    by_head,
+    by_neuron,
+    by_row,
+    contrastive_attribution,
+    unit_mask,
+)
 
-__all__ = ["WeightScores", "magnitude", "random", "set_difference", "snip", "sweep", "wanda"]
+__all__ = [
+    "Jaccard",
+    "NoiseFloor",
+    "Overlap",
+    "Part",
+    "RankEdit",
+    "Subspaces",
+    "UnitScores",
+    "WeightMask",
+    "WeightScores",
+    "act_svd",
+    "activation_contrast",
+    "by_head",
+    "by_neuron",
+    "by_row",
+    "contrastive_attribution",
+    "control",
+    "magnitude",
+    "noise_floor",
+    "orthogonal_difference",
+    "overlap",
+    "random",
+    "random_ranks",
+    "ranks_removed",
+    "set_difference",
+    "snip",
+    "subspace_overlap",
+    "sweep",
+    "top_ranks",
+    "unit_mask",
+    "wanda",
+    "zeroed",
+]

@@ -41,7 +41,7 @@ def quota(fraction: float, n: int) -> int:
     return int(Fraction(repr(float(fraction))) * n)
 
 
-def check_fraction(name: str, fraction: float) -> None:
+def check_fraction(name: str, fraction: float | int) -> None:
     """A fraction of weights lies strictly between 0 and 1.
 
     Raises:
@@ -150,7 +150,9 @@ def check_finite(values: Scores, name: str) -> None:
         NumericsError: they are not; names the projection.
     """
     if values.size and not np.isfinite(np.abs(values).max()):
-        raise NumericsError(f"the scores of {name} hold NaN or infinity; score the model again in fp32 or bf16")
+        raise NumericsError(
+            f"the scores of {name} hold NaN or infinity; score the model again in fp32 or bf16"
+        )
 
 
 def _digits(values: Scores) -> Iterable[npt.NDArray[Any]]:

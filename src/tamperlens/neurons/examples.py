@@ -156,9 +156,7 @@ def loss_function(loss: str) -> LossOf:
         if first:
             counted &= counted.cumsum(1) <= int(first.group(1))
         wide = torch.promote_types(logits.dtype, torch.float32)
-        nats = torch.nn.functional.cross_entropy(
-            logits[counted].to(wide), labels[counted], reduction="none"
-        )
+        nats = torch.nn.functional.cross_entropy(logits[counted].to(wide), labels[counted], reduction="none")
         rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(labels)[counted]
         summed = torch.zeros(len(labels), dtype=wide, device=nats.device).index_add(0, rows, nats)
         return summed if loss == "response_sum" else summed / counted.sum(1)

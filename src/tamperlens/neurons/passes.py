@@ -120,8 +120,8 @@ def score_in_sequence(
     projections: Sequence[Projection],
     collect: Collect,
     *,
-    prune: float | None,
-    prune_end: End,
+    prune: float | int | None,
+    prune_end: End | str,
     prune_group: str,
 ) -> WeightScores:
     """Score block after block, each in the model whose earlier blocks are pruned by their own scores.
@@ -145,7 +145,7 @@ def score_in_sequence(
             tensors |= block
             own = tuple(part for part in parts if part.layer == layer)
             ranked = block if prune_end == "top" else {n: _upside_down(t) for n, t in block.items()}
-            mask = top(_result_like(shell, own, ranked), prune, prune_group)  # type: ignore[arg-type]
+            mask = top(_result_like(shell, own, ranked), prune, prune_group)
             stack.enter_context(zeroed_entries(model, mask))
     return _result_like(shell, parts, tensors)
 
@@ -216,9 +216,7 @@ def finite_or_raise(name: str, tensor: Tensor) -> None:
         raise NumericsError(f"the scores of {name} are not finite; load the model in float32 or bfloat16")
 
 
-def _restricted(
-    parts: Sequence[Part], tensors: Iterator[tuple[str, Tensor]]
-) -> Iterator[tuple[str, Tensor]]:
+def _restricted(parts: Sequence[Part], tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
     """Zero what belongs to no scored part (the rest of a fused weight)."""
     inside = by_parameter(parts)
     for name, tensor in tensors:

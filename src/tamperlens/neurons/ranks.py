@@ -216,6 +216,21 @@ def orthogonal_difference(
     return RankEdit(left, right, safety.parts, safety.fingerprint, safety.model, words)
 
 
+def random_ranks(model: ChatModel, edit: RankEdit, *, seed: int) -> RankEdit:
+    """A control for a rank edit: Π W with Π on a random subspace of the same rank in every matrix."""
+    if edit.fingerprint != model.fingerprint:
+        raise InputError(f"this rank edit was made for {edit.model}, not for {model.name}")
+    generator = torch.Generator().manual_seed(seed)
+    left, right = {}, {}
+    for part, weight in _weights(model, edit.parts):
+        rank = edit.left[part.name].shape[1]
+        drawn = torch.randn(part.d_out, rank, generator=generator, dtype=torch.float64)
+        basis = torch.linalg.qr(drawn).Q.float()
+        left[part.name], right[part.name] = basis, basis.T @ weight
+    words = f"random subspaces of the ranks of [{edit.definition}], seed {seed}"
+    return RankEdit(left, right, edit.parts, edit.fingerprint, edit.model, words)
+
+
 def subspace_overlap(safety: Subspaces, utility: Subspaces, *, r_u: int, r_s: int) -> pd.DataFrame:
     """φ = ‖U_sᵀ U_u‖²_F / min(r_s, r_u) per projection, with its chance level max(r_s, r_u) / d_out.
 

@@ -27,18 +27,22 @@ from tamperlens.neurons.cutoffs import (
 from tamperlens.neurons.scores import Group, WeightScores, require_same
 
 
-def top(scores: WeightScores, fraction: float, group: Group = "matrix") -> WeightMask:
+def top(scores: WeightScores, fraction: float | int, group: Group | str = "matrix") -> WeightMask:
     """See `WeightScores.top`."""
     check_fraction("fraction", fraction)
     _check_group(group)
-    _check_not_empty(scores, {"fraction": fraction}, group)
-    chooser = _Chooser(scores, [fraction], group)
+    _check_not_empty(scores, {"fraction": float(fraction)}, group)
+    chooser = _Chooser(scores, [float(fraction)], group)
     bits = _pack(scores, lambda part, values: chooser.choose(values)[0])
     return _mask(scores, bits, f"top {fraction:g} per {group} of {scores.definition}", scores.prompts)
 
 
 def set_difference(
-    safety: WeightScores, utility: WeightScores, p: float, q: float, group: Group = "matrix"
+    safety: WeightScores,
+    utility: WeightScores,
+    p: float | int,
+    q: float | int,
+    group: Group | str = "matrix",
 ) -> WeightMask:
     """S(p, q): the top q of the safety scores without the top p of the utility scores.
 
@@ -62,8 +66,8 @@ def set_difference(
 def sweep(
     safety: WeightScores,
     utility: WeightScores,
-    grid: Iterable[tuple[float, float]],
-    group: Group = "matrix",
+    grid: Iterable[tuple[float | int, float | int]],
+    group: Group | str = "matrix",
 ) -> list[tuple[float, float, WeightMask]]:
     """The set difference for every (p, q) of a grid, from one reading of the two scores.
 
@@ -113,7 +117,7 @@ def sweep(
 class _Chooser:
     """Applies fractions to the parts of some scores, one part after the other, in order."""
 
-    def __init__(self, scores: WeightScores, fractions: Sequence[float], group: Group) -> None:
+    def __init__(self, scores: WeightScores, fractions: Sequence[float], group: str) -> None:
         self.group = group
         self.fractions = list(fractions)
         self._left: list[Cutoff] = []

@@ -48,21 +48,21 @@ def snip(
     model: ChatModel,
     data: Pairs,
     *,
-    reduction: SnipReduction = "mean_abs",
+    reduction: SnipReduction | str = "mean_abs",
     loss: str = "response_mean",
-    scores: Mode = "intact",
+    scores: Mode | str = "intact",
     modules: str | Iterable[str] | None = None,
     layers: Iterable[int] | None = None,
     batch_size: BatchSize = "auto",
     device_of_scores: str | torch.device = "auto",
     max_memory: Memory = None,
     out: PathLike | None = None,
-    prune: float | None = None,
-    prune_end: End = "top",
-    prune_group: Group = "row",
+    prune: float | int | None = None,
+    prune_end: End | str = "top",
+    prune_group: Group | str = "row",
     checkpoint: bool = False,
     max_length: int | None = None,
-    max_zero_share: float = 0.5,
+    max_zero_share: float | int = 0.5,
     progress: bool = False,
 ) -> WeightScores:
     """Score every weight of the projections by how much the loss would feel its removal, to first order.
@@ -110,7 +110,12 @@ def snip(
     loss_of = loss_function(loss)
     projections = chosen_projections(model, modules, layers)
     examples = Examples.of(model, data, max_length)
-    settings: dict[str, Any] = {"reduction": reduction, "loss": loss, "scores": scores, "max_length": max_length}
+    settings: dict[str, Any] = {
+        "reduction": reduction,
+        "loss": loss,
+        "scores": scores,
+        "max_length": max_length,
+    }
     if scores == "sequential":
         settings |= {"prune": prune, "prune_end": prune_end, "prune_group": prune_group}
     recipe = Recipe(
@@ -183,7 +188,7 @@ def _pass(
             torch.cuda.empty_cache()
 
 
-def _refuse_underflow(model: ChatModel, part: Projection, total: Tensor, limit: float) -> None:
+def _refuse_underflow(model: ChatModel, part: Projection, total: Tensor, limit: float | int) -> None:
     share = 1.0 - float(torch.count_nonzero(total)) / total.numel()
     if share > limit:
         why = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import pandas as pd
@@ -52,7 +53,7 @@ class UnitScores(Result):
     fingerprint: str
     model: str
 
-    def top(self, fraction: float) -> list[tuple[int, int]]:
+    def top(self, fraction: float | int) -> list[tuple[int, int]]:
         """(layer, unit) of the ⌊fraction · n⌋ highest-scored units of the model, best first.
 
         Ties go to the lower layer and index; units with score 0 are never in.
@@ -62,7 +63,7 @@ class UnitScores(Result):
         """
         check_fraction("fraction", fraction)
         values = self.scores.numpy()
-        k = quota(fraction, values.size)
+        k = quota(float(fraction), values.size)
         if k == 0:
             raise InputError(
                 f"fraction = {fraction:g} chooses nothing of {values.size} {self.kind}s; use at least "
@@ -100,9 +101,7 @@ def unit_mask(model: ChatModel, kind: str, units: Sequence[tuple[int, int]]) -> 
     """The weights that belong to some neurons or heads alone (shared keys and values of GQA stay out)."""
     anatomy, parts = model.anatomy, parts_of(model)
     limit = anatomy.d_mlp if kind == "neuron" else anatomy.n_heads
-    flags = {
-        name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes_of(model, parts).items()
-    }
+    flags = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes_of(model, parts).items()}
     own = {(part.layer, part.projection): part for part in parts}
     reading, writing = (("gate", "up"), "down") if kind == "neuron" else (("q",), "o")
     for layer in sorted({layer for layer, _ in units}):
@@ -201,14 +200,15 @@ def activation_contrast(
     size, tokens = batch_rows(model, examples, batch_size, 0), 0
     for batch in batches(examples, size, model.pad_id, model.device):
         picked = batch.labels != IGNORE
-
-        def read(which: ChatModel, at: Tensor = picked, inputs: object = batch) -> Tensor:
-            found: list[Tensor] = []
-            with _neurons_watched(which, lambda _, x: found.append(x[at.to(x.device)].double().cpu())):
-                body(which, inputs.input_ids.to(which.device), inputs.attention_mask.to(which.device))  # type: ignore[attr-defined]
-            return torch.stack(found)
-
-        squares += (read(model) - read(other)).square().sum(1)
+        one, two = (
+            _neurons(
+                which,
+                partial(body, which, batch.input_ids.to(which.device), batch.attention_mask.to(which.device)),
+                partial(_at, picked),
+            )
+            for which in (model, other)
+        )
+        squares += (one - two).square().sum(1)
         tokens += int(picked.sum())
     total = (squares / tokens).sqrt()
     _require_finite(total, model.name)
@@ -229,7 +229,7 @@ def contrastive_attribution(
     harmful: PromptSet,
     harmless: PromptSet,
     *,
-    statistic: Statistic = "difference",
+    statistic: Statistic | str = "difference",
     batch_size: int = 16,
 ) -> UnitScores:
     """MLP neurons that tell harmful from harmless prompts, by forward passes alone (arXiv 2605.12290).
@@ -259,10 +259,7 @@ def contrastive_attribution(
         squares = torch.zeros_like(total)
         for start in range(0, len(data), batch_size):
             batch = model.encode(list(data.prompts[start : start + batch_size]))
-            found: list[Tensor] = []
-            with _neurons_watched(model, lambda _, x, into=found: into.append(x[:, -1].double().cpu())):  # type: ignore[misc]
-                model.module(**batch, use_cache=False)
-            values = torch.stack(found)
+            values = _neurons(model, partial(model.module, **batch, use_cache=False), _last)
             total += values.sum(1)
             squares += values.square().sum(1)
         mean = total / len(data)
@@ -286,14 +283,27 @@ def contrastive_attribution(
     )
 
 
-def _neurons_watched(model: ChatModel, see: Callable[[Projection, Tensor], None]):  # type: ignore[no-untyped-def]
-    from contextlib import ExitStack
+def _neurons(
+    model: ChatModel, run: Callable[[], object], pick: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "layer item d_mlp"]:
+    """Activations of all MLP neurons in one forward pass, fp64 on the CPU, cut by `pick`."""
+    found: list[Tensor] = []
 
-    stack = ExitStack()
+    def see(part: Projection, x: Tensor) -> None:
+        found.append(pick(x).double().cpu())
+
     downs = [part for part in model.anatomy.projections() if part.name == "down"]
-    stack.enter_context(evaluating(model.module))
-    stack.enter_context(watch_inputs(model, see, downs))
-    return stack
+    with evaluating(model.module), watch_inputs(model, see, downs):
+        run()
+    return torch.stack(found)
+
+
+def _at(picked: Tensor, x: Tensor) -> Tensor:
+    return x[picked.to(x.device)]
+
+
+def _last(x: Tensor) -> Tensor:
+    return x[:, -1]
 
 
 def _require_finite(values: Tensor, name: str) -> None:
@@ -301,9 +311,7 @@ def _require_finite(values: Tensor, name: str) -> None:
         raise NumericsError(f"activations of {name} are NaN or infinite; load it in float32 or bfloat16")
 
 
-def _units(
-    model: ChatModel, total: Tensor, kind: Kind, definition: str, scores: WeightScores
-) -> UnitScores:
+def _units(model: ChatModel, total: Tensor, kind: Kind, definition: str, scores: WeightScores) -> UnitScores:
     if scores.fingerprint != model.fingerprint:
         raise InputError(f"the scores are of {scores.model}, not of {model.name}")
     values = total.float()

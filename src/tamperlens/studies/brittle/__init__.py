@@ -1,0 +1,1 @@
+"""Parts of the brittleness study: `conditions` (one model state measured), `effects` (sets beside controls)."""
