@@ -2,8 +2,8 @@
 
 Σ_b |∂L_b/∂W| needs every example's gradient by itself, and no gradient needs to be kept. For a linear map
 y = W x the gradient of one example is G_bᵀ X_b, with X_b [seq, in] what the map read and G_b [seq, out] the
-gradient at its output. A tap on the output sees G_b in the backward pass, multiplies, takes the absolute value
-and adds it to a running sum, block of rows by block of rows. So one ordinary backward pass over a batch gives
+gradient at its output. A tap on the output sees G_b in the backward pass, multiplies, takes the absolute
+value and adds it to a running sum, block of rows by block of rows. So one ordinary backward pass over a batch gives
 all examples' gradients of all matrices, with one sum per matrix as the only extra memory.
 
 Weights stay frozen: nothing but the input of the first block concerned requires a gradient. The tap reads x
@@ -232,7 +232,7 @@ def _add_absolute(total: Tensor, rows: Tensor, columns: Tensor, lengths: Sequenc
 
 
 def _add_absolute_whole(total: Tensor, rows: Tensor, columns: Tensor, lengths: Sequence[int]) -> None:
-    """The same on an accelerator: one product an example, in fp32 where the device can give it at full speed."""
+    """The same on an accelerator: one product an example."""
     for a, b, length in zip(rows, columns, lengths, strict=True):
         left, right = a[:length].T, b[:length]
         total.add_(_product(left, right, total.dtype).abs_().to(total.device))

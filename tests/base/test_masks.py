@@ -111,7 +111,8 @@ def test_empty_sets_have_no_jaccard(chat: Any) -> None:
     empty = WeightMask.from_tensors(model, {})
     assert math.isnan(empty.jaccard(empty))
     assert math.isnan(empty.jaccard(empty).chance)
-    assert empty.count == 0 and empty.density == 0
+    assert empty.count == 0
+    assert empty.density == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -179,7 +180,7 @@ def test_another_model_is_refused_by_name(chat: Any, tiny: Any, tmp_path: Path) 
     for combine in (lambda: mask | foreign, lambda: mask & foreign, lambda: mask - foreign):
         with pytest.raises(InputError, match="masks of different models"):
             combine()
-    with pytest.raises(InputError, match="llama .* and someone else"):
+    with pytest.raises(InputError, match=r"llama .* and someone else"):
         mask.jaccard(foreign)
     moved = mask.rebind(other)
     assert members(moved) == members(mask)
@@ -204,7 +205,7 @@ def test_a_mask_of_the_base_fits_the_tuned_model(chat: Any, tiny: Any) -> None:
 
 def test_from_tensors_checks_names_and_shapes(chat: Any) -> None:
     model = chat("llama")
-    with pytest.raises(InputError, match="no projection weight 'model.embed_tokens.weight'"):
+    with pytest.raises(InputError, match="no projection weight"):
         WeightMask.from_tensors(model, {"model.embed_tokens.weight": torch.ones(2, 2, dtype=torch.bool)})
     name = "model.layers.0.self_attn.q_proj.weight"
     with pytest.raises(InputError, match=r"is \[2, 2\], the parameter is \[48, 48\]"):

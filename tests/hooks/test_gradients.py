@@ -184,7 +184,8 @@ def test_the_model_is_left_as_it_was(tiny: Any) -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
     assert torch.equal(kept.grad, torch.ones_like(kept))
     for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, before[name]) and parameter._version == versions[name]
+        assert torch.equal(parameter, before[name])
+        assert parameter._version == versions[name]
         assert parameter is kept or parameter.grad is None
     with pytest.raises(RuntimeError, match="stop"), accumulate_gradients(model, describe(model)):
         raise RuntimeError("stop")

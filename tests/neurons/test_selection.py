@@ -167,7 +167,8 @@ def test_set_difference_is_top_minus_top(chat: Any, group: Any, levels: int | No
         assert neurons.set_difference(safety, utility, p=p, q=q, group=group) == literal
         assert mask.prompts == {"set 1": "1", "set 2": "2"}
     small = neurons.set_difference(safety, utility, p=0.3, q=0.1, group=group)
-    assert "top 0.1 of [test 1" in small.definition and "without top 0.3 of [test 2" in small.definition
+    assert "top 0.1 of [test 1" in small.definition
+    assert "without top 0.3 of [test 2" in small.definition
 
 
 def test_bad_fractions_and_groups(chat: Any, tiny: Any) -> None:
@@ -201,5 +202,5 @@ def test_bad_fractions_and_groups(chat: Any, tiny: Any) -> None:
 def test_nan_scores_are_refused_by_name(chat: Any, group: Any) -> None:
     scores = scores_of(chat("llama"), 1)
     scores.tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
-    with pytest.raises(NumericsError, match="scores of 1.up"):
+    with pytest.raises(NumericsError, match=r"scores of 1\.up"):
         scores.top(0.1, group=group)

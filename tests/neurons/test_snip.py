@@ -69,7 +69,8 @@ def test_snip_is_the_literal_loop(chat: Chat, safety: PromptSet, family: str) ->
         object.__setattr__(literal, "tensors", expected)
         assert scores.top(0.01) == literal.top(0.01)
     assert model.fingerprint == fingerprint
-    assert scores.fingerprint == fingerprint and scores.n == len(safety)
+    assert scores.fingerprint == fingerprint
+    assert scores.n == len(safety)
     assert scores.prompts == {"safety": safety.sha256}
 
 
@@ -86,10 +87,11 @@ def test_projections_of_fused_weights_are_reported_one_by_one(chat: Chat, safety
         assert torch.equal(
             only.part(only.parts[0]), next(scores.part(p) for p in scores.parts if p.name == "1.k")
         )
-        [(name, flags)] = only.top(0.1).items()
+        [(_name, flags)] = only.top(0.1).items()
         inside = torch.zeros_like(flags)
         only.parts[0].write(inside, torch.ones(only.parts[0].d_out, only.parts[0].d_in, dtype=torch.bool))
-        assert not (flags & ~inside).any() and flags.any()
+        assert not (flags & ~inside).any()
+        assert flags.any()
         assert (~only.top(0.1)).count + only.top(0.1).count == only.total
 
 
@@ -177,7 +179,7 @@ def test_wanda_is_its_formula(chat: Chat, safety: PromptSet) -> None:
         squares: dict[str, Tensor] = {}
         kept: list[Tensor] = []
 
-        def hook(name: str) -> Any:
+        def hook(name: str, squares: Any = squares, kept: Any = kept) -> Any:
             def see(module: Any, args: Any) -> None:
                 x = args[0][0][kept[0]].double()
                 squares[name] = squares.get(name, 0) + x.square().sum(0)
@@ -212,7 +214,8 @@ def test_magnitude_change_and_random(chat: Chat) -> None:
     assert torch.equal(drawn[name], neurons.random(model, seed=1, modules=["up"])[name])
     assert not torch.equal(drawn[name], neurons.random(model, seed=2)[name])
     values = torch.cat([tensor.flatten() for _, tensor in drawn.items()])
-    assert values.min() > 0 and values.max() <= 1
+    assert values.min() > 0
+    assert values.max() <= 1
     assert abs(float(values.mean()) - 0.5) < 4 / math.sqrt(12 * values.numel())
     with pytest.raises(InputError, match="same projections"):
         neurons.magnitude(model, reference=chat("gpt2"))
@@ -252,7 +255,8 @@ def test_portions_on_disk_are_the_same_scores(chat: Chat, safety: PromptSet, tmp
         for group in ("matrix", "row", "global"):
             assert streamed.top(0.05, group=group) == whole.top(0.05, group=group)
         again = WeightScores.load(tmp_path / family)
-        assert again.definition == whole.definition and again.parts == whole.parts
+        assert again.definition == whole.definition
+        assert again.parts == whole.parts
         assert again.top(0.05) == whole.top(0.05)
         whole.save(tmp_path / "one.safetensors")
         assert WeightScores.load(tmp_path / "one.safetensors").top(0.05) == whole.top(0.05)
@@ -331,7 +335,10 @@ def test_bad_options_are_told(chat: Chat, safety: PromptSet) -> None:
 def test_nan_gradients_name_module_and_row(chat: Chat, safety: PromptSet) -> None:
     model = chat("llama", fresh=True)
     rare = next(
-        iter(set(model.token_ids(["x"])[0]) - set(sum(model.token_ids(list(safety.prompts[:4])), [])))
+        iter(
+            set(model.token_ids(["x"])[0])
+            - set(functools.reduce(operator.iadd, model.token_ids(list(safety.prompts[:4])), []))
+        )
     )
     with torch.no_grad():
         model.module.model.embed_tokens.weight[rare] = float("inf")

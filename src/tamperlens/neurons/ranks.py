@@ -60,12 +60,12 @@ class Subspaces(Result):
         whole = next(p for p in self.parts if p.name == part)
         if rank < 1 or (rank > full.shape[1] and full.shape[1] < min(whole.d_out, whole.d_in)):
             raise InputError(
-                f"rank {rank} of {part} was not kept (1 to {full.shape[1]} were); act_svd(..., rank=) keeps more"
+                f"rank {rank} of {part} was not kept (1 to {full.shape[1]} were); act_svd(rank=) keeps more"
             )
         return full[:, :rank]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per projection: ranks kept, share of the squared norm in the first 1, 10 and all of them."""
+        """One row per projection: ranks kept, share of the squared norm in the first one and first ten."""
         rows = []
         for part in self.parts:
             squared = self.values[part.name].double().square()

@@ -142,7 +142,7 @@ def brittleness(
     out: PathLike | None = None,
     progress: bool = False,
 ) -> Brittleness:
-    """Remove each set alone; measure refusal, over-refusal, capability and perplexity beside matched controls.
+    """Remove each set alone; measure refusal, over-refusal, capability, perplexity beside matched controls.
 
     A control has the set's count in every projection and every bin of |w|, drawn outside the set where it
     can be; for rank edits it is a random subspace of the same rank. Differences are paired over prompts. The

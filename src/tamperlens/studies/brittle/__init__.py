@@ -1,1 +1,1 @@
-"""Parts of the brittleness study: `conditions` (one model state measured), `effects` (sets beside controls)."""
+"""Parts of the brittleness study: `conditions` (a model state measured), `effects` (sets beside controls)."""
