@@ -176,7 +176,7 @@ def _named(part: str, item: Item) -> list[str]:
             claims = re.match(
                 r"\s*(?:is|was|has|,)\s+(?:clearly )?the\b", sentence[first.end :], re.IGNORECASE
             )
-            if claims and not joined(sentence[first.end : second.start]):
+            if claims and not listed_together(sentence, first, second):
                 return [first.candidate]
         if chosen:
             return chosen

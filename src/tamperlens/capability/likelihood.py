@@ -94,7 +94,8 @@ def perplexity(
                     f"{model.name}: the likelihood of row {bad} of {data.name!r} is not finite"
                 )
     nll = _ratio(sums, counts, seed)
-    spread = Estimate(*(math.exp(min(x, 700.0)) for x in (nll.value, nll.low, nll.high)), nll.n, nll.method)
+    value, low, high = (math.exp(min(x, 700.0)) for x in (nll.value, nll.low, nll.high))
+    spread = Estimate(value, low, high, nll.n, nll.method)
     return Perplexity(
         model=model.name,
         fingerprint=model.fingerprint,

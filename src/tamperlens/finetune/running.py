@@ -219,7 +219,7 @@ class _Session:
         if self.config.gradient_checkpointing:
             _recompute(module, False)
         if self.use_cache is not None:
-            unwrap(module).config.use_cache = self.use_cache
+            unwrap(module).config.use_cache = self.use_cache  # type: ignore[union-attr]
         module.zero_grad(set_to_none=True)
         module.eval()
         if getattr(unwrap(module), "hf_device_map", None) is None:

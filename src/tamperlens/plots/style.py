@@ -71,7 +71,7 @@ _RC: dict[str, Any] = {
 
 def style() -> Any:
     """Context manager: matplotlib drawn in it follows the house style; global settings stay as they were."""
-    return mpl.rc_context(_RC)
+    return mpl.rc_context(_RC)  # type: ignore[arg-type]
 
 
 def short(text: str, limit: int = 40) -> str:

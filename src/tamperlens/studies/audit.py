@@ -201,7 +201,12 @@ def audit(
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
     given = {role: read_given(source, role, column) for role, source in sources.items()}
     chosen = stages.find_attack(attack)
-    options = {"kind": KIND, "config": settings.config(), "artefacts": ARTEFACTS, "resume": resume}
+    options: dict[str, Any] = {
+        "kind": KIND,
+        "config": settings.config(),
+        "artefacts": ARTEFACTS,
+        "resume": resume,
+    }
     tell = _teller(progress)
     if _finished(out):
         with RunFolder.open(out, **options) as run:

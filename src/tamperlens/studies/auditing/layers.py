@@ -116,4 +116,5 @@ def _halves(n: int, draws: int, generator: torch.Generator) -> tuple[Tensor, Ten
 
 
 def _cosines(a: Float64[Tensor, "draws d"], b: Float64[Tensor, "draws d"]) -> Float64[Tensor, " draws"]:
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    cosines: Tensor = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    return cosines

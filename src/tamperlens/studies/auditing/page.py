@@ -137,7 +137,7 @@ def _short(value: Any) -> str:
 
 def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
     names = {"refusal_rate": "refused", "degenerate_rate": "degenerate", "accuracy": "correct"}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for _, one in changes.iterrows():
         before, after = (pick(measures, one["measure"], one["set"], stage) for stage in ("before", "after"))
         difference = Estimate(one["difference"], one["low"], one["high"], int(one["n"]))

@@ -143,7 +143,7 @@ def _equals(text: str) -> str:
 
 
 def _largest_change(measures: pd.DataFrame) -> tuple[str, Any, Any]:
-    best = ("", None, None)
+    best: tuple[str, Any, Any] = ("", None, None)
     size = -1.0
     for suite in measures.loc[measures["measure"] == "accuracy", "set"].drop_duplicates():
         one, two = (pick(measures, "accuracy", suite, stage) for stage in ("before", "after"))
