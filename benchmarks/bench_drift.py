@@ -17,7 +17,7 @@ WIDTH, RANK, REPETITIONS = 2048, 16, 7
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds: of this process's CPU where there is no GPU, so that a busy machine does not blur the ratio."""
+    """Seconds, of this process's CPU where there is no GPU: a busy machine must not blur the ratio."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     began = clock()
     work()

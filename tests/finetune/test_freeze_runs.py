@@ -11,6 +11,7 @@ import tamperlens
 from tamperlens import finetune
 from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
+from tamperlens.finetune.freezing import check_freeze
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
@@ -137,4 +138,4 @@ def test_refusals(tiny) -> None:
     with pytest.raises(InputError, match="made for"):
         finetune.run(base, DATA, LORA, freeze=mask, progress=False)
     with pytest.raises(InputError, match="WeightMask"):
-        finetune.run(base, DATA, LORA, freeze={"a": 1}, progress=False)  # type: ignore[arg-type]
+        check_freeze(base, {"a": 1})
