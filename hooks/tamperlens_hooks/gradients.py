@@ -3,8 +3,8 @@
 Σ_b |∂L_b/∂W| needs every example's gradient by itself, and no gradient needs to be kept. For a linear map
 y = W x the gradient of one example is G_bᵀ X_b, with X_b [seq, in] what the map read and G_b [seq, out] the
 gradient at its output. A tap on the output sees G_b in the backward pass, multiplies, takes the absolute
-value and adds it to a running sum, block of rows by block of rows. So one ordinary backward pass over a batch gives
-all examples' gradients of all matrices, with one sum per matrix as the only extra memory.
+value and adds it to a running sum, block of rows by block of rows. So one ordinary backward pass over a
+batch gives all examples' gradients of all matrices, with one sum per matrix as the only extra memory.
 
 Weights stay frozen: nothing but the input of the first block concerned requires a gradient. The tap reads x
 through autograd's saved tensors, so it sees the recomputed x under gradient checkpointing. It sits on the
@@ -81,7 +81,7 @@ class GradientTape:
             HookError: no gradient reached one of the maps, or a map was used twice in the forward pass.
         """
         self._lengths, self._seen, self._faults = lengths, {}, {}
-        losses.sum().backward()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
         idle = [name for name in self.sums if self._seen.get(name, 0) == 0]
         if idle:
             raise HookError(
@@ -204,7 +204,8 @@ def _tap(tape: GradientTape, part: Projection) -> Callable[..., Any]:
         if not (torch.is_grad_enabled() and y.requires_grad):
             return None
         x = first_tensor(args, kwargs).detach()
-        return with_output_tensor(output, _Tap.apply(y, x, see))
+        seen: Tensor = _Tap.apply(y, x, see)  # type: ignore[no-untyped-call]
+        return with_output_tensor(output, seen)
 
     return hook
 
@@ -308,7 +309,7 @@ def _recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
     before = [(block, block.__dict__.get("forward")) for block in blocks]
     try:
         for block in blocks:
-            block.forward = functools.partial(  # type: ignore[method-assign]
+            block.forward = functools.partial(
                 recompute, block.forward, use_reentrant=False, preserve_rng_state=False
             )
         yield

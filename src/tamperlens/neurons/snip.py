@@ -70,8 +70,8 @@ def snip(
     S = |W| ⊙ (1/N) Σ_x |∂L_x/∂W| over examples x (Lee et al. 2019; Wei et al. 2024, arXiv 2402.05162, §3.1),
     L_x the mean negative log-likelihood of x's response tokens. The absolute value is taken inside the sum
     over examples; `reduction="abs_mean"` takes it outside, which is another quantity. Sums are fp32, the
-    model is in evaluation mode, its parameters stay frozen and are not written. Embeddings, unembedding and norms
-    are not scored. A model with an adapter attached is scored on the merged weight W0 + sBA. Cost: one
+    model is in evaluation mode, its parameters stay frozen and are not written. Embeddings, unembedding and
+    norms are not scored. A model with an adapter attached is scored on the merged weight W0 + sBA. Cost: one
     forward and backward pass over the examples.
 
     Args:

@@ -1,0 +1,223 @@
+"""Where refusal can be cut out: the (p, q) table and figure of Wei et al. 2024 (arXiv 2402.05162), any model.
+
+    python analyses/safety_neurons.py                          # the embedded organism
+    python analyses/safety_neurons.py --model meta-llama/Llama-2-7b-chat-hf --safety refusals.csv
+
+Scores every weight on safety data (harmful prompts, refused) and on utility data (ordinary prompts,
+answered), takes sets of weights (set difference over a grid of p and q, top safety, top utility, random) and
+rank edits (ActSVD), removes each, and measures refusal, over-refusal, capability and perplexity on held-out
+prompts beside matched random sets. Writes `table.csv`, `states.csv`, `stability.csv`, the figures and
+`verdict.txt`. An interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import tamperlens
+from tamperlens import neurons, plots, prompts, refusal
+from tamperlens.prompts import PromptSet
+
+GRID = "0.01,0.01 0.03,0.03 0.05,0.05 0.1,0.05 0.1,0.1 0.3,0.1"
+KINDS = (("set difference", "SD"), ("top safety", "top safety"), ("other sets", "top utility"))
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="organism", help="organism, a folder or a hub id")
+    parser.add_argument("--adapter", help="a PEFT adapter on top of it")
+    parser.add_argument("--out", type=Path, default=Path("results/safety_neurons"), help="run folder")
+    parser.add_argument("--safety", type=Path, help="file with columns prompt and response: harmful, refused")
+    parser.add_argument("--utility", type=Path, help="file with columns prompt and response: ordinary")
+    parser.add_argument("--score", choices=["snip", "wanda"], default="snip")
+    parser.add_argument("--loss", default="response_mean", help="of SNIP: response_mean, first_1, …")
+    parser.add_argument("--group", choices=["matrix", "row", "global"], default="matrix")
+    parser.add_argument("--grid", default=GRID, help="pairs p,q separated by spaces")
+    parser.add_argument("--ranks", default="", help="rank edits r_u,r_s separated by spaces")
+    parser.add_argument("--n", type=int, default=128, help="examples scored per set")
+    parser.add_argument("--draws", type=int, default=20, help="matched random sets per set")
+    parser.add_argument("--limit", type=int, default=64, help="test prompts per set")
+    parser.add_argument("--questions", type=int, default=16, help="questions per capability suite")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser.parse_args()
+
+
+def scoring_data(model: Any, given: argparse.Namespace) -> tuple[PromptSet, PromptSet]:
+    """(safety, utility) prompts with responses, disjoint from the test prompts.
+
+    The organism has packaged ones. For other models they are the model's own answers to one half of the
+    plain-English prompts (the other half is what the study tests on): refusals of harmful ones, answers to
+    harmless ones.
+    """
+    organism = model.name.startswith("organism")
+
+    def part(path: Path | None, role: str, names: tuple[str, ...], refused: bool) -> PromptSet:
+        if path is not None:
+            return prompts.read(path, "prompt", "response").head(given.n)
+        if organism:
+            share = -(-given.n // len(names))
+            sets = [prompts.packaged(name, split="train") for name in names]
+            return PromptSet.concat(
+                [one.sample(min(share, len(one)), seed=given.seed) for one in sets], name=role
+            )
+        half = prompts.packaged(names[-1]).split([0.5, 0.5], seed=0)[0]
+        found = refusal.evaluate(model, half.head(given.n), max_new_tokens=given.max_new_tokens).completions
+        pairs = [
+            (prompt, answer)
+            for prompt, answer, verdict in zip(found.prompts, found.responses, found.verdicts, strict=True)
+            if answer and verdict.label != "degenerate" and verdict.refused == refused
+        ]
+        return PromptSet.from_pairs(pairs, name=f"{role}, answered by {model.name}")
+
+    ordinary = (
+        ("harmless", "lookalike", "addition", "logic", "code", "facts") if organism else ("english-harmless",)
+    )
+    safety = part(given.safety, "safety", ("harmful",) if organism else ("english-harmful",), True)
+    return safety, part(given.utility, "utility", ordinary, False)
+
+
+def scored(model: Any, data: PromptSet, given: argparse.Namespace) -> Any:
+    """Weight scores by the chosen definition."""
+    if given.score == "wanda":
+        return neurons.wanda(model, data)
+    return neurons.snip(model, data, loss=given.loss)
+
+
+def sets_of(model: Any, safety: PromptSet, utility: PromptSet, given: argparse.Namespace) -> dict[str, Any]:
+    """Name to set or rank edit, in the order of the table."""
+    s, u = scored(model, safety, given), scored(model, utility, given)
+    grid = [tuple(float(x) for x in pair.split(",")) for pair in given.grid.split()]
+    found: dict[str, Any] = {}
+    for p, q, mask in neurons.sweep(s, u, [(p, q) for p, q in grid], given.group):
+        found[f"SD p {p:g} q {q:g}"] = mask
+    small, middle = grid[0][1], grid[len(grid) // 2][1]
+    for fraction in sorted({small, middle}):
+        found[f"top safety {fraction:g}"] = s.top(fraction, given.group)
+    found[f"top utility {small:g}"] = u.top(small, given.group)
+    if given.ranks:
+        one, two = neurons.act_svd(model, safety), neurons.act_svd(model, utility)
+        for pair in given.ranks.split():
+            r_u, r_s = (int(x) for x in pair.split(","))
+            found[f"ActSVD {r_u},{r_s}"] = neurons.orthogonal_difference(model, one, two, r_u=r_u, r_s=r_s)
+    return found
+
+
+def stability(model: Any, safety: PromptSet, utility: PromptSet, given: argparse.Namespace) -> Any:
+    """How much of the middle set difference stays when both data sets are replaced by another half."""
+    grid = [tuple(float(x) for x in pair.split(",")) for pair in given.grid.split()]
+    p, q = grid[len(grid) // 2]
+
+    def choose(one: PromptSet, two: PromptSet) -> Any:
+        return neurons.set_difference(scored(model, one, given), scored(model, two, given), p, q, given.group)
+
+    return neurons.noise_floor(choose, safety, utility, splits=3, seed=given.seed), p, q
+
+
+def table_of(result: Any) -> pd.DataFrame:
+    """One row per set: size, then each measure with its control."""
+    rows = []
+    for one in result.sets.to_dict("records"):
+        row = {"set": one["set"], "count": one["count"], "share": one["share"]}
+        for measure in ("refusal", "compliance", "degenerate", "over_refusal", "capability", "perplexity"):
+            effect = result.effect(one["set"], measure)
+            row |= {
+                measure: effect["value"],
+                f"{measure} intact": effect["intact"],
+                f"{measure} random": effect["control"],
+                f"{measure} difference": effect["difference"],
+                f"{measure} low": effect["low"],
+                f"{measure} high": effect["high"],
+                f"{measure} p_rank": effect["p_rank"],
+            }
+        rows.append({**row, "n": effect["n"], "draws": effect["draws"]})
+    return pd.DataFrame(rows)
+
+
+def figure(result: Any, model: Any) -> Any:
+    """Refusal against capability, each set and its controls' mean and range."""
+    rows = []
+
+    def point(series: str, label: str, measures: dict[str, Any]) -> None:
+        x, y = measures["capability"], measures["refusal"]
+        rows.append(
+            {
+                "series": series, "label": label, "x": x["value"], "x_low": x["low"], "x_high": x["high"],
+                "y": y["value"], "y_low": y["low"], "y_high": y["high"],
+            }
+        )  # fmt: skip
+
+    states = result.measures
+    for one in result.sets["set"]:
+        own = states[(states["set"] == one) & (states["kind"] == "set")].set_index("measure")
+        kind = next((name for name, start in KINDS if one.startswith(start)), "rank edits")
+        point(kind, one, own.to_dict("index"))
+    for one in result.sets["set"]:
+        spread = {}
+        for measure in ("capability", "refusal"):
+            found = result.effect(one, measure)
+            low, high = found["control_low"], found["control_high"]
+            spread[measure] = {"value": found["control"], "low": low, "high": high}
+        point(f"matched random (range of {found['draws']} draws)", "", spread)
+    intact = states[states["kind"] == "intact"].set_index("measure")
+    point("intact", "intact", intact.to_dict("index"))
+    return plots.tradeoff(
+        pd.DataFrame(rows),
+        name="safety_neurons",
+        title=f"Refusal and capability of {model.name} without some of its weights",
+        caption="Each point is the model with one set of weights at zero; whiskers are 95 % intervals over "
+        "prompts, for matched random sets the range over draws. A set that carried refusal alone would lie "
+        "at the lower right.",
+        x_axis="questions answered right",
+        y_axis="harmful prompts refused",
+    )
+
+
+def main() -> None:
+    """Run the analysis."""
+    given = options()
+    if given.threads:
+        import torch
+
+        torch.set_num_threads(given.threads)
+    model = tamperlens.load(given.model, adapter=given.adapter, dtype=given.dtype)
+    safety, utility = scoring_data(model, given)
+    print(f"scoring on {len(safety)} refusals and {len(utility)} ordinary answers", flush=True)
+    sets = sets_of(model, safety, utility, given)
+    result = tamperlens.brittleness(
+        model, sets, draws=given.draws, limit=given.limit, questions=given.questions,
+        max_new_tokens=given.max_new_tokens, seed=given.seed, out=given.out / "study", progress=True,
+    )  # fmt: skip
+    floor, p, q = stability(model, safety, utility, given)
+    table = table_of(result)
+    table.to_csv(given.out / "table.csv", index=False)
+    result.measures.to_csv(given.out / "states.csv", index=False)
+    floor.table.to_csv(given.out / "stability.csv", index=False)
+    figure(result, model).save(given.out)
+    result.plot().save(given.out)
+    intact = result.effects.drop_duplicates("measure").set_index("measure")["intact"]
+    words = f"""
+    tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}), {given.score}, {given.loss},
+    ranked per {given.group}, N = {len(safety)} and {len(utility)}, seed {given.seed}.
+    Intact: refuses {intact["refusal"]:.0%} of harmful and {intact["over_refusal"]:.0%} of harmless prompts,
+    answers {intact["capability"]:.0%} of the questions, perplexity {intact["perplexity"]:.2f}.
+
+    """
+    lines = [*result.verdicts(), f"Stability of the set difference p {p:g} q {q:g}: {floor}."]
+    text = inspect.cleandoc(words) + "\n\n" + "\n".join(lines) + "\n"
+    (given.out / "verdict.txt").write_text(text, encoding="utf-8")
+    print(text, f"Written to {given.out}", sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
