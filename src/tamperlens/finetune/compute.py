@@ -93,8 +93,9 @@ class FlopModel:
     that is needed (something trained lies before it), and 2·m·n for the gradient of the matrix itself if it
     is trained. Attention: 4·T·H·d_head a layer and position for QKᵀ and PV over T positions (causality not
     deducted, as is usual), twice that backward. So full fine-tuning costs 6·N + 12·L·T·H·d_head a position,
-    and LoRA about 4·N + 6·A + 12·L·T·H·d_head, less what lies before the first adapter. Norms, activations,
-    softmax, loss and optimizer are not counted.
+    and LoRA about 4·N + 6·A + 12·L·T·H·d_head, less what lies before the first adapter; torch's own counter
+    gives the same numbers. Gradient checkpointing adds one forward pass of the blocks (torch stops it early
+    where it can, so up to 6 % less is computed). Norms, softmax, loss and optimizer are not counted.
 
     Attributes:
         forward: weights multiplied per position going forward.
@@ -157,33 +158,40 @@ def flop_model(
     full = not adapted
     count = dict.fromkeys(("forward", "inputs", "weights", "adapter", "recomputed"), 0)
     differentiated = 0
-    flows = full  # whether something trained lies before: then gradients of inputs are needed
+    # Whether something trained lies before, so that gradients of inputs are needed. With checkpointing
+    # transformers makes the embedding's output require a gradient.
+    flows = full or checkpointing
     for layer in range(anatomy.n_layers):
         maps = anatomy.projections(layer)
         products = 0
-        for stage in _stages(anatomy.parallel):
-            before = flows
-            seen: set[str] = set()
-            for part in (one for one in maps if one.name in stage):
-                size = part.d_in * part.d_out
-                products += size
-                count["inputs"] += size if before else 0
-                count["weights"] += size if full else 0
-                if part.module in adapted and part.module not in seen:
-                    seen.add(part.module)
-                    # A fused module is one matrix with all of its maps' outputs.
-                    d_out = sum(one.d_out for one in maps if one.module == part.module)
-                    factors = rank * (part.d_in + d_out)
-                    products += factors
-                    count["adapter"] += factors
-                    count["weights"] += factors
-                    # B's input gradient is always needed (A is trained), A's only if something lies before.
-                    count["inputs"] += factors if before else rank * d_out
-                    flows = True
-            if "q" in stage and flows:
-                differentiated += 1
+        before, after = flows, flows
+        for branch in _branches(anatomy.parallel):
+            flows = before if anatomy.parallel else flows
+            for stage in branch:
+                began = flows
+                seen: set[str] = set()
+                for part in (one for one in maps if one.name in stage):
+                    size = part.d_in * part.d_out
+                    products += size
+                    count["inputs"] += size if began else 0
+                    count["weights"] += size if full else 0
+                    if part.module in adapted and part.module not in seen:
+                        seen.add(part.module)
+                        # A fused module is one matrix with all of its maps' outputs.
+                        d_out = sum(one.d_out for one in maps if one.module == part.module)
+                        factors = rank * (part.d_in + d_out)
+                        products += factors
+                        count["adapter"] += factors
+                        count["weights"] += factors
+                        # B's input gradient is always needed (A is trained), A's if something lies before.
+                        count["inputs"] += factors if began else rank * d_out
+                        flows = True
+                if "q" in stage and flows:
+                    differentiated += 1
+            after = after or flows
+        flows = after
         count["forward"] += products
-        count["recomputed"] += products if checkpointing and flows else 0
+        count["recomputed"] += products if checkpointing else 0
     unembedding = anatomy.d_vocab * anatomy.d_model
     count["forward"] += unembedding
     count["inputs"] += unembedding
@@ -198,8 +206,7 @@ def flop_model(
     )
 
 
-def _stages(parallel: bool) -> tuple[tuple[str, ...], ...]:
-    """Groups of a block's matrices that read the same input, in order."""
-    if parallel:
-        return ("q", "k", "v", "gate", "up"), ("o", "down")
-    return ("q", "k", "v"), ("o",), ("gate", "up"), ("down",)
+def _branches(parallel: bool) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """Branches of a block, each a chain of groups of matrices that read the same input."""
+    attention, mlp = (("q", "k", "v"), ("o",)), (("gate", "up"), ("down",))
+    return (attention, mlp) if parallel else ((*attention, *mlp),)
