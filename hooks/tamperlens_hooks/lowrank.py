@@ -221,8 +221,8 @@ def moments(delta: Float[Tensor, " n"], weight: Float[Tensor, " n"], size: float
         size: Σ w² when it is known.
     """
     d, w = delta.double(), weight.double()
-    known = w.square().sum() if size is None else torch.tensor(size, dtype=torch.float64, device=d.device)
-    return Moments(d.square().sum(), (d * w).sum(), known)
+    known = w @ w if size is None else torch.tensor(size, dtype=torch.float64, device=d.device)
+    return Moments(d @ d, d @ w, known)
 
 
 def effective_rank(singular_values: Float[Tensor, " k"]) -> float:
