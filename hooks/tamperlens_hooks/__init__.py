@@ -32,11 +32,14 @@ from tamperlens_hooks.anatomy import (
 from tamperlens_hooks.capture import Tape, capture, head_means, read_positions, residual_means
 from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction, patch_heads
 from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
+from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
+from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
 
 __all__ = [
     "Anatomy",
     "AnatomyError",
     "Described",
+    "GradientTape",
     "HookError",
     "Projection",
     "Site",
@@ -45,6 +48,7 @@ __all__ = [
     "UnsupportedModelError",
     "ablate_direction",
     "ablate_heads",
+    "accumulate_gradients",
     "add_direction",
     "base_layer",
     "capture",
@@ -56,10 +60,14 @@ __all__ = [
     "head_output_weight",
     "logical_bias",
     "logical_weight",
+    "lowrank_removed",
+    "merged_weight",
     "module_and_anatomy",
     "patch_heads",
     "read_positions",
     "residual_means",
     "stored_parameter",
     "unwrap",
+    "watch_inputs",
+    "zeroed_entries",
 ]

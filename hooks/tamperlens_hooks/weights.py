@@ -164,38 +164,6 @@ def watch_inputs(
         yield
 
 
-@on_model
-@contextmanager
-def replace_neurons(
-    model: nn.Module,
-    anatomy: Anatomy,
-    edit: Callable[[int, Float[Tensor, "batch seq d_mlp"]], Tensor | None],
-    layers: Iterable[int] | None = None,
-) -> Iterator[None]:
-    """Replace MLP neurons' activations (what the down projection reads): x ← edit(layer, x).
-
-    Args:
-        model: module and anatomy, or one object with both.
-        anatomy: of the module.
-        edit: gives the new [batch, seq, d_mlp], or None to leave it.
-        layers: blocks concerned; all by default.
-    """
-    handles: list[Any] = []
-    with hooks_attached(handles):
-        for layer in range(anatomy.n_layers) if layers is None else layers:
-            module = model.get_submodule(anatomy.projection("down", layer).module)
-            handles.append(module.register_forward_pre_hook(_editor(layer, edit), with_kwargs=True))
-        yield
-
-
-def _editor(layer: int, edit: Callable[[int, Tensor], Tensor | None]) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        changed = edit(layer, first_tensor(args, kwargs))
-        return None if changed is None else ((changed, *args[1:]), kwargs)
-
-    return hook
-
-
 def _reader(part: Projection, see: Callable[[Projection, Tensor], None]) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         see(part, first_tensor(args, kwargs).detach())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -190,8 +190,3 @@ def progress_bar(total: int, label: str, show: bool) -> Iterator[Callable[[int],
     with Progress(transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda rows: bar.advance(task, rows)
-
-
-def names_of(parts: Iterable[Any]) -> list[str]:
-    """Projection names among some parts, in order."""
-    return list(dict.fromkeys(part.name for part in parts))
