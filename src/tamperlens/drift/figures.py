@@ -130,6 +130,8 @@ def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative
             )
             figure.add_trace(box)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         axes.set_yticks(range(len(names)), [f"{g}  (n = {values[g].size})" for g in names])
         axes.invert_yaxis()
         axes.set_xlabel(label)
