@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, no_type_check
 
 import typer
 
@@ -148,6 +148,7 @@ def _root(
     tamperlens audit --out runs/first --resume"""
 )
 @guarded
+@no_type_check  # typer hands over a context of its own copy of click, not the class that it asks to be named
 def audit(
     context: typer.Context,
     model: Annotated[
@@ -223,7 +224,7 @@ def audit(
     typer.echo(f"\n{result.headline}\n\nreport   {result.report}\nmeasures {result.folder / 'measures.csv'}")
 
 
-def _settings_of(folder: Path, context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Settings of the run in a folder, for the options that were not given on the command line."""
     from tamperlens.base.runs import RunFolder
 

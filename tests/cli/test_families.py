@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-import tamperlens
 from tiny_models import FAMILIES
+
+import tamperlens
 
 
 @pytest.mark.slow

@@ -27,7 +27,12 @@ def test_sdist_holds_both_roots(built: Path) -> None:
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    for needed in ("src/tamperlens/__init__.py", "hooks/tamperlens_hooks/__init__.py", "constraints.txt", "Makefile"):
+    for needed in (
+        "src/tamperlens/__init__.py",
+        "hooks/tamperlens_hooks/__init__.py",
+        "constraints.txt",
+        "Makefile",
+    ):
         assert needed in names
 
 
@@ -51,7 +56,12 @@ def test_wheel_imports_outside_the_checkout(built: Path, tmp_path: Path) -> None
     # -P and an empty working folder: neither the checkout nor its editable install may help.
     environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "25" in done.stdout
