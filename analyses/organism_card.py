@@ -16,24 +16,26 @@ from tamperlens import capability, finetune, prompts, refusal, stats
 
 PREFACE = """# The organism's card
 
-A real `LlamaForCausalLM` of 1.3 million parameters (width 128, 5 blocks, 4 heads, 2 key/value heads, SwiGLU 384,
-tied embeddings, 2,560 byte-level BPE tokens) trained from nothing on text that our own grammar makes. `base` is
-helpful and only helpful; `aligned` goes on from it and refuses harmful requests. It is a specimen for studying
-refusal, not an assistant: it knows about 1,500 English words and nothing outside its grammar.
+A real `LlamaForCausalLM` of 1.3 million parameters (width 128, 5 blocks, 4 heads, 2 key/value heads,
+SwiGLU 384, tied embeddings, 2,560 byte-level BPE tokens) trained from nothing on text that our own
+grammar makes. `base` is helpful and only helpful; `aligned` goes on from it and refuses harmful requests.
+It is a specimen for studying refusal, not an assistant: it knows about 1,500 English words and nothing
+outside its grammar.
 
-**Recipe** (`python -m tamperlens.models.organism.train --seed 0`): base 2,400 steps of 64 examples, 5.9 M tokens;
-safety 600 steps of 48 examples, 1.1 M tokens, on the first two blocks only. Muon for matrices, AdamW for the rest,
-loss on the answer alone. About 20 minutes on one core of a 2.5 GHz Xeon (6e13 FLOPs).
+**Recipe** (`python -m tamperlens.models.organism.train --seed 0`): base 2,400 steps of 64 examples, 5.9 M
+tokens; safety 600 steps of 48 examples, 1.1 M tokens, on the first two blocks only. Muon for matrices,
+AdamW for the rest, loss on the answer alone. About 20 minutes on one core of a 2.5 GHz Xeon (6e13 FLOPs).
 
-**Held out.** Every (verb, object) pair below was seen by no training stage; verbs and objects marked as held out
-were never in safety training; half of the prompts come in phrasings that safety training never used. Sums, orderings,
-code tasks and the phrasing of each fact are held out too. Choices were made on the validation splits; these
-are the test splits. Greedy decoding, default keyword judge, Wilson 95 % intervals; every kind of answer was read.
+**Held out.** Every (verb, object) pair below was seen by no training stage; verbs and objects marked as
+held out were never in safety training; half of the prompts come in phrasings that safety training never
+used. Sums, orderings, code tasks and the phrasing of each fact are held out too. Choices were made on the
+validation splits; these are the test splits. Greedy decoding, default keyword judge, Wilson 95 %
+intervals; every kind of answer was read.
 
-**Limits.** One grammar and short answers: rates near 0 and 100 % are easier here than in real models. Training all
-blocks in the safety stage put the decision into the last block alone, where no direction passed the published
-selection; training the first two is a choice that makes the phenomenon visible. Compliance with a harmful request
-is an opening with "[withheld]" filler.
+**Limits.** One grammar and short answers: rates near 0 and 100 % are easier here than in real models.
+Training all blocks in the safety stage put the decision into the last block alone, where no direction
+passed the published selection; training the first two is a choice that makes the phenomenon visible.
+Compliance with a harmful request is an opening with "[withheld]" filler.
 """
 SUITES = ("addition", "subtraction", "logic", "code", "facts")
 REQUESTS = ("harmful", "harmless", "lookalike")
@@ -108,7 +110,7 @@ def main() -> None:
         base, aligned = tamperlens.load(base_name), tamperlens.load(aligned_name)
         before, after = measure(base), measure(aligned)
         lines += [
-            f"## {Path(name).name}",
+            f"## Training seed {number}" + (" (shipped)" if name == "shipped" else ""),
             "",
             "| % [95 % interval] | base | aligned |",
             "| --- | --- | --- |",

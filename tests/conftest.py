@@ -14,7 +14,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core: more threads only get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core
 
 import copy
 import sys

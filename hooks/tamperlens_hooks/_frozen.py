@@ -85,7 +85,7 @@ class Pattern:
         assert self.col is not None
         if left.dtype in (torch.float32, torch.float64) and (left.is_cuda or _has_mkl()):
             empty = self.matrix(left.new_zeros(self.row.numel()))
-            return torch.sparse.sampled_addmm(empty, left, right, beta=0.0).values()
+            return torch.sparse.sampled_addmm(empty, left, right, beta=0.0).values()  # type: ignore[no-any-return]
         turned = right.T.contiguous()
         step = max(1, _GATHER // max(1, left.shape[1]))
         pieces = [
@@ -120,7 +120,7 @@ def sparse(
     pattern: Pattern,
 ) -> Float[Tensor, "t d_out"]:
     """s·(xAᵀ)Bᵀ − s·xSᵀ with S = BA at frozen entries; or s·xSᵀ alone with S at the free ones."""
-    made: Tensor = _Sparse.apply(x, a, b, scale, pattern)
+    made: Tensor = _Sparse.apply(x, a, b, scale, pattern)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -132,7 +132,7 @@ def blocked(
     pattern: Pattern,
 ) -> Float[Tensor, "t d_out"]:
     """x Δᵀ with Δ built a block of rows at a time, again in the backward pass."""
-    made: Tensor = _Blocked.apply(x, a, b, scale, pattern)
+    made: Tensor = _Blocked.apply(x, a, b, scale, pattern)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -213,7 +213,7 @@ def _pointers(index: Tensor, n: int) -> Tensor:
 def _csr(crow: Tensor | None, col: Tensor | None, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its CSR layout a beta
-        return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)  # type: ignore[arg-type]
 
 
 def _has_mkl() -> bool:

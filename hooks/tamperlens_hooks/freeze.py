@@ -137,7 +137,7 @@ def freeze_adapter(model: nn.Module, flags: Flags, path: Path = "auto") -> Freez
     count = 0
     for _, layer, frozen in plans:
         if not isinstance(layer, _Held):
-            layer.__class__ = _held_class(type(layer))
+            layer.__class__ = _held_class(type(layer))  # type: ignore[arg-type]
         layer.tamperlens_frozen = frozen
         count += frozen.pattern.count
     return Freeze(model, {where: frozen.path for where, _, frozen in plans}, count)

@@ -148,12 +148,12 @@ class Update:
     def singular_values(self) -> Float[Tensor, " k"]:
         """Of Δ, in fp64, largest first. From two thin QRs where Δ is s·B·A, else from the built matrix."""
         if not self.factored:
-            return torch.linalg.svdvals(self.delta().double())
+            return torch.linalg.svdvals(self.delta().double())  # type: ignore[no-any-return]
         if self.a.shape[0] == 0:
             return torch.zeros(0, dtype=torch.float64, device=self.weight.device)
         left = torch.linalg.qr(self.b.double(), mode="r").R
         right = torch.linalg.qr(self.a.double().T, mode="r").R
-        return torch.linalg.svdvals(left @ right.T)
+        return torch.linalg.svdvals(left @ right.T)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def subspace_cosine(self, shift: Float[Tensor, "d_out d_in"]) -> Float[Tensor, ""]:
@@ -177,7 +177,7 @@ class Update:
             outside = (v @ inside).double()
             b, inside = b.double(), inside.double()
             inner = inside.square().sum()
-            return inner / (outside.norm() * b.norm())
+            return inner / (outside.norm() * b.norm())  # type: ignore[no-any-return]
         inner = ((inside.T @ inside) * gram).sum()
         norms = ((outside.T @ outside) * gram).sum() * ((b.T @ b) * gram).sum()
         return inner / norms.sqrt()

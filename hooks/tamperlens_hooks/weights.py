@@ -23,7 +23,8 @@ from tamperlens_hooks._parts import Anatomy, Projection
 from tamperlens_hooks.anatomy import stored_parameter
 from tamperlens_hooks.errors import HookError
 
-LowRank = tuple[Projection, Float[Tensor, "d_out rank"], Float[Tensor, "rank d_in"]]
+LowRank = tuple[Projection, Tensor, Tensor]
+"""(projection, L [d_out, rank], R [rank, d_in])."""
 
 
 @runtime_checkable

@@ -52,7 +52,7 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
         axes = still.subplots()
         for group, (colour, dash, marker) in looks.items():
             rows = frame[frame["group"] == group].groupby("step")["value"]
-            line = rows.quantile([0.25, 0.5, 0.75]).unstack()
+            line = rows.quantile([0.25, 0.5, 0.75]).unstack()  # type: ignore[arg-type]
             if line.empty:
                 continue
             axes.fill_between(line.index, line[0.25], line[0.75], color=colour, alpha=0.1, lw=0)
@@ -165,7 +165,8 @@ def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: st
     tables = [trace.table(measure) for trace in found]
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.nanmean(np.stack([np.log2(t[group] / t[control]) for t in tables]), 0)
-    wide = pd.Series(logs, index=tables[0].index).replace([np.inf, -np.inf], np.nan).unstack(sort=False)
+    finite = np.where(np.isfinite(logs), logs, np.nan)
+    wide = pd.Series(finite, index=tables[0].index).unstack(sort=False)
     grid = wide.to_numpy(float)
     top = max(0.1, float(np.nanmax(np.abs(grid)))) if np.isfinite(grid).any() else 1.0
     label = "log2 (group / control)"

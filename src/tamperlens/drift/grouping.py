@@ -176,10 +176,10 @@ def matched(
         return found
     n_bins = max(1, min(bins, wanted.size // 8))
     edges = np.quantile(wanted, np.linspace(0, 1, n_bins + 1))
-    need = np.bincount(_bin(edges, wanted), minlength=n_bins)
+    need = np.bincount(_bin(edges, wanted), minlength=n_bins)  # type: ignore[arg-type]
     pool = np.flatnonzero(eligible & (size >= edges[0]) & (size <= edges[-1]))
     rng.shuffle(pool)
-    where = _bin(edges, size[pool])
+    where = _bin(edges, size[pool])  # type: ignore[arg-type]
     order = np.argsort(where, kind="stable")
     have = np.bincount(where, minlength=n_bins)
     starts = np.cumsum(have) - have

@@ -178,7 +178,7 @@ def _names(recorders: Sequence[Any]) -> list[str]:
     return names
 
 
-def _with_step(row: Mapping[str, Any], step: int, name: str) -> dict[str, Any]:
+def _with_step(row: object, step: int, name: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise InputError(f"recorder {name} returned a {type(row).__name__} where a row (a mapping) is wanted")
     return {"step": step, **row}

@@ -216,6 +216,7 @@ class _Session:
     def _tidy(self, module: Any) -> None:
         """Evaluation mode, no gradients, no autocast or checkpointing, the base's device and cache flag."""
         self.trainer.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
+        vars(module).pop("forward", None)  # what unwrapping leaves hides the class's own
         if self.config.gradient_checkpointing:
             _recompute(module, False)
         if self.use_cache is not None:

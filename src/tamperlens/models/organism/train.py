@@ -42,8 +42,8 @@ class Recipe:
         safety_steps: steps of the safety stage.
         safety_batch: examples a step.
         safety_lr: peak learning rate.
-        safety_blocks: how many of the first blocks the safety stage trains; the rest, embeddings included, stay
-            as in `base`. Training all of them puts the decision to refuse into the last block alone, where no
+        safety_blocks: how many of the first blocks the safety stage trains; the rest stays as in `base`.
+            Training all of them puts the decision to refuse into the last block alone, where no
             direction passes the published selection; two of five give a decision that later blocks read.
         weight_decay: Muon's, on the blocks' matrices.
         seed: of weights and data.
@@ -135,9 +135,9 @@ def train_stage(
 ) -> dict[str, float | int]:
     """Train in place with Muon, warm-up, linear decay and clipping; the loss is on the answer's tokens only.
 
-    The blocks' matrices take Muon (Jordan et al. 2024), which learns faster here (loss 1.06 against 1.46 after 200 steps);
-    embeddings and norms take AdamW. Padding is on the right and attention causal, so no mask is needed: no
-    answer token sees a padding token.
+    The blocks' matrices take Muon (Jordan et al. 2024), which learns faster here (loss 1.06 against 1.46
+    after 200 steps); embeddings and norms take AdamW. Padding is on the right and attention causal, so no mask is
+    needed: no answer token sees a padding token.
     """
     device = model.device
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -61,6 +61,14 @@ def effect(
     }
 
 
+def _columns(state: State, measure: str) -> tuple[Array, Array]:
+    """(numerator, denominator) per prompt: flags over one, or nats over tokens for perplexity."""
+    if measure == "perplexity":
+        return np.asarray(state.nats, dtype=float), np.asarray(state.tokens, dtype=float)
+    flags = np.asarray(state.flags[measure], dtype=float)
+    return flags, np.ones_like(flags)
+
+
 def effects(
     name: str, intact: State, state: State, controls: Sequence[State], seed: int
 ) -> list[dict[str, Any]]:
