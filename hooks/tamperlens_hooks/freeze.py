@@ -85,7 +85,7 @@ class Freeze:
                 del layer.tamperlens_frozen
 
 
-def freeze_adapter(model: nn.Module, flags: Flags, path: Path = "auto") -> Freeze:
+def freeze_adapter(model: nn.Module, flags: Flags, path: str = "auto") -> Freeze:
     """Hold the merged weight of LoRA layers at W0, bit for bit, wherever `flags` is true.
 
     The layers' class is replaced by a subclass of it, so that PEFT's own `merge`, `get_delta_weight` and

@@ -136,8 +136,8 @@ def train_stage(
     """Train in place with Muon, warm-up, linear decay and clipping; the loss is on the answer's tokens only.
 
     The blocks' matrices take Muon (Jordan et al. 2024), which learns faster here (loss 1.06 against 1.46
-    after 200 steps); embeddings and norms take AdamW. Padding is on the right and attention causal, so no mask
-    is needed: no answer token sees a padding token.
+    after 200 steps); embeddings and norms take AdamW. Padding is on the right and attention causal, so no
+    mask is needed: no answer token sees a padding token.
     """
     device = model.device
     trained = [p for p in model.parameters() if p.requires_grad]
