@@ -46,7 +46,7 @@ class Recorder:
 
     def __init__(
         self,
-        groups: Mapping[str, WeightMask],
+        groups: Mapping[str, Any],
         every: int = 100,
         *,
         controls: Mapping[str, str] | None = None,
