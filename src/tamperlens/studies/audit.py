@@ -339,6 +339,7 @@ def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
             role: f"{one.name}, n = {len(one)}{', given' if role in found.given else ''}"
             for role, one in found.evaluation.items()
         },
+        "direction_prompts": [one.name for one in found.direction],
         "language_coverage": coverage,
         "notices": notices,
         "notes": notes,
