@@ -42,7 +42,9 @@ def refused(invoke):
         result = invoke(*arguments)
         assert result.exit_code == 2, (result.output, result.exception)
         lines = result.stderr.strip().splitlines()
-        lines = [line for line in lines if not line.startswith(("run folder:", "loading", "["))]
+        # What comes before may wrap; the error itself must be one line, the last.
+        first = next((i for i, line in enumerate(lines) if line.startswith("error:")), 0)
+        lines = lines[first:]
         assert len(lines) == 1, result.stderr
         assert lines[0].startswith("error: ")
         assert "Traceback" not in result.output
