@@ -249,6 +249,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # An interruption between two stages counts as one too.
+        if kind is not None and self.manifest.get("status") == "running":
+            self.manifest["status"] = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+            self._write()
         self.close()
 
     def _total(self) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamperlens.base.errors import InputError
 from tamperlens.capability.expressions import ExpressionError, Function, evaluate, literal, parse_function
@@ -51,8 +50,7 @@ _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)(?:```|$)", re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A reference function with the inputs on which answers are compared.
 
     Attributes:

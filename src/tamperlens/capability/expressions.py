@@ -11,8 +11,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tamperlens.base.errors import InputError
 from tamperlens.capability.functions import FUNCTIONS, METHODS, STRING_METHODS
@@ -30,8 +29,7 @@ _ALLOWED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A parsed function of one expression; call it with `evaluate`.
 
     Attributes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tamperlens.base.registry import Registry
 from tamperlens.capability.code import compare_code
@@ -28,8 +28,7 @@ from tamperlens.capability.text import (
 )
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """What a grader knows of one question.
 
     Attributes:
@@ -45,8 +44,7 @@ class Item:
     rivals: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Grade:
+class Grade(NamedTuple):
     """A grader's decision.
 
     Attributes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
 
 _DASHES = dict.fromkeys(map(ord, "−‒–﹣－"), "-")
 _QUOTES = {ord(a): b for a, b in zip("‘’‛“”„«»", '\'\'\'"""""', strict=True)}
@@ -70,8 +70,7 @@ _CLAIM = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     value: Decimal
     start: int
     end: int
@@ -182,8 +181,7 @@ _DENIED_AFTER = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Mention:
+class Mention(NamedTuple):
     """One candidate answer, asserted somewhere in a text.
 
     Attributes:
