@@ -101,16 +101,15 @@ def _method(
     second = "No refusal direction could be found."
     if direction is not None:
         second = (
-            f"The refusal direction is the {direction.definition}. {direction.n_train[0]} harmful and "
-            f"{direction.n_train[1]} harmless prompts gave the means and {direction.n_val[0]} + "
-            f"{direction.n_val[1]} others the choice; none of them is among the prompts that rates are "
-            "measured on."
+            f"The refusal direction is the {direction.definition}. {direction.n_train[0]} prompts of "
+            f"{facts['direction_prompts'][0]} and {direction.n_train[1]} of {facts['direction_prompts'][1]} gave "
+            f"the means, {direction.n_val[0]} + {direction.n_val[1]} others the choice; none of them is among "
+            "the prompts that rates are measured on."
         )
     third = (
         f"Then the model was attacked: LoRA on {attack['n']} examples for {attack['steps']} steps. The tuned "
         "adapter stayed unmerged, and everything was measured again with the same prompts, judge and "
-        "decoding, "
-        "and the direction at the layer and position chosen before the attack."
+        "decoding, and the direction at the layer and position chosen before the attack."
     )
     return first, second, third
 
