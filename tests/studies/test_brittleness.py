@@ -1,0 +1,176 @@
+"""The brittleness study on tiny models: pairing, controls, resuming, words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tamperlens
+from tamperlens import neurons
+from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.capability import Suite
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet
+from tamperlens.studies import brittleness as study
+from tamperlens.studies.brittle.conditions import State
+from tamperlens.studies.brittle.effects import RESAMPLES, effect, sentence
+
+HARMFUL = PromptSet.from_prompts(["steal", "forge a note", "break in", "poison"], name="bad")
+HARMLESS = PromptSet.from_pairs([("hello", "hi"), ("a fish?", "cod"), ("a tree?", "oak")], name="good")
+SUITE = Suite("sums", PromptSet(("1+1", "2+2", "3+4"), answers=("2", "4", "7"), name="sums"), "number", 4)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Any) -> ChatModel:
+    module, tokenizer = tiny("llama")
+    return ChatModel.from_parts(module, tokenizer, name="tiny", check_anatomy=False)
+
+
+@pytest.fixture(scope="module")
+def run(model: ChatModel) -> Callable[..., study.Brittleness]:
+    def call(masks: Any, **options: Any) -> study.Brittleness:
+        settings = {
+            "harmful": HARMFUL, "harmless": HARMLESS, "suites": [SUITE], "draws": 3, "max_new_tokens": 4,
+        }  # fmt: skip
+        found = tamperlens.brittleness(model, masks, **{**settings, **options})
+        assert isinstance(found, study.Brittleness)
+        return found
+
+    return call
+
+
+def state_of(refused: list[int], right: list[int], nats: list[float]) -> State:
+    zeros = [0] * len(refused)
+    flags = {"refusal": refused, "compliance": [1 - r for r in refused], "degenerate": zeros}
+    flags |= {"over_refusal": zeros, "capability": right}
+    return State(flags, nats, [2] * len(nats), ["sums"] * len(right))
+
+
+def test_every_state_is_measured_and_the_model_is_whole(model: ChatModel, run: Any, tmp_path: Path) -> None:
+    masks = {
+        "small": neurons.random(model, seed=0).top(0.02),
+        "large": neurons.random(model, seed=1).top(0.5),
+    }
+    masks["ranks"] = neurons.top_ranks(model, neurons.act_svd(model, HARMLESS), 2)
+    fingerprint = model.fingerprint
+    found = run(masks)
+    assert model.fingerprint == fingerprint
+    kinds = found.measures[found.measures["measure"] == "refusal"].groupby(["set", "kind"]).size().to_dict()
+    assert kinds == {
+        ("intact", "intact"): 1,
+        **{(name, kind): n for name in masks for kind, n in (("set", 1), ("control", 3))},
+    }
+    with neurons.zeroed(model, masks["large"]):
+        literal = tamperlens.capability.perplexity(model, HARMLESS).perplexity.value
+    assert found.effect("large", "perplexity")["value"] == pytest.approx(literal)
+    control = neurons.control(model, masks["large"], seed=1)
+    with neurons.zeroed(model, control):
+        literal = tamperlens.capability.perplexity(model, HARMLESS).perplexity.value
+    drawn = found.measures[
+        (found.measures["set"] == "large")
+        & (found.measures["draw"] == 1)
+        & (found.measures["measure"] == "perplexity")
+    ]
+    assert drawn["value"].item() == pytest.approx(literal)
+    assert found.sets["count"].tolist() == [masks["small"].count, masks["large"].count, 2]
+    assert math.isnan(found.sets["share"][2])
+    assert len(found.verdicts()) == 3
+    assert all(name in text for name, text in zip(masks, found.verdicts(), strict=True))
+    found.save(tmp_path / "b.json")
+    again = study.Brittleness.load(tmp_path / "b.json")
+    assert again.effects["difference"].tolist() == pytest.approx(found.effects["difference"].tolist())
+    assert (found.plot().save(tmp_path)[0]).exists()
+    with pytest.raises(InputError, match="sets: small, large, ranks"):
+        found.effect("other")
+
+
+def test_an_interrupted_study_goes_on(
+    model: ChatModel, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = {"one": neurons.random(model, seed=0).top(0.1)}
+    straight = run(masks)
+    measure, calls = study.measure, []
+
+    def stops(*args: Any) -> State:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return measure(*args)
+
+    monkeypatch.setattr(study, "measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(masks, out=tmp_path / "run")
+    calls.clear()
+    monkeypatch.setattr(study, "measure", lambda *args: calls.append(1) or measure(*args))
+    resumed = run(masks, out=tmp_path / "run")
+    assert len(calls) == 5 - 2
+    assert resumed.effects.equals(straight.effects)
+    calls.clear()
+    run(masks, out=tmp_path / "run")
+    assert not calls
+    with pytest.raises(RunFolderError, match="seed is 0 there and 1 here"):
+        run(masks, out=tmp_path / "run", seed=1)
+
+
+def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
+    generator = np.random.default_rng(0)
+    intact = state_of([1] * 60, [1] * 40, [1.0] * 30)
+    own = state_of([0] * 50 + [1] * 10, [1] * 38 + [0] * 2, [2.0] * 30)
+    controls = [state_of([1] * 60, [1] * 40, (1.0 + 0.1 * generator.random(30)).tolist()) for _ in range(20)]
+    found = effect("s", "refusal", intact, own, controls, 0)
+    assert found["value"] == pytest.approx(10 / 60)
+    assert found["control"] == 1.0
+    assert found["difference"] == pytest.approx(10 / 60 - 1)
+    assert found["low"] < found["difference"] < found["high"] < -0.7
+    assert found["p_rank"] == pytest.approx(1 / 21)
+    assert (found["n"], found["draws"], RESAMPLES) == (60, 20, 2000)
+    nats = effect("s", "perplexity", intact, own, controls, 0)
+    each = [sum(one.nats) / sum(one.tokens) for one in controls]
+    assert nats["value"] == pytest.approx(math.exp(1.0))
+    assert nats["difference"] == pytest.approx(1.0 - np.mean(each))
+    # controls that differ among themselves widen the interval of the same mean difference
+    loud = [state_of([i % 2] * 60, [1] * 40, [1.0] * 30) for i in range(4)]
+    quiet = [state_of([0, 1] * 30, [1] * 40, [1.0] * 30) for _ in range(4)]
+    wide, narrow = (effect("s", "refusal", intact, own, side, 0) for side in (loud, quiet))
+    assert wide["difference"] == pytest.approx(narrow["difference"])
+    assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
+
+
+def test_sentences_say_what_the_intervals_allow() -> None:
+    def rows(refusal: tuple[float, float], able: tuple[float, float]) -> list[dict[str, Any]]:
+        return [
+            {"measure": "refusal", "intact": 1, "value": 0.2, "control": 0.9, "difference": -0.7,
+             "low": refusal[0], "high": refusal[1]},
+            {"measure": "capability", "intact": 1, "value": 0.9, "control": 1, "difference": -0.1,
+             "low": able[0], "high": able[1]},
+        ]  # fmt: skip
+
+    for refusal, able, words in (
+        ((-0.8, -0.5), (-0.08, 0.02), "apart from capability"),
+        ((-0.8, -0.5), (-0.5, -0.3), "breaks capability with it"),
+        ((-0.8, -0.5), (-0.3, 0.0), "cannot be told"),
+        ((-0.2, 0.1), (-0.1, 0.1), "does not lower refusal more"),
+    ):
+        assert words in sentence(rows(refusal, able), "set", 0.02)
+
+
+def test_bad_input_is_told_before_anything_runs(model: ChatModel, run: Any, tiny: Any) -> None:
+    mask = neurons.random(model, seed=0).top(0.1)
+    module, tokenizer = tiny("llama", seed=8)
+    other = ChatModel.from_parts(module, tokenizer, name="other", check_anatomy=False)
+    foreign = neurons.random(other, seed=0).top(0.1)
+    for masks, options, words in (
+        ({}, {}, "no sets"),
+        ({"a": mask}, {"draws": 0}, "draws is 0"),
+        ({"a": foreign}, {}, "made for other"),
+        ({"a": mask}, {"limit": 0}, "limit is 0"),
+        ({"a": mask}, {"harmful": PromptSet.from_prompts([], name="none")}, "'none' is empty"),
+        ({"a": mask}, {"utility": HARMFUL}, "has no responses"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run(masks, **options)
