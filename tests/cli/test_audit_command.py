@@ -201,7 +201,7 @@ def test_killed_and_resumed_gives_the_same_numbers(finished, command, invoke, mo
 def test_ctrl_c_keeps_finished_stages(command, model_folder, tmp_path):
     out = tmp_path / "run"
     process = command("audit", model_folder, "--out", out, *SMALL[:-1], start_new_session=True)
-    # The table is written a moment after the stage is marked done; an interruption between the two has none yet.
+    # The table is written a moment after the stage is marked done; interrupted between the two there is none.
     wait_for(process, lambda: manifest(out)["stages"].get("before") and (out / "measures.csv").exists())
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
