@@ -100,11 +100,12 @@ def _method(
     )
     second = "No refusal direction could be found."
     if direction is not None:
+        one, two = facts["direction_prompts"]
         second = (
             f"The refusal direction is the {direction.definition}. {direction.n_train[0]} prompts of "
-            f"{facts['direction_prompts'][0]} and {direction.n_train[1]} of {facts['direction_prompts'][1]} gave "
-            f"the means, {direction.n_val[0]} + {direction.n_val[1]} others the choice; none of them is among "
-            "the prompts that rates are measured on."
+            f"{one} and {direction.n_train[1]} of {two} gave the means, {direction.n_val[0]} + "
+            f"{direction.n_val[1]} others the choice; none of them is among the prompts "
+            "that rates are measured on."
         )
     third = (
         f"Then the model was attacked: LoRA on {attack['n']} examples for {attack['steps']} steps. The tuned "
