@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,13 @@ def command():
         program = [sys.executable, "-m", "tamperlens.cli", *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         return subprocess.Popen(
-            program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options
+            program,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            # A test run in the background ignores Ctrl-C and would hand that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            **options,
         )
 
     return start

@@ -100,12 +100,12 @@ def _method(
     )
     second = "No refusal direction could be found."
     if direction is not None:
-        one, two = facts["direction_prompts"]
         bad, good = facts["direction_prompts"]
         second = (
-            f"The refusal direction is the {direction.definition}. {direction.n_train[0]} prompts of {bad} and "
-            f"{direction.n_train[1]} of {good} gave the means, {direction.n_val[0]} + {direction.n_val[1]} "
-            "others the choice; none of them is among the prompts that rates are measured on."
+            f"The refusal direction is the {direction.definition}. {direction.n_train[0]} prompts of {bad} "
+            f"and {direction.n_train[1]} of {good} gave the means, {direction.n_val[0]} + "
+            f"{direction.n_val[1]} others the choice; none of them is among the prompts that rates are "
+            "measured on."
         )
     third = (
         f"Then the model was attacked: LoRA on {attack['n']} examples for {attack['steps']} steps. The tuned "
