@@ -97,6 +97,24 @@ def test_the_folder_is_read_by_all(chat: Chat, toy: PromptSet, family: str, tmp_
     assert torch.equal(model.with_module(plain).logits_last(PROMPTS), expected)
 
 
+def test_nothing_is_asked_of_the_hub(
+    chat: Chat, toy: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    def no_network(*args: object, **settings: object) -> None:
+        raise AssertionError("someone looked for the network")
+
+    model = chat("llama", initializer_range=0.03)
+    model.module.config._name_or_path = "someone/a-model-on-the-hub"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.file_exists", no_network)
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    tune(model, toy).save(tmp_path / "adapter")
+
+
 def test_full_weights_are_kept(chat: Chat, toy: PromptSet, tmp_path: Path) -> None:
     model = chat("llama")
     config = FullConfig(steps=2, learning_rate=1e-3, batch_size=4)

@@ -34,7 +34,8 @@ def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
         raise InputError(f"{model.name} carries no adapter; only PEFT-wrapped models have one to save")
     target = Path(folder)
     saver: Any = model.module
-    saver.save_pretrained(target, safe_serialization=True)
+    # "auto" would ask the hub whether the base's vocabulary has changed.
+    saver.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
     note = {
         "base": model.name,
         "base_fingerprint": base_fingerprint_of(model.module),
