@@ -50,10 +50,10 @@ def tiny() -> Callable[..., Any]:
     tokenizer = make_tokenizer()
 
     def make(family: str, *, fresh: bool = False, **settings: Any) -> tuple[Any, Any]:
-        if settings:
+        if settings or fresh:  # not a copy: transformers leaves hooks of its own on a model that has run
             return make_model(family, **settings), copy.deepcopy(tokenizer)
         if family not in made:
             made[family] = make_model(family)
-        return (copy.deepcopy(made[family]), copy.deepcopy(tokenizer)) if fresh else (made[family], tokenizer)
+        return made[family], tokenizer
 
     return make

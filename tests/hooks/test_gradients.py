@@ -64,6 +64,15 @@ def worst(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return max(float((found[n].double() - expected[n]).norm() / expected[n].norm()) for n in expected)
 
 
+def rounding(model: nn.Module, batch: dict[str, Tensor], signed: bool = False) -> float:
+    """How exact fp32 can be asked to be: 1e-6, or how far the literal loop itself is from fp64 if that is more.
+
+    Processors differ in how they order sums; on some the literal loop is 2e-6 away from fp64.
+    """
+    exact = literal(copy.deepcopy(model).double(), batch, signed)
+    return max(1e-6, worst(literal(model, batch, signed), exact))
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sums_of_absolute_gradients(tiny: Any, family: str, checkpoint: bool) -> None:
@@ -72,17 +81,18 @@ def test_sums_of_absolute_gradients(tiny: Any, family: str, checkpoint: bool) ->
     with accumulate_gradients(model, describe(model), checkpoint=checkpoint) as tape:
         assert tape.backward(losses_of(model, batch), LENGTHS) == []
     assert tape.n == 3
-    assert worst(tape.sums, literal(model, batch)) <= 1e-6
+    assert worst(tape.sums, literal(model, batch)) <= rounding(model, batch)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "phi3", "gemma"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_in_double_precision_the_sums_are_exact(tiny: Any, family: str) -> None:
     model, _ = tiny(family, dtype=torch.float64)
     batch = batch_of()
     expected = literal(model, batch)
     with accumulate_gradients(model, describe(model)) as tape:
         tape.backward(losses_of(model, batch))
-    assert worst(tape.sums, expected) <= 1e-13
+    # transformers takes the softmax of soft-capped attention in fp32 whatever the weights are
+    assert worst(tape.sums, expected) <= (1e-5 if family == "gemma2" else 1e-13)
 
 
 def test_the_sum_of_signed_gradients_is_another_quantity(tiny: Any) -> None:
@@ -90,7 +100,7 @@ def test_the_sum_of_signed_gradients_is_another_quantity(tiny: Any) -> None:
     batch = batch_of()
     with accumulate_gradients(model, describe(model), reduction="signed") as tape:
         tape.backward(losses_of(model, batch))
-    assert worst(tape.sums, literal(model, batch, signed=True)) <= 1e-6
+    assert worst(tape.sums, literal(model, batch, signed=True)) <= rounding(model, batch, signed=True)
     outside = {name: total.abs() for name, total in tape.sums.items()}
     assert worst(outside, literal(model, batch)) > 0.2
 
@@ -117,7 +127,7 @@ def test_several_batches_add_up_and_reset_empties(tiny: Any) -> None:
         tape.backward(losses_of(model, first))
         tape.backward(losses_of(model, second))
     assert tape.n == 3
-    assert worst(tape.sums, {name: one[name] + two[name] for name in one}) <= 1e-6
+    assert worst(tape.sums, {name: one[name] + two[name] for name in one}) <= 2e-6
 
 
 def test_tied_embeddings_do_not_matter(tiny: Any) -> None:
@@ -126,7 +136,7 @@ def test_tied_embeddings_do_not_matter(tiny: Any) -> None:
     batch = batch_of()
     with accumulate_gradients(model, describe(model)) as tape:
         tape.backward(losses_of(model, batch))
-    assert worst(tape.sums, literal(model, batch)) <= 1e-6
+    assert worst(tape.sums, literal(model, batch)) <= rounding(model, batch)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -207,7 +217,7 @@ def test_the_models_own_checkpointing_is_taken_over(tiny: Any) -> None:
     handle.remove()
     assert len(calls) == 2
     model.gradient_checkpointing_disable()
-    assert worst(tape.sums, literal(model, batch_of())) <= 1e-6
+    assert worst(tape.sums, literal(model, batch_of())) <= rounding(model, batch_of())
 
 
 def test_backward_stops_at_the_first_block_wanted(tiny: Any) -> None:
@@ -223,7 +233,7 @@ def test_backward_stops_at_the_first_block_wanted(tiny: Any) -> None:
         handle.remove()
     assert not reached
     assert {name.split(".")[2] for name in tape.sums} == {"2"}
-    assert worst(tape.sums, {name: expected[name] for name in tape.sums}) <= 1e-6
+    assert worst(tape.sums, {name: expected[name] for name in tape.sums}) <= rounding(model, batch_of())
 
 
 def test_faults_name_parameter_and_row(tiny: Any) -> None:
