@@ -16,7 +16,14 @@ Reads and edits hold inside their `with` block and leave the module as it was, a
 
 from __future__ import annotations
 
-from tamperlens_hooks._modules import Described, base_layer, device_of, module_and_anatomy, unwrap
+from tamperlens_hooks._modules import (
+    Described,
+    base_layer,
+    device_of,
+    module_and_anatomy,
+    sharing_copy,
+    unwrap,
+)
 from tamperlens_hooks._sites import Site
 from tamperlens_hooks.anatomy import (
     Anatomy,
@@ -33,6 +40,7 @@ from tamperlens_hooks.capture import Tape, capture, head_means, read_positions, 
 from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction, patch_heads
 from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
 from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
+from tamperlens_hooks.lens import to_transformer_lens
 from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
 
 __all__ = [
@@ -66,7 +74,9 @@ __all__ = [
     "patch_heads",
     "read_positions",
     "residual_means",
+    "sharing_copy",
     "stored_parameter",
+    "to_transformer_lens",
     "unwrap",
     "watch_inputs",
     "zeroed_entries",

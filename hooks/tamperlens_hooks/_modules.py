@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,24 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = cast("nn.Module", model._orig_mod)
         else:
             return model
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """A copy whose modules are new and whose weights and buffers are the same memory.
+
+    Submodules, flags, hooks and `requires_grad` are the copy's own; in-place writes to a weight or buffer
+    reach both. Hooks that are on the module now are copied with it.
+    """
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    for parameter in module.parameters():
+        # Same storage, own requires_grad and grad. Subclasses (4-bit weights) carry more state: shared as
+        # they are.
+        memo[id(parameter)] = (
+            nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+            if type(parameter) is nn.Parameter
+            else parameter
+        )
+    return copy.deepcopy(module, memo)
 
 
 def base_layer(module: nn.Module) -> nn.Module:

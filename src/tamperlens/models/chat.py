@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from tamperlens.models import generation
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
 from tamperlens.prompts import ChatFormat, chat_format, render
-from tamperlens_hooks import Anatomy, check, describe, unwrap
+from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
 
 # In the plain format models without chat training go on to write the user's next turn.
 _NEXT_TURN = "\nUser:"
@@ -320,16 +319,7 @@ def share_parameters_copy(model: ChatModel) -> ChatModel:
     buffer (full fine-tuning, PEFT's `merge_adapter`) reach both, so clone what you mean to change. Hooks that
     are on the module now are copied with it.
     """
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.module.buffers()}
-    for parameter in model.module.parameters():
-        # Same storage, own requires_grad and grad. Subclasses (4-bit weights) carry more state: shared as
-        # they are.
-        memo[id(parameter)] = (
-            nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-            if type(parameter) is nn.Parameter
-            else parameter
-        )
-    return model.with_module(copy.deepcopy(model.module, memo))
+    return model.with_module(sharing_copy(model.module))
 
 
 def refuse_nonfinite_weights(module: nn.Module, name: str) -> None:
