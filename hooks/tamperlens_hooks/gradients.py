@@ -183,7 +183,7 @@ def accumulate_gradients(
     enabled = any(getattr(part, "gradient_checkpointing", False) is True for part in model.modules())
     keep_all = not (checkpoint or enabled)
     handles: list[Any] = []
-    with _frozen(model), hooks_attached(handles):
+    with frozen(model), hooks_attached(handles):
         for path, part in modules.items():
             module = model.get_submodule(path)
             handles.append(module.register_forward_hook(_tap(tape, part), with_kwargs=True))
@@ -282,7 +282,7 @@ def _refuse_shared(model: nn.Module, parts: Iterable[Projection]) -> None:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter requires a gradient and no module is in training mode; flags are put back afterwards."""
     needs = [p for p in model.parameters() if p.requires_grad]
     in_training = [part for part in model.modules() if part.training]
