@@ -9,30 +9,43 @@ Contents:
 scores),
   `selection` (the published rule as a pure function), `metric` (refusal metric, KL), `tokens` (refusal tokens
   found from the model).
-- `causal`: `causal_check` on generated text; `distances`: `distance`, `split_half_null`.
+- `causal`: `causal_check` on generated text; `distances`: `distance`; `nulls`: `split_half_null`,
+  `bootstrap_null`, `activations`; `geometry`: angles, CKA, AUROC as pure functions; `cache`: activations
+  on disk.
 """
 
 from tamperlens.refusal import judges
+from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import Split, split_prompts, split_sizes
 from tamperlens.refusal.causal import CausalCheck, causal_check, random_directions
 from tamperlens.refusal.completions import Completions, Decoding
 from tamperlens.refusal.degenerate import DegenerateRules, degenerate_reason
 from tamperlens.refusal.directions import Direction, direction_at, direction_like, find_direction
-from tamperlens.refusal.distances import Distance, SplitHalfNull, activations_at, distance, split_half_null
+from tamperlens.refusal.distances import Distance, distance
 from tamperlens.refusal.keyword import KeywordJudge
 from tamperlens.refusal.lists import KeywordList
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
+from tamperlens.refusal.nulls import (
+    DirectionNull,
+    SplitHalfNull,
+    activations,
+    activations_at,
+    bootstrap_null,
+    split_half_null,
+)
 from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
 from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
 from tamperlens.refusal.tokens import RefusalTokens, find_refusal_tokens
 from tamperlens.refusal.weighted import WeightedJudge
 
 __all__ = [
+    "ActivationCache",
     "CausalCheck",
     "Completions",
     "Decoding",
     "DegenerateRules",
     "Direction",
+    "DirectionNull",
     "Distance",
     "KeywordJudge",
     "KeywordList",
@@ -44,7 +57,9 @@ __all__ = [
     "Split",
     "SplitHalfNull",
     "WeightedJudge",
+    "activations",
     "activations_at",
+    "bootstrap_null",
     "causal_check",
     "compare",
     "degenerate_reason",

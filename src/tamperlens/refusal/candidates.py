@@ -18,10 +18,12 @@ from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
 from tamperlens.models.generation import last_logits, left_pad
 from tamperlens.prompts import PromptSet, post_instruction_tokens
+from tamperlens.refusal.cache import ActivationCache, fetch
 from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_name, prompt_texts
+from tamperlens.refusal.geometry import auroc, tpr_at_fpr
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
 from tamperlens.refusal.selection import SelectionRule
-from tamperlens_hooks import ablate_direction, add_direction, residual_means
+from tamperlens_hooks import ablate_direction, add_direction, read_positions, residual_means
 
 # A difference of means this small against the means themselves is rounding: the token at that place does not
 # see the prompt (a template token at the input of block 0, for one).
@@ -120,16 +122,35 @@ def candidate_positions(model: ChatModel) -> list[int]:
 
 
 def mean_activations(
-    model: ChatModel, prompts: Sequence[str], positions: Sequence[int], layers: Sequence[int] | None = None
+    model: ChatModel,
+    prompts: Sequence[str],
+    positions: Sequence[int],
+    layers: Sequence[int] | None = None,
+    *,
+    cache: ActivationCache | None = None,
 ) -> Float64[Tensor, "pos layer d_model"]:
     """Mean block input over prompts at each position and layer, summed in float64 in one pass.
+
+    Prompts go sorted by length, without the unembedding, and stop behind the last layer asked for, so that
+    thousands of them cost about that share of a plain forward pass.
+
+    Args:
+        model: any chat model.
+        prompts: at least one.
+        positions: negative, from the end.
+        layers: blocks; all by default.
+        cache: where means are kept between calls.
 
     Raises:
         NumericsError: an activation is NaN or infinite.
     """
-    means, _ = residual_means(
-        model, batches(model, prompts)[0], positions=list(positions), layers=layers, site="resid_pre"
-    )
+
+    def read() -> Tensor:
+        return residual_means(
+            model, batches(model, prompts)[0], positions=list(positions), layers=layers, site="resid_pre"
+        )[0]
+
+    means = fetch(cache, model, prompts, "means", read, layers=layers, positions=positions)
     if not bool(torch.isfinite(means).all()):
         raise NumericsError(
             f"{model.name}: activations are NaN or infinite; load the model in float32 or bfloat16"
@@ -236,6 +257,7 @@ def score_table(
     labels: Sequence[str],
     rule: SelectionRule,
     *,
+    separations: Float64[Tensor, "pos layer 2"] | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Score every candidate.
@@ -247,11 +269,12 @@ def score_table(
         positions: token position of each row of `differences`.
         labels: the template token at each position, for the reader.
         rule: filters, for the columns `passed` and `reason`.
+        separations: AUROC and TPR of each candidate (`separation_table`); they do not enter the selection.
         progress: show a bar.
 
     Returns:
         One row per candidate, in order of position, then layer: position, token, layer, raw_norm, bypass,
-        induce, kl, passed, reason.
+        induce, kl, auroc, tpr_at_1_fpr, passed, reason.
     """
     model = scorer.model
     rows: list[dict[str, object]] = []
@@ -275,12 +298,43 @@ def score_table(
                         "bypass": scores[0],
                         "induce": scores[1],
                         "kl": scores[2],
+                        "auroc": math.nan if separations is None else float(separations[p, layer, 0]),
+                        "tpr_at_1_fpr": math.nan if separations is None else float(separations[p, layer, 1]),
                         "passed": not reason,
                         "reason": reason,
                     }
                 )
                 advance()
     return pd.DataFrame(rows)
+
+
+def separation_table(
+    model: ChatModel,
+    differences: Float64[Tensor, "pos layer d_model"],
+    scale: Float64[Tensor, "pos layer"],
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    positions: Sequence[int],
+) -> Float64[Tensor, "pos layer 2"]:
+    """AUROC, and true positive rate at 1 % false positives, of each candidate on validation prompts.
+
+    Each prompt is read at the candidate's own place and projected onto it; NaN where the candidate is zero.
+    """
+    read = []
+    for prompts in (harmful, harmless):
+        made, _ = batches(model, prompts)
+        read.append(read_positions(model, made, positions=list(positions), site="resid_pre").double())
+    found = torch.full((*differences.shape[:2], 2), math.nan, dtype=torch.float64)
+    for p, layer in torch.cartesian_prod(*(torch.arange(n) for n in differences.shape[:2])).tolist():
+        vector = differences[p, layer]
+        if float(vector.norm()) <= ZERO * float(scale[p, layer]):
+            continue
+        bad, good = (rows[:, p, layer] @ vector for rows in read)
+        if not bool(torch.isfinite(torch.cat([bad, good])).all()):
+            continue
+        above, _ = tpr_at_fpr(bad, good)
+        found[p, layer] = torch.tensor([auroc(bad, good), above / len(bad)])
+    return found
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
+from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import (
     ZERO,
     BatchSize,
@@ -25,6 +26,7 @@ from tamperlens.refusal.candidates import (
     check_disjoint,
     mean_activations,
     score_table,
+    separation_table,
     split_prompts,
 )
 from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_texts
@@ -154,6 +156,7 @@ def find_direction(
     judge: str | Judge | None = None,
     rule: SelectionRule | None = None,
     batch_size: BatchSize = "auto",
+    cache: ActivationCache | None = None,
     progress: bool = False,
 ) -> Direction:
     """Find the direction that refusal goes by, and choose it by what it does.
@@ -175,6 +178,7 @@ def find_direction(
         judge: who says which answers are refusals when the tokens are found.
         rule: other thresholds of the selection.
         batch_size: rows at once.
+        cache: where the means are kept between calls.
         progress: show a bar.
 
     Raises:
@@ -186,10 +190,15 @@ def find_direction(
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
     places = candidate_positions(model) if positions is None else check_positions(positions)
     tokens = _tokens(model, split, refusal_tokens, judge)
-    differences, scale = mean_differences(model, split.harmful_train, split.harmless_train, places)
+    differences, scale = mean_differences(
+        model, split.harmful_train, split.harmless_train, places, cache=cache
+    )
     scorer = Scorer(model, split.harmful_val, split.harmless_val, tokens.ids, batch_size)
     labels = _position_labels(model, split.harmful_train[0], places)
-    table = score_table(scorer, differences, scale, places, labels, rule, progress=progress)
+    apart = separation_table(model, differences, scale, split.harmful_val, split.harmless_val, places)
+    table = score_table(
+        scorer, differences, scale, places, labels, rule, separations=apart, progress=progress
+    )
     chosen = select_direction(table, n_layers=model.n_layers, rule=rule)
     vector = differences[places.index(chosen.position), chosen.layer]
     unit, norm, flag = _unit(vector, float(scale[places.index(chosen.position), chosen.layer]))
@@ -275,11 +284,16 @@ def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless
 
 
 def mean_differences(
-    model: ChatModel, harmful: Sequence[str], harmless: Sequence[str], positions: Sequence[int]
+    model: ChatModel,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    positions: Sequence[int],
+    *,
+    cache: ActivationCache | None = None,
 ) -> tuple[Float64[Tensor, "pos layer d_model"], Float64[Tensor, "pos layer"]]:
     """Harmful mean − harmless mean everywhere, and the larger of the two means' norms."""
-    bad = mean_activations(model, harmful, positions)
-    good = mean_activations(model, harmless, positions)
+    bad = mean_activations(model, harmful, positions, cache=cache)
+    good = mean_activations(model, harmless, positions, cache=cache)
     return bad - good, torch.maximum(bad.norm(dim=-1), good.norm(dim=-1))
 
 
