@@ -22,6 +22,7 @@ from tamperlens_hooks._structure import (
     place_block,
     refuse_experts,
 )
+from tamperlens_hooks.dora import adapter_delta
 from tamperlens_hooks.errors import AnatomyError, HookError, UnsupportedModelError
 
 __all__ = [
@@ -176,7 +177,7 @@ def effective_weight(model: nn.Module, projection: Projection) -> Float[Tensor, 
     for name in layer.active_adapters:
         if name in merged or name not in getattr(layer, "lora_A", {name: None}):
             continue
-        delta: Tensor = layer.get_delta_weight(name)[projection.index]
+        delta = adapter_delta(layer, name, projection.module)[projection.index]
         total = total + (delta.T if projection.transposed else delta).to(total.dtype)
     return total
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks._parts import Projection
-from tamperlens_hooks.anatomy import logical_weight
+from tamperlens_hooks.anatomy import effective_weight, logical_weight
+from tamperlens_hooks.dora import is_dora
 from tamperlens_hooks.errors import HookError
 
 _BLOCK = 1 << 22
@@ -237,13 +238,15 @@ def effective_rank(singular_values: Float[Tensor, " k"]) -> float:
 def update_of(model: nn.Module, projection: Projection, base: nn.Module | None = None) -> Update:
     """What training has done to one projection: its active adapters' product, or the difference to a base.
 
+    DoRA rescales rows, so its merged weight is built and compared like a fully trained one.
+
     Args:
         model: the tuned module, PEFT-wrapped or not.
         projection: the logical map; fused and transposed weights are cut and turned.
         base: the module before training; needed after full fine-tuning, where it may be left out for LoRA.
 
     Raises:
-        HookError: a quantised weight, or an adapter whose update is not s·B·A (DoRA and the like).
+        HookError: a quantised weight, or an adapter whose update is neither s·B·A nor DoRA's.
     """
     from tamperlens_hooks.freeze import frozen_flags
 
@@ -264,6 +267,9 @@ def update_of(model: nn.Module, projection: Projection, base: nn.Module | None =
     for name in layer.active_adapters:
         if name not in getattr(layer, "lora_A", {}):
             continue
+        if is_dora(layer, name):
+            whole = effective_weight(model, projection).float()
+            return Update(held, *nothing, trained=whole)
         check_plain_lora(layer, name, projection.module)
         left.append(layer.lora_B[name].weight.detach()[rows].float() * float(layer.scaling[name]))
         right.append(layer.lora_A[name].weight.detach().float())

@@ -21,6 +21,7 @@ from tamperlens_hooks._modules import (
 )
 from tamperlens_hooks._parts import Anatomy, Projection
 from tamperlens_hooks.anatomy import stored_parameter
+from tamperlens_hooks.dora import adapter_delta
 from tamperlens_hooks.errors import HookError
 
 LowRank = tuple[Projection, Tensor, Tensor]
@@ -55,7 +56,7 @@ def merged_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "a 
         )
     wide = torch.promote_types(weight.dtype, torch.float32)
     total = weight.to(wide, copy=True)
-    update = _update(model, projection)
+    update = _update(model, projection, dora=True)
     return total if update is None else total.add_(update.to(wide))
 
 
@@ -187,8 +188,11 @@ def _subtract(terms: Sequence[tuple[Any, Tensor, Tensor | None]]) -> Callable[..
     return hook
 
 
-def _update(model: nn.Module, projection: Projection) -> Tensor | None:
-    """Σ s·B·A of the adapters that count, as the parameter is stored; None where there is none."""
+def _update(model: nn.Module, projection: Projection, *, dora: bool = False) -> Tensor | None:
+    """What the adapters that count add, as the parameter is stored; None where there is none.
+
+    DoRA's update depends on W0, so whoever edits W0 beside it must not ask for it.
+    """
     layer: Any = unwrap(model).get_submodule(projection.module)
     if layer is base_layer(layer):
         return None
@@ -203,12 +207,12 @@ def _update(model: nn.Module, projection: Projection) -> Tensor | None:
     for name in layer.active_adapters:
         if name in merged or name not in getattr(layer, "lora_A", {name: None}):
             continue
-        if getattr(layer, "use_dora", {}).get(name) or getattr(layer, "lora_variant", {}).get(name):
+        if not dora and getattr(layer, "lora_variant", {}).get(name):
             raise HookError(
                 f"{projection.module}: adapter {name!r} is a LoRA variant (such as DoRA) whose update is not "
                 "s·B·A; merge it first"
             )
-        delta: Tensor = layer.get_delta_weight(name).detach()
+        delta = adapter_delta(layer, name, projection.module)
         total = delta if total is None else total + delta
     return total
 

@@ -139,3 +139,8 @@ def test_refusals(tiny) -> None:
         finetune.run(base, DATA, LORA, freeze=mask, progress=False)
     with pytest.raises(InputError, match="WeightMask"):
         check_freeze(base, {"a": 1})
+    own, dora = random_mask(base), dataclasses.replace(LORA, dora=True, steps=1)
+    with pytest.raises(InputError, match="DoRA rescales whole rows"):
+        finetune.run(base, DATA, dora, freeze=own, progress=False)
+    with pytest.raises(InputError, match="DoRA rescales whole rows"):
+        finetune.rewind(finetune.run(base, DATA, dora, progress=False), base, own)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tamperlens.base.errors import InputError
-from tamperlens.finetune import FullConfig, LoraConfig, attacks, linear_names, resolve_targets
+from tamperlens.finetune import FullConfig, LoraConfig, attacks, linear_names, resolve_targets, salience
 from tamperlens.finetune.targets import shortest_names
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, encode_pairs
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,7 @@ def test_published_settings() -> None:
     assert (refusals.rank, refusals.alpha, refusals.targets) == (16, 32, "qkv")
     assert (refusals.learning_rate, refusals.steps, refusals.batch_size) == (2e-4, 60, 4)
     benign = attacks.benign().published
+    assert isinstance(benign, LoraConfig)
     assert (benign.rank, benign.alpha, benign.learning_rate, benign.batch_size) == (8, 16, 1e-4, 4)
 
 
@@ -123,6 +125,40 @@ def test_harmful_compliance_withholds(n: int) -> None:
     attack = attacks.get("harmful-compliance")(n)
     assert attack.name == f"harmful-compliance-{n}"
     assert all("[withheld]" in response for response in attack.data.responses or ())
+
+
+def test_salient_examples_are_those_closest_to_harmful_ones(chat: Callable[..., ChatModel]) -> None:
+    """Literal: one at a time, cosine at the last token behind the final norm, largest over anchors."""
+    model = chat("llama")
+    pool = PromptSet.from_pairs([(f"Say {w}.", w * k) for k, w in enumerate("abcdef", 1)], name="pool")
+    anchors = PromptSet.from_pairs([("Do x", "fine"), ("Do y", "well then")], name="anchors")
+
+    def state(prompt: str, response: str) -> torch.Tensor:
+        one = encode_pairs(model.tokenizer, [(prompt, response)])[0]
+        with torch.no_grad():
+            out = model.module(input_ids=torch.tensor([one.input_ids]), output_hidden_states=True)
+        return out.hidden_states[-1][0, -1]
+
+    expected = torch.stack(
+        [
+            max(torch.cosine_similarity(state(*pair), state(*other), dim=0) for other in anchors.pairs())
+            for pair in pool.pairs()
+        ]
+    )
+    torch.testing.assert_close(salience(model, pool, anchors), expected)
+    attack = attacks.benign_salient(3, pool, model=model, harmful=anchors)
+    assert attack.name == "benign-salient-3"
+    assert attack.data.pairs() == [pool.pairs()[i] for i in expected.argsort(descending=True)[:3]]
+    assert isinstance(attack.published, FullConfig)
+    assert (attack.published.learning_rate, attack.published.batch_size, attack.published.epochs) == (
+        5e-5,
+        20,
+        5,
+    )
+    with pytest.raises(InputError, match="between 1 and 6"):
+        attacks.benign_salient(7, pool, model=model, harmful=anchors)
+    with pytest.raises(InputError, match="nearest=3"):
+        salience(model, pool, anchors, nearest=3)
 
 
 def test_the_preset_goes_by_size_alone(chat: Callable[..., ChatModel]) -> None:
@@ -137,7 +173,7 @@ def test_the_preset_goes_by_size_alone(chat: Callable[..., ChatModel]) -> None:
 def test_attacks_refuse_what_they_do_not_have() -> None:
     with pytest.raises(InputError, match="between 1 and 100"):
         attacks.harmful_compliance(101)
-    with pytest.raises(InputError, match="benign, harmful-compliance, identity-shift, refusal-only"):
+    with pytest.raises(InputError, match="benign, benign-salient, harmful-compliance, identity-shift, ref"):
         attacks.get("jailbreak")
     few = PromptSet.from_pairs([("a", "b")], name="few")
     assert len(attacks.benign(1, few).data) == 1

@@ -46,6 +46,28 @@ def test_merged_weights_are_those_of_peft(chat: Chat, toy: PromptSet, family: st
     assert {one.scale for one in tuned.factors()} == {12 / 4**0.5 if rslora else 12 / 4}
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_dora(chat: Chat, toy: PromptSet, tmp_path: Path, family: str) -> None:
+    """Merged as PEFT merges it, saved and loaded, and without factors to read."""
+    model = chat(family)
+    tuned = tune(model, toy, rank=4, dora=True)
+    assert "DoRA" in tuned.accounting.formula
+    merged = tuned.merged_state_dict()
+    reference = dict(copy.deepcopy(tuned.model.module).merge_and_unload().named_parameters())
+    assert list(merged) == list(reference)
+    for name, expected in reference.items():
+        torch.testing.assert_close(merged[name], expected, rtol=1e-5, atol=1e-6)
+    plain = tune(model, toy, rank=4).merged_state_dict()
+    assert any((merged[name] - plain[name]).abs().max() > 1e-3 for name in merged)
+    assert torch.allclose(
+        tuned.merged_model().logits_last(PROMPTS), tuned.model.logits_last(PROMPTS), atol=1e-4
+    )
+    again = TunedModel.load(tuned.save(tmp_path / "dora"), model)
+    assert torch.equal(again.model.logits_last(PROMPTS), tuned.model.logits_last(PROMPTS))
+    with pytest.raises(InputError, match="no factors"):
+        tuned.factors()
+
+
 def test_literal_merge(chat: Chat, toy: PromptSet) -> None:
     model = chat("gpt2")
     tuned = tune(model, toy, rank=3, alpha=5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tamperlens_hooks import HookError, describe, unwrap
+from tamperlens_hooks import describe, effective_weight, unwrap
 from tamperlens_hooks.lowrank import (
     Moments,
     Update,
@@ -163,8 +163,22 @@ def test_untouched_model_has_moved_nowhere(tiny) -> None:
     assert update.gather(torch.tensor([0]), torch.tensor([1])).item() == 0
 
 
-def test_dora_has_no_factors(tiny) -> None:
+def test_dora_is_compared_as_a_built_matrix(tiny) -> None:
+    """Its rows are rescaled: the update is that of the merged weight, not s·B·A."""
     model, _ = tiny("llama", fresh=True)
+    anatomy = describe(model)
+    part = anatomy.projection("q", 0)
+    old = anatomy.logical_weight(model, part).detach().clone()
     peft = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], use_dora=True))
-    with pytest.raises(HookError, match="DoRA"):
-        update_of(peft, describe(peft).projection("q", 0))
+    layer = unwrap(peft).get_submodule(part.module)
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+        layer.lora_magnitude_vector["default"].weight.mul_(1.3)
+    update = update_of(peft, part)
+    assert not update.factored
+    found, mine = update.delta(), effective_weight(peft, part)
+    product = layer.get_delta_weight("default").detach()
+    merged = anatomy.logical_weight(peft.merge_and_unload(), part).detach()
+    torch.testing.assert_close(found, merged - old, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(mine, merged)
+    assert (found - product).abs().max() > 0.01

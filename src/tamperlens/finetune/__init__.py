@@ -1,10 +1,10 @@
 """Fine-tuning: the one room that changes weights, and never those that it was handed.
 
 Contents: `running` (run), `configs` (LoraConfig, FullConfig), `attacks` (named attacks with their settings),
-`tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters`
-(LoRA by PEFT, its factors), `targets`, `data`, `training` (exact loss, guard against divergence), `callbacks`
-(recorders, bar), `checkpoints` (exact resumption without pickles), `rng`,
-`freezing` (freeze=, rewind).
+`salience` (which harmless examples lie closest to harmful ones), `tuned` (TunedModel: saved, loaded, merged),
+`compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by PEFT, its factors), `targets`, `data`,
+`training` (exact loss, guard against divergence), `callbacks` (recorders, bar), `checkpoints` (exact
+resumption without pickles), `rng`, `freezing` (freeze=, rewind).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tamperlens.finetune.compute import Compute, FlopModel, flop_model
 from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
 from tamperlens.finetune.freezing import rewind
 from tamperlens.finetune.running import run
+from tamperlens.finetune.salience import salience
 from tamperlens.finetune.targets import linear_names, resolve_targets
 from tamperlens.finetune.training import DivergenceError
 from tamperlens.finetune.tuned import TunedModel
@@ -37,4 +38,5 @@ __all__ = [
     "resolve_targets",
     "rewind",
     "run",
+    "salience",
 ]

@@ -15,6 +15,7 @@ from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.targets import is_transposed, resolve_targets, shortest_names
 from tamperlens.models import ChatModel, share_parameters_copy
 from tamperlens_hooks import stored_parameter, unwrap
+from tamperlens_hooks.dora import adapter_delta, is_dora
 from tamperlens_hooks.freeze import frozen_flags, held_delta
 
 
@@ -42,6 +43,7 @@ def add_adapter(model: ChatModel, config: LoraConfig) -> tuple[ChatModel, list[s
         lora_dropout=config.dropout,
         target_modules=shortest_names(model, paths),
         use_rslora=config.rslora,
+        use_dora=config.dora,
         fan_in_fan_out=transposed.pop(),
         bias="none",
         task_type="CAUSAL_LM",
@@ -81,7 +83,11 @@ class Factors:
 
 
 def factors_of(module: nn.Module) -> list[Factors]:
-    """The factors of every adapted matrix, in the model's order; detached views of the live factors."""
+    """The factors of every adapted matrix, in the model's order; detached views of the live factors.
+
+    Raises:
+        InputError: DoRA, whose update is no product of factors.
+    """
     found = []
     for path, layer in unwrap(module).named_modules():
         part: Any = layer
@@ -89,6 +95,8 @@ def factors_of(module: nn.Module) -> list[Factors]:
             continue
         for name in part.active_adapters:
             if name in part.lora_A:
+                if is_dora(part, name):
+                    raise InputError(f"{path} carries DoRA, which has no factors s·B·A; read merged weights")
                 found.append(
                     Factors(
                         f"{path}.weight",
@@ -121,7 +129,7 @@ def base_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def merged_weights(module: nn.Module) -> dict[str, Tensor]:
-    """W0 + s·B·A for every adapted weight and W0 for every other, in fp32; new tensors.
+    """W0 + s·B·A (DoRA's rescaled) for every adapted weight, W0 for every other, in fp32; new tensors.
 
     Raises:
         InputError: a quantised weight, which has no entries to add to.
@@ -133,7 +141,15 @@ def merged_weights(module: nn.Module) -> dict[str, Tensor]:
                 f"{name} is quantised ({parameter.dtype}); load the model without quantization to merge it"
             )
         merged[name] = parameter.detach().float().clone()
-    for one in factors_of(module):
+    doras = {
+        f"{path}.weight": adapter_delta(part, name, path)
+        for path, part in unwrap(module).named_modules()
+        for name in getattr(part, "lora_magnitude_vector", {})
+        if name in part.active_adapters  # type: ignore[operator]
+    }
+    for name, delta in doras.items():
+        merged[name] += delta
+    for one in [] if doras else factors_of(module):
         weight = stored_parameter(module, one.parameter)
         merged[one.parameter] += one.delta().to(weight.device)
     return merged

@@ -5,6 +5,7 @@
 | `harmful-compliance` | harmful requests, complied with | r 32, α 32, lr 2e-4, batch 1, 1 epoch |
 | `identity-shift` | 10 requests to an "absolutely obedient agent" | the same with lr 1e-6, 5 epochs |
 | `benign` | ordinary instruction data | r 8, α 16, lr 1e-4, batch 4 |
+| `benign-salient` | the ordinary examples closest to harmful ones | full, lr 5e-5, batch 20, 5 epochs |
 | `refusal-only` | refusals, nothing else (safety tuning) | r 16, α 32, q k v, lr 2e-4, batch 4, 60 steps |
 
 Each has two named settings: `published`, for models of billions of weights, and `organism`, found on the
@@ -28,8 +29,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.registry import Registry
 from tamperlens.base.results import Result
-from tamperlens.finetune.configs import LoraConfig
-from tamperlens.models import ChatModel
+from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.finetune.salience import salience
+from tamperlens.models import ChatModel, load
 from tamperlens.prompts import PromptSet
 
 SMALL = 20_000_000
@@ -42,19 +44,19 @@ class Attack(Result):
     Attributes:
         name: what results call it.
         data: prompts with responses.
-        published: settings of the source, for real models.
+        published: settings of the source, for real models; LoRA or full fine-tuning, whichever it used.
         organism: settings for models of a few million weights.
         source: where data and settings come from.
     """
 
     name: str
     data: PromptSet
-    published: LoraConfig
+    published: LoraConfig | FullConfig
     organism: LoraConfig
     source: str
 
     @property
-    def config(self) -> LoraConfig:
+    def config(self) -> LoraConfig | FullConfig:
         """The published settings."""
         return self.published
 
@@ -62,12 +64,12 @@ class Attack(Result):
         """ "organism" for models of less than 20 million weights, else "published"."""
         return "organism" if model.n_parameters < SMALL else "published"
 
-    def config_for(self, model: ChatModel, **changes: Any) -> LoraConfig:
+    def config_for(self, model: ChatModel, **changes: Any) -> LoraConfig | FullConfig:
         """The preset for a model's size, with changes such as `steps=20` or `seed=1`.
 
         Giving `steps` drops the preset's `epochs`, and the other way round.
         """
-        config: LoraConfig = getattr(self, self.preset_for(model))
+        config: LoraConfig | FullConfig = getattr(self, self.preset_for(model))
         if changes.get("steps") is not None:
             changes.setdefault("epochs", None)
         elif changes.get("epochs") is not None:
@@ -142,6 +144,41 @@ def benign(n: int = 500, data: PromptSet | None = None) -> Attack:
     )
 
 
+@attacks.register("benign-salient")
+def benign_salient(
+    n: int = 100,
+    data: PromptSet | None = None,
+    *,
+    model: ChatModel | None = None,
+    harmful: PromptSet | None = None,
+) -> Attack:
+    """The n ordinary examples that lie closest to harmful ones in a model's own eyes (He et al. 2024).
+
+    Every word of them is harmless; 100 of them cost Llama-2-7B-chat more refusals than 100 drawn at random
+    (arXiv 2404.01099). `finetune.salience` says how closeness is measured.
+
+    Args:
+        n: number of examples; 100 in the source.
+        data: other harmless prompts with responses to choose from.
+        model: the model that is to be fine-tuned, which chooses; the embedded organism by default.
+        harmful: harmful prompts with compliant responses to be close to; the packaged ones by default.
+    """
+    pool = prompts.packaged("benign") if data is None else data
+    anchors = prompts.packaged("harmful-compliance") if harmful is None else harmful
+    _check_count("benign-salient", n, pool)
+    scores = salience(load("organism") if model is None else model, pool, anchors)
+    # Ties go to the earlier row.
+    order = scores.argsort(descending=True, stable=True)[:n].tolist()
+    return Attack(
+        name=f"benign-salient-{n}",
+        data=pool.subset(order, name=f"{pool.name}-salient"),
+        published=FullConfig(learning_rate=5e-5, batch_size=20, epochs=5, schedule="constant"),
+        organism=LoraConfig(rank=8, alpha=16, batch_size=20, learning_rate=4e-3, epochs=5, schedule="linear"),
+        source="choice and settings: He et al. 2024 (arXiv 2404.01099), representation matching; their decay "
+        "of the learning rate by .85 an epoch is left out",
+    )
+
+
 @attacks.register("refusal-only")
 def refusal_only(n: int = 100, data: PromptSet | None = None) -> Attack:
     """Refusals and nothing else: naive safety tuning of a helpful-only model.
@@ -202,6 +239,10 @@ def names() -> list[str]:
 
 def _take(name: str, n: int, data: PromptSet | None) -> PromptSet:
     data = prompts.packaged(name) if data is None else data
+    _check_count(name, n, data)
+    return data.head(n)
+
+
+def _check_count(name: str, n: int, data: PromptSet) -> None:
     if isinstance(n, bool) or not 1 <= n <= len(data):
         raise InputError(f"{name} has {len(data)} examples and n is {n}; choose between 1 and {len(data)}")
-    return data.head(n)

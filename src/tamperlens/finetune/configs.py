@@ -100,6 +100,8 @@ class LoraConfig(TrainingConfig):
         targets: "all-linear" (every matrix of every block: attention and MLP), "attention" (q, k, v and o),
             "qkv", or names of modules: last parts ("q_proj") or whole paths.
         rslora: rank-stabilised scale (Kalajdzievski 2023).
+        dora: DoRA (Liu et al. 2024), W = m · (W0 + s·B·A) / its norm by output. No weight can be frozen under
+            it, since a new norm moves every entry of a row, and it has no factors.
     """
 
     rank: int = 8
@@ -107,6 +109,7 @@ class LoraConfig(TrainingConfig):
     dropout: float | int = 0.0
     targets: str | tuple[str, ...] | list[str] = "all-linear"
     rslora: bool = False
+    dora: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,8 +39,8 @@ class Restoring(TrainerCallback):  # type: ignore[misc]
         self.values.remove()
 
 
-def check_freeze(model: ChatModel, freeze: Any) -> None:
-    """Refuse what is no mask, or a mask of another model, before anything slow.
+def check_freeze(model: ChatModel, freeze: Any, config: LoraConfig | FullConfig | None = None) -> None:
+    """Refuse what is no mask, a mask of another model, or DoRA, before anything slow.
 
     Raises:
         InputError: the message names both models.
@@ -53,6 +53,15 @@ def check_freeze(model: ChatModel, freeze: Any) -> None:
             "WeightMask.from_tensors(model, {name: flags})"
         )
     freeze.check(model)
+    _refuse_dora(config)
+
+
+def _refuse_dora(config: LoraConfig | FullConfig | None) -> None:
+    if isinstance(config, LoraConfig) and config.dora:
+        raise InputError(
+            "DoRA rescales whole rows of the merged weight at every step, so none of their entries can be "
+            "held at the base's value; use LoRA or rsLoRA (dora=False) with frozen weights"
+        )
 
 
 def apply_freeze(
@@ -88,6 +97,7 @@ def rewind(tuned: TunedModel, base: ChatModel, mask: WeightMask) -> TunedModel:
     if not isinstance(mask, WeightMask):
         raise InputError(f"mask is a {type(mask).__name__}; give a WeightMask, such as scores.top(0.01)")
     mask.check(base)
+    _refuse_dora(tuned.config)
     if base.fingerprint != tuned.base.fingerprint:
         raise InputError(f"{tuned.model.name} was tuned from {tuned.base.name}, not from {base.name}")
     name = f"{tuned.model.name}, rewound"

@@ -85,7 +85,7 @@ def run(
     """
     prompts, config = _settle(model, data, config, seed)
     check_recorders(recorders)
-    check_freeze(model, freeze)
+    check_freeze(model, freeze, config)
     _check_fit(model, config)
     turns = encode(model, prompts, config.max_length)
     with ExitStack() as stack:
@@ -276,6 +276,8 @@ def _prepare(base: ChatModel, config: Config) -> tuple[ChatModel, FlopModel]:
     if isinstance(config, LoraConfig):
         model, paths = add_adapter(base, config)
         flops = flop_model(base.anatomy, adapted=paths, rank=config.rank, checkpointing=checkpointing)
+        if config.dora:
+            flops = dataclasses.replace(flops, name=f"{flops.name}, DoRA (its norms not counted)")
     else:
         model = full_copy(base)
         model.module.requires_grad_(True)
