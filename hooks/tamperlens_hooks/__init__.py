@@ -41,6 +41,8 @@ from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction,
 from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
 from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
 from tamperlens_hooks.lens import to_transformer_lens
+from tamperlens_hooks.remote import HubModel, from_hub
+from tamperlens_hooks.tracing import Trace, trace
 from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
 
 __all__ = [
@@ -49,10 +51,12 @@ __all__ = [
     "Described",
     "GradientTape",
     "HookError",
+    "HubModel",
     "Projection",
     "Site",
     "TamperlensError",
     "Tape",
+    "Trace",
     "UnsupportedModelError",
     "ablate_direction",
     "ablate_heads",
@@ -64,6 +68,7 @@ __all__ = [
     "describe",
     "device_of",
     "effective_weight",
+    "from_hub",
     "head_means",
     "head_output_weight",
     "logical_bias",
@@ -77,6 +82,7 @@ __all__ = [
     "sharing_copy",
     "stored_parameter",
     "to_transformer_lens",
+    "trace",
     "unwrap",
     "watch_inputs",
     "zeroed_entries",
