@@ -3,7 +3,7 @@
 Contents: `evaluation` (evaluate, compare), `suites` (packaged questions, or your own), `graders` (number,
 exact, choice, fact, code), `text` (reading a claim out of free text), `code` (comparing functions),
 `expressions`, `operations`, `functions` (the bounded evaluator: model code is never executed), `likelihood`
-(perplexity).
+(perplexity), `sums` (arithmetic by operation and size), `harness` (tasks of the lm-evaluation-harness).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tamperlens.capability.evaluation import (
     evaluate,
 )
 from tamperlens.capability.graders import Grade, Grader, Item, graders
+from tamperlens.capability.harness import HarnessScores, harness
 from tamperlens.capability.likelihood import Perplexity, perplexity
 from tamperlens.capability.suites import (
     ENGLISH_SUITES,
@@ -24,6 +25,7 @@ from tamperlens.capability.suites import (
     packaged_suites,
     suites_for,
 )
+from tamperlens.capability.sums import arithmetic
 
 __all__ = [
     "ENGLISH_SUITES",
@@ -32,13 +34,16 @@ __all__ = [
     "CapabilityScores",
     "Grade",
     "Grader",
+    "HarnessScores",
     "Item",
     "Perplexity",
     "Suite",
     "SuiteScore",
+    "arithmetic",
     "compare",
     "evaluate",
     "graders",
+    "harness",
     "packaged_suites",
     "perplexity",
     "suites_for",

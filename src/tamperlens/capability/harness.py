@@ -1,0 +1,151 @@
+"""Tasks of the lm-evaluation-harness on the model at hand: the same weights, adapters included."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate
+from tamperlens.models import ChatModel, share_parameters_copy
+from tamperlens_hooks import unwrap
+
+INSTALL = 'pip install "tamperlens[lm-eval]"'
+
+
+@dataclass(frozen=True)
+class HarnessScores(Result):
+    """What the lm-evaluation-harness found.
+
+    Attributes:
+        model: name of the model.
+        fingerprint: of the model.
+        rows: one row per task and metric: task, metric, filter, value, low, high, n, shots, version. The
+            interval is value ± 1.96 of the harness's own standard error, in [0, 1] where the value is.
+        version: of lm-eval.
+        settings: limit, seed, chat template.
+    """
+
+    model: str
+    fingerprint: str
+    rows: pd.DataFrame
+    version: str
+    settings: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows."""
+        return self.rows
+
+    def estimate(self, task: str, metric: str = "acc") -> Estimate:
+        """One value with its interval.
+
+        Raises:
+            InputError: no such task or metric.
+        """
+        found = self.rows[(self.rows["task"] == task) & (self.rows["metric"] == metric)]
+        if found.empty:
+            known = ", ".join(f"{t} {m}" for t, m in zip(self.rows["task"], self.rows["metric"], strict=True))
+            raise InputError(f"no {metric!r} of task {task!r}; there are {known}")
+        row = found.iloc[0]
+        return Estimate(row["value"], row["low"], row["high"], int(row["n"]), "normal 95% (lm-eval stderr)")
+
+
+def harness(
+    model: ChatModel,
+    tasks: str | Sequence[str],
+    *,
+    limit: int | None = None,
+    shots: int | None = None,
+    batch_size: int = 8,
+    chat: bool = False,
+    include: PathLike | None = None,
+    seed: int = 0,
+) -> HarnessScores:
+    """Run tasks of the lm-evaluation-harness on a loaded model.
+
+    The harness gets modules of its own around the same weights and a copy of the tokenizer, so the model
+    stays as it was. Its tasks read their data from the Hugging Face hub unless they name local files.
+
+    Args:
+        model: the model, with or without an adapter.
+        tasks: names of tasks, such as "arc_easy".
+        limit: only the first so many items of each task.
+        shots: examples in the prompt; each task's own number by default.
+        batch_size: items at once.
+        chat: write prompts with the tokenizer's chat template.
+        include: a folder with task definitions (YAML) of your own.
+        seed: of everything that the harness draws.
+
+    Raises:
+        InputError: lm-eval is not installed, or does not know a task.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise InputError(f"lm-eval is not installed, and harness tasks need it: {INSTALL}")
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=None if include is None else str(include))
+    unknown = [name for name in names if name not in manager.all_tasks]
+    if unknown or not names:
+        raise InputError(
+            f"lm-eval has no task {unknown[0]!r}; `lm-eval ls tasks` lists them, include= adds a folder of "
+            "your own"
+            if unknown
+            else "no tasks; name at least one, such as 'arc_easy'"
+        )
+    runner = HFLM(
+        pretrained=unwrap(share_parameters_copy(model).module),
+        tokenizer=copy.deepcopy(model.tokenizer),
+        batch_size=batch_size,
+        backend="causal",
+    )
+    found = lm_eval.simple_evaluate(
+        model=runner, tasks=names, num_fewshot=shots, limit=limit, task_manager=manager,
+        apply_chat_template=chat, log_samples=False, bootstrap_iters=1000, random_seed=seed,
+        numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+    )  # fmt: skip
+    return HarnessScores(
+        model.name,
+        model.fingerprint,
+        pd.DataFrame(_rows(found)),
+        str(getattr(lm_eval, "__version__", "unknown")),
+        {"limit": limit, "shots": shots, "chat": chat, "seed": seed},
+    )
+
+
+def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tidy rows of the harness's results, whose keys read "acc,none" and "acc_stderr,none"."""
+    rows = []
+    for task, values in found["results"].items():
+        for key, value in values.items():
+            metric, _, kept = key.partition(",")
+            if metric.endswith("_stderr") or isinstance(value, (str, bool)) or not kept:
+                continue
+            error = values.get(f"{metric}_stderr,{kept}")
+            half = 1.96 * error if isinstance(error, (int, float)) else math.nan
+            inside = 0 <= value <= 1 and "perplexity" not in metric
+            low, high = value - half, value + half
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "filter": kept,
+                    "value": float(value),
+                    "low": max(low, 0.0) if inside else low,
+                    "high": min(high, 1.0) if inside else high,
+                    "n": int(found.get("n-samples", {}).get(task, {}).get("effective", 0)),
+                    "shots": int(found.get("n-shot", {}).get(task, 0) or 0),
+                    "version": str(found.get("versions", {}).get(task, "")),
+                }
+            )
+    return rows
