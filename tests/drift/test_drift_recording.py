@@ -108,6 +108,31 @@ def test_recording_changes_no_weight(tiny) -> None:
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
 
 
+def test_a_resumed_run_gives_the_whole_trace(tiny, tmp_path) -> None:
+    base = chat(tiny, "llama")
+    config = finetune.LoraConfig(steps=5, learning_rate=1e-2, batch_size=2, save_every=2)
+    groups = {"one": mask_of(base, 0.1, 1)}
+
+    class Stops(drift.Recorder):
+        def record(self, step, model):
+            if step == 4:
+                raise KeyboardInterrupt
+            return super().record(step, model)
+
+    whole = finetune.run(base, DATA, config, recorders=[drift.Recorder(groups, every=1)], progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(
+            base, DATA, config, recorders=[Stops(groups, every=1)], out=tmp_path / "run", progress=False
+        )
+    again = finetune.run(
+        base, DATA, config, recorders=[drift.Recorder(groups, every=1)], out=tmp_path / "run", progress=False
+    )
+    first, second = whole.recordings[0].to_frame(), again.recordings[0].to_frame()
+    assert second["step"].unique().tolist() == [0, 1, 2, 3, 4, 5]
+    assert first.drop(columns="value").equals(second.drop(columns="value"))
+    assert np.array_equal(first["value"], second["value"], equal_nan=True)
+
+
 def test_controls_are_matched_on_size(tiny) -> None:
     """A group of large weights gets a control of large weights, disjoint, in the same matrix, as many."""
     base = chat(tiny, "gpt2")

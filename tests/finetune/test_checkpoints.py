@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from tamperlens import finetune
 from tamperlens.base.errors import RunFolderError
+from tamperlens.base.masks import WeightMask
 from tamperlens.finetune import FullConfig, LoraConfig, TunedModel
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
@@ -28,13 +30,28 @@ FULL = FullConfig(
 )
 
 
+ALL_AT_ONCE = LoraConfig(
+    steps=5, learning_rate=1e-2, batch_size=2, accumulation=2, dropout=0.1, save_every=2,
+    gradient_checkpointing=True, precision="bfloat16", rslora=True,
+)  # fmt: skip
+
+
+def mask_of(model: ChatModel, share: float = 0.3) -> WeightMask:
+    generator = torch.Generator().manual_seed(0)
+    names = sorted({part.parameter for part in model.anatomy.projections()})
+    return WeightMask.from_tensors(
+        model,
+        {n: torch.rand(model.module.get_parameter(n).shape, generator=generator) < share for n in names},
+    )
+
+
 class Stop:
     """Records a number, and stops the run once."""
 
     every = 1
 
-    def __init__(self, at: int | None = None) -> None:
-        self.at = at
+    def __init__(self, at: int | None = None, at_the_end: bool = False) -> None:
+        self.at, self.at_the_end = at, at_the_end
 
     def start(self, model: Any) -> None:
         pass
@@ -45,7 +62,8 @@ class Stop:
         return [{"value": step * 10}]
 
     def finish(self) -> Any:
-        return None
+        if self.at_the_end:
+            raise KeyboardInterrupt
 
 
 def weights(tuned: TunedModel) -> torch.Tensor:
@@ -118,23 +136,108 @@ def test_a_run_that_diverges_leaves_its_last_good_adapter(chat: Chat, toy: Promp
 SCRIPT = """
 import sys
 sys.path[:0] = [{support!r}]
+import torch
 from tiny_models import make_model, make_tokenizer
 from tamperlens import finetune
+from tamperlens.base.masks import WeightMask
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 model = ChatModel.from_parts(make_model("gpt2"), make_tokenizer(), name="gpt2", check_anatomy=False)
 data = PromptSet.from_pairs([("Say " + w, w + " it is") for w in "abcdefgh"], name="letters")
-config = finetune.LoraConfig(steps=400, learning_rate=1e-3, batch_size=3, dropout=0.2, save_every=20)
-finetune.run(model, data, config, out={out!r}, progress=False)
+common = dict(learning_rate=1e-3, batch_size=3, save_every=20)
+config = {{
+    "lora": finetune.LoraConfig(steps=300, dropout=0.2, **common),
+    "frozen": finetune.LoraConfig(
+        steps=150, dropout=0.2, accumulation=2, gradient_checkpointing=True, precision="bfloat16", **common
+    ),
+    "full frozen": finetune.FullConfig(steps=200, weight_decay=0.1, **common),
+}}[{kind!r}]
+freeze = None
+if "frozen" in {kind!r}:
+    draw = torch.Generator().manual_seed(0)
+    names = sorted({{part.parameter for part in model.anatomy.projections()}})
+    freeze = WeightMask.from_tensors(
+        model, {{n: torch.rand(model.module.get_parameter(n).shape, generator=draw) < 0.3 for n in names}}
+    )
+finetune.run(model, data, config, freeze=freeze, out={out!r}, progress=False)
 """
 
 
+@pytest.mark.parametrize(
+    ("config", "family"), [(ALL_AT_ONCE, "gpt2"), (FULL, "llama")], ids=["everything", "full"]
+)
+def test_frozen_runs_resume_exactly(
+    chat: Chat, toy: PromptSet, tmp_path: Path, config: Any, family: str
+) -> None:
+    model = chat(family)
+    mask = mask_of(model)
+    whole = finetune.run(model, toy, config, freeze=mask, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(
+            model, toy, config, freeze=mask, recorders=[Stop(4)], out=tmp_path / "run", progress=False
+        )
+    resumed = finetune.run(model, toy, config, freeze=mask, out=tmp_path / "run", progress=False)
+    assert torch.equal(weights(whole), weights(resumed))
+    merged = resumed.merged_state_dict()
+    for name, flags in mask.items():
+        old = model.module.get_parameter(name).detach()
+        assert torch.equal(merged[name].view(torch.int32)[flags], old.view(torch.int32)[flags])
+        assert not torch.equal(merged[name][~flags], old[~flags])
+
+
+def test_stopped_between_the_last_step_and_saving(chat: Chat, toy: PromptSet, tmp_path: Path) -> None:
+    """transformers' Trainer would make one step too many, which a learning rate that stays up shows."""
+    model = chat("llama")
+    config = LoraConfig(steps=4, learning_rate=1e-2, batch_size=3, save_every=2, schedule="constant")
+    whole = finetune.run(model, toy, config, recorders=[Stop()], progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(
+            model, toy, config, recorders=[Stop(at_the_end=True)], out=tmp_path / "run", progress=False
+        )
+    resumed = finetune.run(model, toy, config, recorders=[Stop()], out=tmp_path / "run", progress=False)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert resumed.rows["step"].tolist() == [0, 1, 2, 3, 4]
+    assert resumed.accounting.steps == 4
+    assert resumed.accounting.tokens == whole.accounting.tokens
+
+
+class FillTheDisk(Stop):
+    """From a step on no file may grow beyond a few bytes, as on a disk that is full."""
+
+    def record(self, step: int, model: Any) -> Sequence[dict[str, Any]]:
+        if step == self.at:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        return [{"value": step * 10}]
+
+
+def test_a_full_disk_loses_nothing(
+    chat: Chat, toy: PromptSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint before stays whole, the error says what to do, and the run goes on from there."""
+    model, config = chat("llama"), LoraConfig(steps=6, learning_rate=1e-2, batch_size=3, save_every=2)
+    whole = finetune.run(model, toy, config, recorders=[Stop()], progress=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with capfd.disabled(), pytest.raises(RunFolderError, match=r"cannot write .*; free some space"):
+            finetune.run(model, toy, config, recorders=[FillTheDisk(3)], out=tmp_path / "run", progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [one.name for one in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    resumed = finetune.run(model, toy, config, recorders=[Stop()], out=tmp_path / "run", progress=False)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert resumed.rows["step"].tolist() == list(range(7))
+
+
 @pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", "frozen", "full frozen"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kind: str) -> None:
     support = str(Path(__file__).resolve().parent.parent / "support")
 
     def start(out: Path) -> subprocess.Popen[bytes]:
-        script = SCRIPT.format(support=support, out=str(out))
+        script = SCRIPT.format(support=support, out=str(out), kind=kind)
         return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     assert start(tmp_path / "whole").wait(600) == 0
@@ -146,5 +249,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     process.wait(60)
     assert not (tmp_path / "killed" / "tuned").exists()
     assert start(tmp_path / "killed").wait(600) == 0
-    whole, killed = (tmp_path / name / "tuned" / "adapter_model.safetensors" for name in ("whole", "killed"))
+    file = "weights.safetensors" if kind == "full frozen" else "adapter_model.safetensors"
+    whole, killed = (tmp_path / name / "tuned" / file for name in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()

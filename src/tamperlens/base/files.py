@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tamperlens.base.errors import InputError, RunFolderError
@@ -101,7 +101,10 @@ def write_tensors(path: PathLike, tensors: Mapping[str, torch.Tensor], metadata:
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {"tamperlens": json.dumps(_finite(metadata), ensure_ascii=False, allow_nan=False)}
     with atomic_path(path) as temporary:
-        save_file(ready, str(temporary), metadata=header)
+        try:
+            save_file(ready, str(temporary), metadata=header)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
     return Path(path)
 
 

@@ -45,7 +45,11 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Watches a model while it is being fine-tuned. `finetune` knows nothing else of what is recorded."""
+    """Watches a model while it is being fine-tuned. `finetune` knows nothing else of what is recorded.
+
+    Optional: `every` (steps between records, 1 without it), `name` (what its rows are called), and
+    `restore(rows)`, called when an interrupted run goes on, with the rows that it had returned before.
+    """
 
     def start(self, model: Any) -> None:
         """Called once with the untouched ChatModel before the first step."""

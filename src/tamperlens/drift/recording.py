@@ -137,6 +137,14 @@ class Recorder:
         self.rows += rows
         return rows
 
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take over what an interrupted run had recorded; `finetune` calls it when it resumes.
+
+        Args:
+            rows: as `record` returned them; None, which files hold for NaN, is NaN again.
+        """
+        self.rows = [{**row, "value": math.nan if row["value"] is None else row["value"]} for row in rows]
+
     def finish(self) -> DriftTrace:
         """Everything recorded, as a trace."""
         return DriftTrace.from_rows(

@@ -43,9 +43,16 @@ class Recording(TrainerCallback):  # type: ignore[misc]
                 recorder.start(self.base)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Step 0, or the step that a resumed run begins with."""
+        """Step 0; or, in a resumed run, the rows of earlier sessions, for recorders that have `restore`."""
         if state.global_step == 0:
             self._record(0, final=True)
+            return
+        for i, (name, recorder) in enumerate(zip(self.names, self.recorders, strict=True)):
+            mine = [row for row in self.rows if row["recorder"] == name]
+            if mine and mine[-1]["step"] == state.global_step:
+                self.last[i] = int(state.global_step)
+            if hasattr(recorder, "restore"):
+                recorder.restore([{k: v for k, v in row.items() if k != "recorder"} for row in mine])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After an update."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
@@ -77,6 +77,13 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
         for old in checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
+    def take_over(self, checkpoint: Path) -> None:
+        """Be where a run was that had made its last step; `train` would make one step more."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / _TRAINER))
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         stored, _ = read_tensors(Path(resume_from_checkpoint) / _WEIGHTS)
         trained = self._trained()
@@ -122,7 +129,12 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints in a folder, oldest first."""
     found = [one for one in folder.glob(f"{_PREFIX}*") if (one / _TRAINER).is_file()]
-    return sorted(found, key=lambda one: int(one.name.removeprefix(_PREFIX)))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from tamperlens.base.runs import RunFolder
 from tamperlens.finetune.adapters import add_adapter
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.callbacks import Follow, Recording, check_recorders
-from tamperlens.finetune.checkpoints import checkpoints
+from tamperlens.finetune.checkpoints import checkpoints, step_of
 from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
@@ -172,7 +172,10 @@ class _Session:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                self.trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+                if found and step_of(found[-1]) >= self.trainer.args.max_steps:
+                    self.trainer.take_over(found[-1])
+                else:
+                    self.trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
         except DivergenceError as error:
             self._tidy(module)
             error.tuned = self.tuned() if error.good_step is not None else None

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from tamperlens.base.errors import InputError, ModelLoadError
+from tamperlens.base.errors import InputError, ModelLoadError, RunFolderError
 from tamperlens.base.files import read_json, sha256_file, write_json
 from tamperlens.base.masks import WeightMask
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
@@ -29,13 +30,19 @@ def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: the model carries no adapter.
+        RunFolderError: the folder cannot be written or the disk is full.
     """
     if unwrap(model.module) is model.module:
         raise InputError(f"{model.name} carries no adapter; only PEFT-wrapped models have one to save")
     target = Path(folder)
     saver: Any = model.module
     # "auto" would ask the hub whether the base's vocabulary has changed.
-    saver.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
+    try:
+        saver.save_pretrained(target, safe_serialization=True, save_embedding_layers=False)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"cannot write {target}: {first_line(error)}; free some space or choose another folder"
+        ) from error
     note = {
         "base": model.name,
         "base_fingerprint": base_fingerprint_of(model.module),

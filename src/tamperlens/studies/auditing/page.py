@@ -107,10 +107,12 @@ def _method(
             f"{direction.n_val[1]} others the choice; none of them is among the prompts that rates are "
             "measured on."
         )
+    lora = attack["config"]["kind"] == "lora"
     third = (
-        f"Then the model was attacked: LoRA on {attack['n']} examples for {attack['steps']} steps. The tuned "
-        "adapter stayed unmerged, and everything was measured again with the same prompts, judge and "
-        "decoding, and the direction at the layer and position chosen before the attack."
+        f"Then the model was attacked: {'LoRA' if lora else 'full fine-tuning'} on {attack['n']} examples, "
+        f"{attack['steps']} steps. {'The tuned adapter stayed unmerged. ' if lora else ''}Everything was "
+        "measured again with the same prompts, judge and decoding, and the direction at the layer and "
+        "position chosen before the attack."
     )
     return first, second, third
 
