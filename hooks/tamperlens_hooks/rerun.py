@@ -86,22 +86,23 @@ class Prefix:
 
     @contextmanager
     def resumed(
-        self, layer: int, z: Float[Tensor, "rows seq head d_head"], until: int | None = None
+        self, layer: int, z: Float[Tensor, "rows seq head d_head"] | None = None, until: int | None = None
     ) -> Iterator[None]:
         """Inside, a forward pass on the same tokens begins at `layer` with `z` in its attention.
 
         Args:
             layer: the block whose heads are replaced.
             z: the new values; rows are a whole number of copies of the recorded batch, and the model is
-                called with its inputs repeated as often (`ids.repeat(k, 1)`).
+                called with its inputs repeated as often (`ids.repeat(k, 1)`). None runs the attention too,
+                so that an edit of queries or patterns there takes effect.
             until: first block that is not needed.
 
         Raises:
             HookError: nothing was recorded, or z does not fit it.
         """
         old = self.z(self.anatomy.layer_index(layer))
-        copies, rest = divmod(z.shape[0], old.shape[0])
-        if rest or not copies or z.shape[1:] != old.shape[1:]:
+        copies, rest = divmod((old if z is None else z).shape[0], old.shape[0])
+        if z is not None and (rest or not copies or z.shape[1:] != old.shape[1:]):
             raise HookError(
                 f"z is {list(z.shape)}; the recorded pass has {list(old.shape)}, or a multiple of its rows"
             )
@@ -110,9 +111,10 @@ class Prefix:
         for index, path in enumerate(self.anatomy.blocks):
             if index < layer or index >= until:
                 stubs[path] = partial(_pass_on, self._tuples[path])
-        attention = self.anatomy.attention[layer]
-        projection = self.model.get_submodule(self.anatomy.output_projections[layer])
-        stubs[attention] = partial(_project, projection, z.flatten(-2), self._tuples[attention])
+        if z is not None:
+            attention = self.anatomy.attention[layer]
+            projection = self.model.get_submodule(self.anatomy.output_projections[layer])
+            stubs[attention] = partial(_project, projection, z.flatten(-2), self._tuples[attention])
         start = self._inputs[layer].repeat(copies, *[1] * (self._inputs[layer].ndim - 1))
         handles: list[Any] = []
         with hooks_attached(handles), quiet(self.model), _forwards(self.model, stubs):

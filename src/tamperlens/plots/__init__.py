@@ -2,11 +2,15 @@
 
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
 the split-half null), `loss_curve`, `tradeoff` (two shares against
-each other); each returns a `Plot`, which saves HTML, PNG and SVG. `style` holds the
-palette.
+each other), `head_map`, `attention_map`, `ablation_curve`, `agreement_map` (attention heads); each returns a
+`Plot`, which saves HTML, PNG and SVG. `style` holds the palette.
 """
 
 from tamperlens.plots.direction import direction_map as direction_map
+from tamperlens.plots.heads import ablation_curve as ablation_curve
+from tamperlens.plots.heads import agreement_map as agreement_map
+from tamperlens.plots.heads import attention_map as attention_map
+from tamperlens.plots.heads import head_map as head_map
 from tamperlens.plots.intervals import dot_interval as dot_interval
 from tamperlens.plots.lines import cosine_by_layer as cosine_by_layer
 from tamperlens.plots.lines import loss_curve as loss_curve

@@ -1,0 +1,262 @@
+"""`HeadScores`: a number for every attention head, with what was measured, how, and in which sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy import stats as sps
+from torch import Tensor
+
+from tamperlens.base.errors import InputError, NumericsError
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate, bootstrap, undefined
+from tamperlens.models import ChatModel
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class HeadScores(Result):
+    """A score for every attention head of a model.
+
+    Attributes:
+        scores: [layer, head], fp32, the mean over prompts (for "sahara" one number for all of them).
+        per_prompt: [n, layer, head], fp32; [0, layer, head] where a method has no value per prompt.
+        method: "direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara", or another tool's.
+        target: what was measured, in words.
+        convention: formula, sign and the choices made.
+        metric: [n], the target on each prompt in the untouched run ("patch": in the corrupt run).
+        parts: direct attribution only: what is not a head, "embedding", "attention bias", "mlp" and
+            "constant", each [n, k], so that heads and parts sum to `metric`.
+        order: heads in the order of a greedy search ("sahara"); empty otherwise.
+        prompts: name of each prompt set to its hash.
+        n: number of prompts or pairs.
+        model: its name.
+        fingerprint: of the model.
+    """
+
+    scores: Float[Tensor, "layer head"]
+    per_prompt: Float[Tensor, "n layer head"]
+    method: str
+    target: str
+    convention: str
+    metric: Float[Tensor, " n"]
+    n: int
+    model: str
+    fingerprint: str
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    order: tuple[tuple[int, int], ...] = ()
+    prompts: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_values(
+        cls,
+        model: ChatModel,
+        values: Any,
+        *,
+        method: str,
+        target: str,
+        convention: str,
+        prompts: Mapping[str, str] | None = None,
+    ) -> HeadScores:
+        """Scores that another tool computed, such as a table of `transformer_lens.patching`.
+
+        Args:
+            model: the model that they are of.
+            values: [layer, head], or [n, layer, head] with one value per prompt.
+            method: name of the method.
+            target: what was measured.
+            convention: formula and sign.
+            prompts: name and hash of what they were measured on.
+
+        Raises:
+            InputError: another shape.
+            NumericsError: NaN or infinite scores.
+        """
+        table = torch.as_tensor(values).detach().float().cpu()
+        heads = (model.anatomy.n_layers, model.anatomy.n_heads)
+        if table.shape[-2:] != heads or table.ndim not in (2, 3):
+            raise InputError(
+                f"scores must be [{heads[0]}, {heads[1]}] (or one table per prompt); got {list(table.shape)}"
+            )
+        per_prompt = table if table.ndim == 3 else torch.zeros(0, *heads)
+        return make_scores(
+            model, per_prompt, method=method, target=target, convention=convention,
+            metric=torch.zeros(0), prompts=dict(prompts or {}),
+            scores=table if table.ndim == 2 else None,
+        )  # fmt: skip
+
+    def ranking(self, by: str = "score") -> list[tuple[int, int]]:
+        """All (layer, head), best first; ties go to the lower layer and head.
+
+        Args:
+            by: "score" (largest first) or "magnitude" (largest |score| first).
+
+        Raises:
+            InputError: another `by`.
+        """
+        if by not in ("score", "magnitude"):
+            raise InputError(f"by is {by!r}; it must be 'score' or 'magnitude'")
+        values = (self.scores.abs() if by == "magnitude" else self.scores).double().flatten()
+        order = values.sort(descending=True, stable=True).indices
+        heads = self.scores.shape[1]
+        return [(int(i) // heads, int(i) % heads) for i in order]
+
+    def top(self, k: int, by: str = "score") -> list[tuple[int, int]]:
+        """The first k of `ranking`.
+
+        Raises:
+            InputError: k is not between 1 and the number of heads.
+        """
+        if not 1 <= k <= self.scores.numel():
+            raise InputError(f"k is {k}; this model has {self.scores.numel()} heads")
+        return self.ranking(by)[:k]
+
+    def estimate(self, layer: int, head: int) -> Estimate:
+        """A head's score with a bootstrap interval over prompts."""
+        if not len(self.per_prompt):
+            value = float(self.scores[layer, head])
+            return Estimate(value, float("nan"), float("nan"), self.n, "", "one value for all prompts")
+        return bootstrap(self.per_prompt[:, layer, head].double().numpy())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per head: layer, head, score, low, high, n, rank (1 is the largest), method, target."""
+        rank = {at: i + 1 for i, at in enumerate(self.ranking())}
+        low, high = self._intervals()
+        layers, heads = self.scores.shape
+        return pd.DataFrame(
+            [
+                {
+                    "layer": at,
+                    "head": head,
+                    "score": float(self.scores[at, head]),
+                    "low": float(low[at, head]),
+                    "high": float(high[at, head]),
+                    "n": self.n,
+                    "rank": rank[at, head],
+                    "method": self.method,
+                    "target": self.target,
+                }
+                for at in range(layers)
+                for head in range(heads)
+            ]
+        )
+
+    def plot(self, *, name: str | None = None, title: str | None = None) -> Any:
+        """A `tamperlens.plots.Plot`: layer × head heat map."""
+        from tamperlens.plots import head_map
+
+        best = self.top(1, "magnitude")[0]
+        return head_map(
+            self.scores.numpy(),
+            label=f"{self.method}: {self.target}",
+            name=name or f"heads-{self.method}",
+            title=title or f"Heads by {self.method}",
+            caption=f"{self.convention} Mean over {self.n} prompts of {self.model}.",
+            outline=[best],
+        )
+
+    def _intervals(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self.per_prompt) < 2:
+            empty = np.full(tuple(self.scores.shape), np.nan)
+            return empty, empty
+        values = self.per_prompt.double().numpy()
+        means = np.einsum("dn,nlh->dlh", _weights(len(values), 0), values)
+        low, high = np.quantile(means, [0.025, 0.975], axis=0)
+        return low, high
+
+
+def make_scores(
+    model: ChatModel,
+    per_prompt: Float[Tensor, "n layer head"],
+    *,
+    method: str,
+    target: str,
+    convention: str,
+    metric: Float[Tensor, " n"],
+    prompts: dict[str, str],
+    scores: Float[Tensor, "layer head"] | None = None,
+    n: int | None = None,
+    **more: Any,
+) -> HeadScores:
+    """HeadScores of values per prompt, refused when they are not finite.
+
+    Raises:
+        NumericsError: NaN or infinite scores.
+    """
+    found = per_prompt.double().mean(0) if scores is None else scores
+    if not bool(torch.isfinite(found).all()):
+        raise NumericsError(f"{method} scores of {model.name} are NaN or infinite; load it in float32")
+    return HeadScores(
+        found.float().cpu().contiguous(), per_prompt.float().cpu().contiguous(), method, target, convention,
+        metric.double().cpu(), len(per_prompt) if n is None else n, model.name, model.fingerprint,
+        prompts=prompts, **more,
+    )  # fmt: skip
+
+
+def rank_agreement(one: HeadScores, two: HeadScores, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Spearman's rank correlation of two methods over heads, with a bootstrap interval.
+
+    Prompts are resampled, the same ones in both, where both have values for the same number of prompts;
+    otherwise heads are, which asks how far the correlation depends on single heads. `method` says which.
+
+    Raises:
+        InputError: the scores are of models of different shape.
+    """
+    if one.scores.shape != two.scores.shape:
+        raise InputError(
+            f"{one.model} has {list(one.scores.shape)} heads and {two.model} {list(two.scores.shape)}"
+        )
+    a, b = one.scores.double().flatten().numpy(), two.scores.double().flatten().numpy()
+    value = _spearman(a, b)
+    if np.isnan(value):
+        return undefined("all heads have the same score", a.size)
+    paired = len(one.per_prompt) == len(two.per_prompt) > 1 and _same_prompts(one, two)
+    if paired:
+        weights = _weights(len(one.per_prompt), seed, draws)
+        left = weights @ one.per_prompt.double().flatten(1).numpy()
+        right = weights @ two.per_prompt.double().flatten(1).numpy()
+        found = [_spearman(x, y) for x, y in zip(left, right, strict=True)]
+        n, unit = len(one.per_prompt), "prompts"
+    else:
+        picks = np.random.default_rng(seed).integers(0, a.size, size=(draws, a.size))
+        found = [_spearman(a[pick], b[pick]) for pick in picks]
+        n, unit = a.size, "heads"
+    low, high = np.nanquantile(found, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n, f"bootstrap 95% over {unit}")
+
+
+def agreement(scores: Sequence[HeadScores], *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+    """Rank correlation of every pair of methods: one, two, value, low, high, n, method."""
+    rows = []
+    for i, one in enumerate(scores):
+        for two in scores[i + 1 :]:
+            e = rank_agreement(one, two, draws=draws, seed=seed)
+            rows.append(
+                {"one": one.method, "two": two.method, "value": e.value, "low": e.low, "high": e.high,
+                 "n": e.n, "method": e.method}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _same_prompts(one: HeadScores, two: HeadScores) -> bool:
+    return one.prompts.get("prompts") == two.prompts.get("prompts")
+
+
+def _weights(n: int, seed: int, draws: int = DRAWS) -> np.ndarray:
+    """[draws, n]: the share of each unit in each resample."""
+    picks = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    return np.stack([np.bincount(pick, minlength=n) for pick in picks]) / n
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    x, y = sps.rankdata(a), sps.rankdata(b)
+    x, y = x - x.mean(), y - y.mean()
+    size = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y / size) if size > 0 else float("nan")
