@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 from scipy import stats as sps
 
 from tamperlens.base.errors import InputError
@@ -153,6 +154,59 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confiden
     low = value - reach(two.value - two.low, one.high - one.value)
     high = value + reach(two.high - two.value, one.value - one.low)
     return Estimate(value, max(-1.0, low), min(1.0, high), n, f"newcombe {confidence:.0%}")
+
+
+def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
+    """numerator / denominator of two independent estimates, with the interval that theirs imply.
+
+    Fieller's (1954) interval in the form of Donner & Zou 2012 ("Closed-form confidence intervals for
+    functions of the normal mean and standard deviation", MOVER-R): all ρ for which numerator − ρ·denominator
+    can be 0, its limits being put together from the limits of the two. With limits that are value ± z·se it
+    is Fieller's; with score intervals it does not shrink to a point when all pairs agree. The confidence is
+    that of the two intervals.
+
+    Args:
+        numerator: estimate with its interval.
+        denominator: likewise; from other units than the numerator's.
+
+    Returns:
+        The ratio, with the smaller n; undefined, with the reason, where either is undefined or the
+        denominator's interval holds 0: then no ratio can be ruled out.
+    """
+    n = min(numerator.n, denominator.n)
+    for name, one in (("numerator", numerator), ("denominator", denominator)):
+        if not all(map(math.isfinite, (one.value, one.low, one.high))):
+            return undefined(f"the {name} has no value with an interval ({one.reason or one.method})", n)
+    if denominator.low <= 0 <= denominator.high:
+        return undefined(
+            f"the denominator's interval [{denominator.low:.3g}, {denominator.high:.3g}] holds 0", n
+        )
+    if denominator.value < 0:
+        swapped = Estimate(-denominator.value, -denominator.high, -denominator.low, denominator.n)
+        found = ratio(numerator, swapped)
+        return Estimate(-found.value, -found.high, -found.low, n, found.method)
+    value = numerator.value / denominator.value
+    below, above = numerator.value - numerator.low, numerator.high - numerator.value
+
+    def least(rho: float) -> float:  # lower limit of numerator − rho·denominator
+        reach = denominator.high - denominator.value if rho >= 0 else denominator.value - denominator.low
+        return numerator.value - rho * denominator.value - math.hypot(below, rho * reach)
+
+    def most(rho: float) -> float:
+        reach = denominator.value - denominator.low if rho >= 0 else denominator.high - denominator.value
+        return numerator.value - rho * denominator.value + math.hypot(above, rho * reach)
+
+    step = abs(value) + 1.0
+    low, high = value - step, value + step
+    while least(low) < 0:  # ends: for rho → −∞ it is |rho| times the denominator's lower limit, above 0
+        low -= (step := 2 * step)
+    step = abs(value) + 1.0
+    while most(high) > 0:
+        high += (step := 2 * step)
+    tiny = 1e-12
+    bottom = value if least(value) >= -tiny else float(optimize.brentq(least, low, value))
+    top = value if most(value) <= tiny else float(optimize.brentq(most, value, high))
+    return Estimate(value, bottom, top, n, "fieller (from the two intervals)")
 
 
 def bootstrap(
