@@ -43,6 +43,7 @@ from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
 from tamperlens_hooks.lens import to_transformer_lens
 from tamperlens_hooks.remote import HubModel, from_hub
 from tamperlens_hooks.tracing import Trace, trace
+from tamperlens_hooks.weight_form import ablate_weights
 from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "UnsupportedModelError",
     "ablate_direction",
     "ablate_heads",
+    "ablate_weights",
     "accumulate_gradients",
     "add_direction",
     "base_layer",

@@ -38,7 +38,7 @@ def ablate_direction(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        direction: any length; r̂ is its unit vector.
+        direction: any length; r̂ is its unit vector. Gradients flow into it where it requires them.
         layers: blocks to edit; all by default.
 
     Raises:
@@ -68,7 +68,7 @@ def add_direction(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        direction: used with its own length.
+        direction: used with its own length; gradients flow into it where it requires them.
         layer: the block.
         scale: factor; negative subtracts.
 
@@ -79,7 +79,7 @@ def add_direction(
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles.append(attach(model.get_submodule(path), at_input, partial(_add, direction.detach(), scale)))
+        handles.append(attach(model.get_submodule(path), at_input, partial(_add, direction, scale)))
         yield
 
 
@@ -257,7 +257,7 @@ def _checked(direction: Tensor, anatomy: Anatomy) -> None:
 
 def _unit(direction: Tensor, anatomy: Anatomy) -> Tensor:
     _checked(direction, anatomy)
-    wide = direction.detach().double() if direction.device.type != "mps" else direction.detach().float()
+    wide = direction.double() if direction.device.type != "mps" else direction.float()
     norm = torch.linalg.vector_norm(wide)
     if norm == 0:
         raise HookError("the direction is zero, so there is nothing to remove; check how it was computed")

@@ -19,9 +19,17 @@ from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import Split, split_prompts, split_sizes
 from tamperlens.refusal.causal import CausalCheck, causal_check, random_directions
 from tamperlens.refusal.completions import Completions, Decoding
+from tamperlens.refusal.concepts import Concept, find_concept_direction, read_concept
+from tamperlens.refusal.cones import optimise_subspace
 from tamperlens.refusal.degenerate import DegenerateRules, degenerate_reason
 from tamperlens.refusal.directions import Direction, direction_at, direction_like, find_direction
 from tamperlens.refusal.distances import Distance, distance
+from tamperlens.refusal.harmfulness import (
+    HarmfulnessAndRefusal,
+    find_harmfulness_direction,
+    harmfulness_and_refusal,
+    instruction_position,
+)
 from tamperlens.refusal.keyword import KeywordJudge
 from tamperlens.refusal.lists import KeywordList
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
@@ -35,18 +43,23 @@ from tamperlens.refusal.nulls import (
 )
 from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
 from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
-from tamperlens.refusal.tokens import RefusalTokens, find_refusal_tokens
+from tamperlens.refusal.separation import Separation, separation
+from tamperlens.refusal.subspaces import Subspace, contrast_subspace, nullspace_subspace, shift_subspace
+from tamperlens.refusal.tokens import RefusalTokens, contrast_tokens, find_refusal_tokens
+from tamperlens.refusal.validation import SubspaceCheck, validate_subspace
 from tamperlens.refusal.weighted import WeightedJudge
 
 __all__ = [
     "ActivationCache",
     "CausalCheck",
     "Completions",
+    "Concept",
     "Decoding",
     "DegenerateRules",
     "Direction",
     "DirectionNull",
     "Distance",
+    "HarmfulnessAndRefusal",
     "KeywordJudge",
     "KeywordList",
     "OutcomeRates",
@@ -54,29 +67,44 @@ __all__ = [
     "RefusalTokens",
     "Selection",
     "SelectionRule",
+    "Separation",
     "Split",
     "SplitHalfNull",
+    "Subspace",
+    "SubspaceCheck",
     "WeightedJudge",
     "activations",
     "activations_at",
     "bootstrap_null",
     "causal_check",
     "compare",
+    "contrast_subspace",
+    "contrast_tokens",
     "degenerate_reason",
     "direction_at",
     "direction_like",
     "distance",
     "evaluate",
+    "find_concept_direction",
     "find_direction",
+    "find_harmfulness_direction",
     "find_refusal_tokens",
+    "harmfulness_and_refusal",
+    "instruction_position",
     "judge_answers",
     "judges",
     "kl_divergence",
+    "nullspace_subspace",
+    "optimise_subspace",
     "random_directions",
     "rates_of",
+    "read_concept",
     "refusal_metric",
     "select_direction",
+    "separation",
+    "shift_subspace",
     "split_half_null",
     "split_prompts",
     "split_sizes",
+    "validate_subspace",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -189,6 +189,21 @@ class Baseline(Result):
     logits: Tensor
 
 
+@dataclass(frozen=True)
+class PromptScores(Result):
+    """What an edit does, prompt by prompt.
+
+    Attributes:
+        bypass: refusal metric on each harmful prompt under ablation.
+        induce: refusal metric on each harmless prompt under addition.
+        kl: KL(untouched ‖ ablated) at the last position of each harmless prompt, in nats.
+    """
+
+    bypass: Tensor
+    induce: Tensor
+    kl: Tensor
+
+
 class Scorer:
     """Scores candidates on fixed validation prompts; last-position logits only, each prompt encoded once.
 
@@ -224,17 +239,36 @@ class Scorer:
         harmless prompts with +1 · vector added at `layer`, all positions. KL: mean over harmless prompts of
         KL(untouched ‖ ablated) at the last position. NaN where the edited model's logits are not finite.
         """
+        found = self.by_prompt([vector], vector, layer)
+        return float(found.bypass.mean()), float(found.induce.mean()), float(found.kl.mean())
+
+    def by_prompt(
+        self, removed: Sequence[Float[Tensor, " d_model"]], added: Float[Tensor, " d_model"], layer: int
+    ) -> PromptScores:
+        """The three scores prompt by prompt, with one or several orthogonal directions ablated together.
+
+        Args:
+            removed: directions to ablate, orthogonal to each other; their lengths do not matter.
+            added: vector to add, with its own length.
+            layer: where it is added.
+        """
         try:
             # One pass for both sets: the ablation is the same.
-            with ablate_direction(self.model, vector):
+            with ExitStack() as stack:
+                for vector in removed:
+                    stack.enter_context(ablate_direction(self.model, vector))
                 logits = self._logits(self._harmful + self._harmless)
             bad, good = logits[: len(self._harmful)], logits[len(self._harmful) :]
-            with add_direction(self.model, vector, layer=layer):
-                added = self._logits(self._harmless)
+            with add_direction(self.model, added, layer=layer):
+                raised = self._logits(self._harmless)
         except NumericsError:
-            return math.nan, math.nan, math.nan
-        kl = float(kl_divergence(self.baseline.logits, good).mean())
-        return self._metric(bad), self._metric(added), kl
+            nothing = [torch.full((len(ids),), math.nan) for ids in (self._harmful, self._harmless)]
+            return PromptScores(nothing[0], nothing[1], nothing[1])
+        return PromptScores(
+            refusal_metric(bad, self.tokens).cpu(),
+            refusal_metric(raised, self.tokens).cpu(),
+            kl_divergence(self.baseline.logits, good).cpu(),
+        )
 
     def _metric(self, logits: Float[Tensor, "n vocab"]) -> float:
         return float(refusal_metric(logits, self.tokens).mean())

@@ -34,7 +34,7 @@ class RefusalTokens(Result):
         n_refused: how many refused prompts the means are over.
         n_harmless: how many harmless prompts.
         source: "found", "found without refusals" (the model refuses too little; all harmful prompts were
-            used), or "given".
+            used), "contrast" (all prompts of both sides, no judge), or "given".
     """
 
     ids: tuple[int, ...]
@@ -84,15 +84,31 @@ def find_refusal_tokens(
     enough = len(refused) >= min(ENOUGH, len(bad))
     used = refused if enough else bad
     gain = _mean_probabilities(model, used) - _mean_probabilities(model, good)
-    ids = characteristic_tokens(gain)
-    return RefusalTokens(
-        tuple(ids),
-        tuple(model.tokenizer.decode([token]) for token in ids),
-        tuple(float(gain[token]) for token in ids),
-        len(refused),
-        len(good),
-        "found" if enough else "found without refusals",
-    )
+    return _tokens(model, gain, len(refused), len(good), "found" if enough else "found without refusals")
+
+
+def contrast_tokens(
+    model: ChatModel, positive: Sequence[str], negative: Sequence[str], *, max_prompts: int = 48
+) -> RefusalTokens:
+    """First answer tokens that positive prompts bring about and negative ones do not; no judge is asked.
+
+    The rule of `find_refusal_tokens` over all prompts, for concepts that have no judge. `source` is
+    "contrast".
+
+    Args:
+        model: any chat model.
+        positive: prompts with the concept.
+        negative: prompts without it.
+        max_prompts: prompts used per side.
+
+    Raises:
+        InputError: a side without prompts.
+    """
+    if not positive or not negative:
+        raise InputError("tokens of a contrast need prompts on both sides; one of the two is empty")
+    bad, good = list(positive[:max_prompts]), list(negative[:max_prompts])
+    gain = _mean_probabilities(model, bad) - _mean_probabilities(model, good)
+    return _tokens(model, gain, len(bad), len(good), "contrast")
 
 
 def given_tokens(model: ChatModel, tokens: Sequence[int]) -> RefusalTokens:
@@ -120,6 +136,15 @@ def characteristic_tokens(
         return [int(order[0])]
     reached = int((positive.cumsum(0) < cover * total - 1e-12).sum()) + 1
     return [int(token) for token in order[: min(reached, most)]]
+
+
+def _tokens(
+    model: ChatModel, gain: Float[Tensor, " vocab"], n_refused: int, n_harmless: int, source: str
+) -> RefusalTokens:
+    ids = characteristic_tokens(gain)
+    texts = tuple(model.tokenizer.decode([token]) for token in ids)
+    gains = tuple(float(gain[token]) for token in ids)
+    return RefusalTokens(tuple(ids), texts, gains, n_refused, n_harmless, source)
 
 
 def _mean_probabilities(model: ChatModel, prompts: Sequence[str]) -> Float[Tensor, " vocab"]:
