@@ -83,9 +83,9 @@ class Pattern:
         """(left right) at the listed entries only."""
         assert self.row is not None
         assert self.col is not None
-        if left.dtype in (torch.float32, torch.float64) and (left.is_cuda or _has_mkl()):
-            empty = self.matrix(left.new_zeros(self.row.numel()))
-            return torch.sparse.sampled_addmm(empty, left, right, beta=0.0).values()  # type: ignore[no-any-return]
+        assert self.crow is not None
+        if left.dtype in (torch.float32, torch.float64) and samples(left):
+            return sampled(self.crow, self.col, self.shape, left, right)
         turned = right.T.contiguous()
         step = max(1, _GATHER // max(1, left.shape[1]))
         pieces = [
@@ -216,5 +216,12 @@ def _csr(crow: Tensor | None, col: Tensor | None, values: Tensor, shape: tuple[i
         return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)  # type: ignore[arg-type]
 
 
-def _has_mkl() -> bool:
-    return bool(torch.backends.mkl.is_available())
+def sampled(crow: Tensor, col: Tensor, shape: tuple[int, int], left: Tensor, right: Tensor) -> Tensor:
+    """(left right) at the entries of a CSR pattern."""
+    empty = _csr(crow, col, left.new_zeros(col.numel()), shape)
+    return torch.sparse.sampled_addmm(empty, left, right, beta=0.0).values()  # type: ignore[no-any-return]
+
+
+def samples(tensor: Tensor) -> bool:
+    """Whether torch can sample products where the tensor lives."""
+    return tensor.is_cuda or bool(torch.backends.mkl.is_available())

@@ -10,7 +10,7 @@ The last line has no subtraction of nearly equal numbers, so 1 − cos is right 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from tamperlens_hooks._frozen import sampled, samples
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks.anatomy import effective_weight, logical_weight
@@ -60,6 +61,48 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
+class Entries:
+    """Chosen entries of a matrix, one set after the other, in the form in which products are sampled (CSR).
+
+    Attributes:
+        crow: row pointers, the sets' rows one below the other.
+        col: column of every entry.
+        shape: of the matrix.
+        counts: entries of each set.
+    """
+
+    crow: Integer[Tensor, " pointers"]
+    col: Integer[Tensor, " n"]
+    shape: tuple[int, int]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, sets: Sequence[Bool[Tensor, "d_out d_in"]], shape: tuple[int, int], device: torch.device
+    ) -> Entries:
+        """Entries of flags; 4 bytes each and 4 a row.
+
+        Args:
+            sets: flags of each set.
+            shape: of the matrix, where there are no sets.
+            device: where they are kept.
+        """
+        found = [flags.nonzero(as_tuple=True) for flags in sets]
+        per_row = [torch.bincount(rows, minlength=shape[0]) for rows, _ in found]
+        none = torch.zeros(1, dtype=torch.int64)
+        crow = torch.cat([none, *(one.cpu() for one in per_row)]).cumsum(0)
+        col = torch.cat([none[:0], *(columns.cpu() for _, columns in found)])
+        counts = tuple(int(rows.numel()) for rows, _ in found)
+        return cls(crow.int().to(device), col.int().to(device), shape, counts)
+
+    def rows(self) -> Integer[Tensor, " n"]:
+        """Row of every entry."""
+        d_out = self.shape[0]
+        numbers = torch.arange(d_out * len(self.counts), device=self.col.device) % max(1, d_out)
+        return numbers.repeat_interleave(self.crow.diff(), output_size=self.col.numel())
+
+
+@dataclass(frozen=True, eq=False)
 class Update:
     """Δ of one logical map, beside its W0; either the factors are given, or the trained weight.
 
@@ -98,6 +141,18 @@ class Update:
             found = torch.cat(pieces) if pieces else b.new_zeros(0)
         if self.frozen is not None:
             found = found.masked_fill(self.frozen[rows, columns], 0)
+        return found
+
+    @torch.no_grad()
+    def sample(self, entries: Entries) -> Float[Tensor, " n"]:
+        """Δ at the entries, in fp32, set after set: `gather` by one sampled product."""
+        if self.trained is not None or self.a.shape[0] == 0 or not samples(self.b):
+            return self.gather(entries.rows(), entries.col)
+        sets = len(entries.counts)
+        shape = (sets * entries.shape[0], entries.shape[1])
+        found = sampled(entries.crow, entries.col, shape, self.b.float().repeat(sets, 1), self.a.float())
+        if self.frozen is not None:
+            found = found.masked_fill(self.frozen[entries.rows(), entries.col], 0)
         return found
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from tamperlens_hooks import describe, effective_weight, unwrap
 from tamperlens_hooks.lowrank import (
+    Entries,
     Moments,
     Update,
     effective_rank,
@@ -102,6 +103,13 @@ def test_everything_against_the_built_matrix(kind: str, dtype: torch.dtype) -> N
     torch.testing.assert_close(found, expected[: len(found)], rtol=1e-5, atol=1e-6)
     i, j = torch.randint(0, 40, (500,)), torch.randint(0, 56, (500,))
     torch.testing.assert_close(update.gather(i, j).double(), truth[i, j], rtol=1e-5, atol=1e-8)
+    sets = [torch.rand(w.shape, generator=torch.Generator().manual_seed(s)) < s / 10 for s in (1, 0, 4)]
+    entries = Entries.of(sets, (40, 56), w.device)
+    assert entries.counts == tuple(int(one.sum()) for one in sets)
+    assert torch.equal(entries.rows(), torch.cat([one.nonzero()[:, 0] for one in sets]))
+    expected = torch.cat([truth[one] for one in sets])
+    torch.testing.assert_close(update.sample(entries).double(), expected, rtol=1e-5, atol=1e-8)
+    assert update.sample(Entries.of([], (40, 56), w.device)).numel() == 0
     v = torch.randn(w.shape, generator=torch.Generator().manual_seed(5))
     inside = v.double() @ v.double().T @ truth
     cosine = (inside * truth).sum() / inside.norm() / truth.norm()

@@ -15,7 +15,7 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import Part, parts_of
 from tamperlens.drift.trace import WHOLE, DriftTrace
 from tamperlens_hooks import Projection, logical_weight, module_and_anatomy, unwrap
-from tamperlens_hooks.lowrank import Moments, Update, effective_rank, row_sizes, update_of
+from tamperlens_hooks.lowrank import Entries, Moments, Update, effective_rank, row_sizes, update_of
 
 GROUP_MEASURES = ("l2", "relative_l2", "one_minus_cosine", "max", "share_moved")
 
@@ -26,9 +26,7 @@ class _Place:
 
     projection: Projection
     names: list[str]
-    counts: list[int]
-    rows: Tensor
-    columns: Tensor
+    entries: Entries
     weight: Tensor
     sizes: Tensor
     threshold: float
@@ -39,7 +37,7 @@ class Recorder:
 
     Rows are step × group × layer × module × measure with value and n; `trace.MEASURES` has the formulas.
     Everything is read from the factors where there are factors. Entries and W0 of the groups are gathered
-    once, at the start (12 bytes a weight of each group); a record then costs a small product per matrix.
+    once, at the start (8 bytes a weight of each group); a record then costs a small product per matrix.
     """
 
     name = "drift"
@@ -158,34 +156,28 @@ class Recorder:
 
     def _place(self, part: Part, projection: Projection) -> _Place:
         weight = logical_weight(self._base, projection).detach()
-        names, counts, rows, columns = [], [], [], []
-        for name, mask in self.groups.items():
-            if part.parameter not in mask:
-                continue
-            found = mask.part(part).nonzero(as_tuple=True)
-            if found[0].numel():
-                names.append(name)
-                counts.append(int(found[0].numel()))
-                rows.append(found[0].int())
-                columns.append(found[1].int())
-        none = torch.zeros(0, dtype=torch.int32)
-        at_rows = torch.cat([none, *rows]).to(weight.device)
-        at_columns = torch.cat([none, *columns]).to(weight.device)
+        found = {
+            name: mask.part(part)
+            for name, mask in self.groups.items()
+            if part.parameter in mask and bool(mask.part(part).any())
+        }
+        entries = Entries.of(list(found.values()), (part.d_out, part.d_in), weight.device)
         sizes = row_sizes(weight)
         rms = math.sqrt(float(sizes.sum()) / weight.numel())
-        here = weight[at_rows, at_columns].float()
-        return _Place(projection, names, counts, at_rows, at_columns, here, sizes, self.moved * rms)
+        here = weight[entries.rows(), entries.col].float()
+        return _Place(projection, list(found), entries, here, sizes, self.moved * rms)
 
     def _of_groups(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
         if not place.names:
             return []
-        delta = update.gather(place.rows, place.columns)
+        delta = update.sample(place.entries)
+        counts = place.entries.counts
         size = delta.abs()
         stacked = []
         for d, w, a in zip(
-            delta.double().split(place.counts),
-            place.weight.double().split(place.counts),
-            size.split(place.counts),
+            delta.double().split(counts),
+            place.weight.double().split(counts),
+            size.split(counts),
             strict=True,
         ):
             held = Moments(d @ d, d @ w, w @ w)
@@ -198,7 +190,7 @@ class Recorder:
         found = torch.stack(stacked).tolist()  # one transfer for all groups
         return [
             (name, n, dict(zip(GROUP_MEASURES, values, strict=True)))
-            for name, n, values in zip(place.names, place.counts, found, strict=True)
+            for name, n, values in zip(place.names, counts, found, strict=True)
         ]
 
     def _of_whole(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
