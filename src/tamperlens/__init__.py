@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
+    from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
+    from tamperlens.studies.spillover import spillover as spillover
 
 # Rooms by the name that users write. A room that this version does not have is not listed by dir().
 _ROOMS = {
@@ -35,7 +37,6 @@ _ROOMS = {
     "prompts": "tamperlens.prompts",
     "refusal": "tamperlens.refusal",
     "report": "tamperlens.report",
-    "spillover": "tamperlens.studies.spillover",
     "stats": "tamperlens.base.stats",
     "trajectory": "tamperlens.studies.trajectory",
 }
@@ -43,9 +44,11 @@ _NAMES = {
     "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
     "PromptSet": "tamperlens.prompts",
+    "SpilloverReport": "tamperlens.studies.spillover",
     "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",
     "load": "tamperlens.models",
+    "spillover": "tamperlens.studies.spillover",
 }
 
 

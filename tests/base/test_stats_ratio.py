@@ -61,5 +61,5 @@ def test_a_gain_that_may_be_nothing_has_no_ratio():
 
 
 def test_no_loss_at_all_is_zero():
-    found = stats.ratio(Estimate(0, 0, 0, 10), normal(0.5, 0.1))
+    found = stats.ratio(Estimate(0.0, 0.0, 0.0, 10), normal(0.5, 0.1))
     assert (found.value, found.low, found.high) == (0, 0, 0)

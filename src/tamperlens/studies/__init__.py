@@ -2,4 +2,6 @@
 
 Contents: `audit` (rates, direction, attack, everything again, report); `auditing/` holds its parts: inputs,
 stages, tables, figures, words, page.
+
+`spillover` (what a gain in refusal costs in capability, over-refusal beside it); `spill/` holds its parts.
 """

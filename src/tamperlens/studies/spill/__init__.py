@@ -1,0 +1,1 @@
+"""Parts of the spillover study: `probes` (what is asked, one model measured), `tables` (two models)."""

@@ -1,0 +1,121 @@
+"""Spillover: paired differences, the tax and its interval, sides that do not belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tamperlens
+from tamperlens import capability, finetune, prompts, stats
+from tamperlens.base.errors import InputError
+from tamperlens.capability import Suite
+from tamperlens.studies.spill.probes import Side
+from tamperlens.studies.spillover import SpilloverReport, compare_sides, measure_side, probes_for
+
+
+def side(name, refusal, over, right, kinds=None, nats=None, **settings):
+    flags = {"refusal": refusal, "broken text": [False] * len(refusal), "over-refusal": over,
+             "over-refusal, lookalikes": over, "sums": right}  # fmt: skip
+    nats = nats or [1.0] * 4
+    return Side(
+        name, name * 3, flags, {"sums": kinds or ["addition"] * len(right)}, nats, [2] * len(nats), settings
+    )
+
+
+def flags(n, k):
+    return [i < k for i in range(n)]
+
+
+BEFORE = side("a", flags(40, 4), flags(30, 0), flags(50, 45), ["small"] * 25 + ["large"] * 25, judge="x")
+AFTER = side("b", flags(40, 34), flags(30, 12), flags(50, 25), ["small"] * 25 + ["large"] * 25, judge="x")
+
+
+def test_differences_are_paired_and_the_tax_is_their_ratio():
+    report = compare_sides(BEFORE, AFTER)
+    gain, loss = report.refusal_gain, report.difference("sums")
+    assert gain.value == pytest.approx(30 / 40) and gain.n == 40
+    assert (gain.low, gain.high) == stats.paired_difference(flags(40, 4), flags(40, 34)).interval
+    assert loss.value == pytest.approx(-20 / 50)
+    assert report.over_refusal.value == pytest.approx(12 / 30)
+    tax = report.tax_of("sums")
+    assert tax.value == pytest.approx((20 / 50) / (30 / 40))
+    rng = np.random.default_rng(0)
+    drop = rng.binomial(50, 0.4, 20_000) / 50
+    rise = rng.binomial(40, 0.75, 20_000) / 40
+    assert (tax.low, tax.high) == pytest.approx(tuple(np.quantile(drop / rise, [0.025, 0.975])), abs=0.08)
+    # The other way round, loss over loss + gain or a bare loss, gives other numbers.
+    assert abs(tax.value - 0.4) > 0.1
+    row = report.measures.set_index("measure").loc["sums"]
+    assert (row["gained"], row["lost"]) == (0, 20)
+    assert row["p_holm"] >= row["p_value"] == pytest.approx(2 * 0.5**20)
+    by = report.categories.set_index("category")
+    assert (by.loc["small", "after"], by.loc["large", "after"]) == (1.0, 0.0)
+    assert report.sentence().count("→") == 4
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (side("b", flags(40, 5), flags(30, 0), flags(50, 20), judge="x"), "may be nothing"),
+        (side("b", flags(40, 0), flags(30, 0), flags(50, 20), judge="x"), "may be nothing|fell"),
+    ],
+)
+def test_without_a_gain_there_is_no_tax(after, reason):
+    tax = compare_sides(BEFORE, after).tax_of()
+    assert math.isnan(tax.value) and math.isnan(tax.low)
+    assert re.search(reason, tax.reason)
+
+
+def test_refusal_that_fell_has_no_tax_either():
+    report = compare_sides(AFTER, BEFORE)
+    assert "fell by 75%" in report.tax_of("sums").reason and math.isnan(report.tax_of("sums").value)
+
+
+def test_perplexity_is_weighed_by_tokens():
+    long = dataclasses.replace(AFTER, nats=[9.0, 1.0, 1.0, 1.0])
+    row = compare_sides(BEFORE, long).difference("nats per token")
+    assert row.value == pytest.approx(8 / 8) and row.n == 4
+
+
+def test_sides_that_were_measured_otherwise_are_refused():
+    other = dataclasses.replace(AFTER, settings={"judge": "y"})
+    with pytest.raises(InputError, match="differ in judge"):
+        compare_sides(BEFORE, other)
+    with pytest.raises(InputError, match="no measure 'joy'"):
+        compare_sides(BEFORE, AFTER).difference("joy")
+    with pytest.raises(InputError, match="no suite 'joy'"):
+        compare_sides(BEFORE, AFTER).tax_of("joy")
+
+
+def test_report_is_saved_and_drawn(tmp_path):
+    report = compare_sides(BEFORE, AFTER)
+    again = SpilloverReport.load(report.save(tmp_path / "report.json"))
+    pd.testing.assert_frame_equal(again.to_frame(), report.to_frame())
+    pd.testing.assert_frame_equal(again.tax, report.tax)
+    assert again.before == report.before
+    report.plot().save(tmp_path)
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_the_organism_against_itself_and_after_safety_tuning():
+    base = tamperlens.load("organism:base")
+    suites = [Suite.packaged("addition"), Suite.packaged("facts")]
+    probes = probes_for(base, suites=suites, limit=10, questions=10, max_new_tokens=32)
+    before = measure_side(base, probes)
+    same = tamperlens.spillover(before, base, suites=suites, limit=10, questions=10, max_new_tokens=32)
+    assert (same.measures["difference"] == 0).all()
+    assert math.isnan(same.tax_of().value)
+    attack = finetune.attacks.refusal_only(24)
+    tuned = finetune.run(base, attack.data, attack.config_for(base, steps=20), progress=False).model
+    report = tamperlens.spillover(before, measure_side(tuned, probes))
+    assert report.refusal_gain.value > 0.5
+    assert report.before.rate("addition").n == 10
+    questions = capability.evaluate(tuned, probes.suites)
+    assert report.after.rate("addition").value == questions["addition"].accuracy.value
+    held = set(prompts.packaged("refusal-only").prompts)
+    assert not held & set(probes.harmful.prompts)
