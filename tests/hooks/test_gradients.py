@@ -65,7 +65,7 @@ def worst(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 
 def rounding(model: nn.Module, batch: dict[str, Tensor], signed: bool = False) -> float:
-    """How exact fp32 can be asked to be: 1e-6, or how far the literal loop itself is from fp64 if that is more.
+    """How exact fp32 can be asked to be: 1e-6, or the literal loop's own distance from fp64 if that is more.
 
     Processors differ in how they order sums; on some the literal loop is 2e-6 away from fp64.
     """
