@@ -35,7 +35,7 @@ class AblationCurve(Result):
         values: the target with the first k ablated, mean over prompts with a bootstrap interval.
         random: the same for random heads of the same layers: mean over draws, and the range that holds 95 %
             of them.
-        share: of random draws, how many lie below the chosen heads' value (1: lower than all of them).
+        share: of the random draws, how many lie above the chosen heads' value (1: all of them).
         target: what is measured.
         mode: what the heads' z is replaced with.
         method: of the scores that gave the order.
@@ -162,7 +162,7 @@ def ablation_curve(
             return np.asarray(run(model), dtype=float)
 
     untouched = measured([])
-    top, random, share = [bootstrap(untouched)], [bootstrap(untouched)], [float("nan")]
+    top, random, share = [bootstrap(untouched)], [_one(untouched, draws)], [float("nan")]
     generator = np.random.default_rng(seed)
     for k in range(1, last + 1):
         chosen = measured(order[:k])
@@ -188,6 +188,11 @@ def _random(generator: np.random.Generator, heads: Sequence[Head], n_heads: int)
         for layer, count in sorted(counts.items())
         for head in generator.permutation(n_heads)[:count]
     ]
+
+
+def _one(untouched: np.ndarray, draws: int) -> Estimate:
+    value = float(untouched.mean())
+    return Estimate(value, value, value, draws, "95% of random draws")
 
 
 class _Read:

@@ -182,7 +182,7 @@ def write_page(path: PathLike, runs: Sequence[Patterns], heads: Sequence[Head] |
     """An HTML page with circuitsvis's attention view, its script inside: it opens without network.
 
     Args:
-        path: where to write it; about 1.3 MB for each model shown.
+        path: where to write it; about 1.3 MB.
         runs: patterns of one prompt, such as before and after.
         heads: which heads; all that were read by default.
 
@@ -200,7 +200,7 @@ def write_page(path: PathLike, runs: Sequence[Patterns], heads: Sequence[Head] |
         if heads is None
         else list(heads)
     )
-    blocks = []
+    blocks, calls = [], []
     for one in runs:
         shown = attention_heads(
             attention=torch.stack([one.head(*at) for at in chosen]).numpy(),
@@ -209,10 +209,13 @@ def write_page(path: PathLike, runs: Sequence[Patterns], heads: Sequence[Head] |
             max_value=1.0,
             min_value=-1.0,
         )
-        source = _safe(str(shown.local_src))  # str(shown) would pull the script from a CDN
-        blocks.append(f"<h2>{html.escape(one.model)}</h2>{source}")
-    caption = f"Prompt: {first.prompt}. Heads are named layer.head."
+        place, library, call = _taken_apart(str(shown.local_src))
+        blocks.append(f"<h2>{html.escape(one.model)}</h2>{place}")
+        calls.append(call)
+    caption = f"Prompt: “{first.prompt}” Heads are named layer.head."
     page = _PAGE.format(title="Attention patterns", caption=html.escape(caption), blocks="".join(blocks))
+    script = f'<script type="module">{library}{"".join(calls)}</script></body></html>'
+    page = page.replace("</body></html>", "") + script
     return write_text(path, page)
 
 
@@ -226,9 +229,14 @@ def _same_prompt(runs: Sequence[Patterns]) -> None:
         raise InputError("the patterns are of different prompts or tokenizers; run both models on one prompt")
 
 
-def _safe(source: str) -> str:
-    """circuitsvis's block with its div closed, and tokens such as "</script>" kept inside their strings."""
-    source = source.replace('margin: 15px 0;"/>', 'margin: 15px 0;"></div>')
-    at = source.rindex("CircuitsVis.render(")
-    call, end = source[at:].rsplit("</script>", 1)
-    return source[:at] + call.replace("</", "<\\/").replace("<!--", "<\\!--") + "</script>" + end
+def _taken_apart(source: str) -> tuple[str, str, str]:
+    """circuitsvis's self-contained block as (its div, the library, the call that draws).
+
+    `local_src` holds the script, `str()` would pull it from a CDN. The library goes into a page once, and
+    tokens such as "</script>" must not end the script.
+    """
+    place, script = source.split("<script", 1)
+    script = script.split(">", 1)[1].rsplit("</script>", 1)[0]
+    at = script.rindex("CircuitsVis.render(")
+    call = script[at:].replace("</", "<\\/").replace("<!--", "<\\!--").rstrip()
+    return place.strip().replace("/>", "></div>"), script[:at], f"{call};\n"

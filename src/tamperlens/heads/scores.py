@@ -31,7 +31,8 @@ class HeadScores(Result):
         method: "direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara", or another tool's.
         target: what was measured, in words.
         convention: formula, sign and the choices made.
-        metric: [n], the target on each prompt in the untouched run ("patch": in the corrupt run).
+        metric: [n], the target on each prompt in the untouched run ("patch": in the corrupt run); for
+            "sahara" the shift reached at each greedy step; empty for "ships".
         parts: direct attribution only: what is not a head, "embedding", "attention bias", "mlp" and
             "constant", each [n, k], so that heads and parts sum to `metric`.
         order: heads in the order of a greedy search ("sahara"); empty otherwise.
@@ -46,7 +47,7 @@ class HeadScores(Result):
     method: str
     target: str
     convention: str
-    metric: Float[Tensor, " n"]
+    metric: Float[Tensor, " values"]
     n: int
     model: str
     fingerprint: str
@@ -91,6 +92,38 @@ class HeadScores(Result):
             metric=torch.zeros(0), prompts=dict(prompts or {}),
             scores=table if table.ndim == 2 else None,
         )  # fmt: skip
+
+    @classmethod
+    def from_transformer_lens(
+        cls,
+        model: ChatModel,
+        result: Any,
+        *,
+        target: str,
+        baseline: float | int = 0.0,
+        prompts: Mapping[str, str] | None = None,
+    ) -> HeadScores:
+        """Scores of what `transformer_lens` found on the model's bridge (`hooks.to_transformer_lens`).
+
+        Args:
+            model: the model that the bridge was made of.
+            result: a table of `patching` [layer, head], or what `tools.analysis.attribution_patch` or
+                `direct_logit_attribution(unit="head")` returned; see `heads.lens.head_table`.
+            target: what the metric measures.
+            baseline: of a patching table: the metric of the corrupt run, which is subtracted.
+            prompts: name and hash of what it was measured on.
+
+        Raises:
+            InputError: the result does not hold exactly the heads of this model.
+        """
+        from tamperlens.heads.lens import head_table
+
+        table, method, convention = head_table(
+            result, model.anatomy.n_layers, model.anatomy.n_heads, baseline
+        )
+        return cls.from_values(
+            model, table, method=method, target=target, convention=convention, prompts=prompts
+        )
 
     def ranking(self, by: str = "score") -> list[tuple[int, int]]:
         """All (layer, head), best first; ties go to the lower layer and head.
@@ -179,7 +212,7 @@ def make_scores(
     method: str,
     target: str,
     convention: str,
-    metric: Float[Tensor, " n"],
+    metric: Float[Tensor, " values"],
     prompts: dict[str, str],
     scores: Float[Tensor, "layer head"] | None = None,
     n: int | None = None,

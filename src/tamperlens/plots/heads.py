@@ -148,7 +148,7 @@ def attention_map(
     colours = LinearSegmentedColormap.from_list("tamperlens-rising", RISING)
     with style():
         side = min(3.2, 0.16 * n + 1.2)
-        still = Figure(figsize=(max(WIDTH_INCHES, 0), side + 1.1), layout="constrained")
+        still = Figure(figsize=(WIDTH_INCHES, side + 1.1), layout="constrained")
         grid = still.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (key, table) in zip(grid, panels.items(), strict=True):
             shown = np.where(np.tril(np.ones((n, n), dtype=bool)), np.asarray(table, dtype=float), np.nan)
@@ -333,7 +333,7 @@ def _interactive_curve(top: pd.DataFrame, other: pd.DataFrame, label: str) -> go
 
 def _ticks(axes: Any, rows: Sequence[str], columns: Sequence[str], *, turn: bool = False) -> None:
     """Labels at the middle of cells, thinned out where there are many; the first row on top."""
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows), 0)
     for labels, place in ((rows, axes.set_yticks), (columns, axes.set_xticks)):
         step = max(1, math.ceil(len(labels) / 24))
         place([i + 0.5 for i in range(0, len(labels), step)], labels[::step])
