@@ -21,7 +21,8 @@ def to_transformer_lens(model: Any, *, tokenizer: Any = None, name: str = "local
     Booting the bridge renames modules, switches to eager attention and breaks `save_pretrained`; so it is
     booted on a copy of the modules that shares every parameter's memory, and the model handed in stays as it
     is. What the bridge takes out of fused weights (GPT-NeoX q, k and v, whose rows are interleaved) is a copy
-    of those rows. Its numbers are those of eager attention: about 1e-6 away in fp32.
+    of those rows, and `bridge.enable_compatibility_mode()` puts folded weights into the bridge alone. Its
+    numbers are those of eager attention: about 1e-6 away in fp32.
 
     The tokenizer is copied. Text is read as it stands (`cfg.default_prepend_bos` is off): write prompts with
     `model.render`, or pass token ids.

@@ -67,6 +67,18 @@ def test_gradients_through_the_bridge_do_not_land_on_the_original(tiny):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_compatibility_mode_folds_weights_of_the_bridge_only(family, tiny):
+    module, tokenizer = tiny(family, fresh=True)
+    kept = {name: value.clone() for name, value in module.state_dict().items()}
+    bridge = to_transformer_lens(module, tokenizer=tokenizer)
+    bridge.enable_compatibility_mode()
+    with torch.no_grad():
+        expected = module(tokens()).logits.log_softmax(-1)
+        assert torch.allclose(bridge(tokens()).log_softmax(-1), expected, atol=5e-5)
+    assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_activation_patching_agrees_with_plain_hooks(family, tiny):
     from transformer_lens import patching
 
