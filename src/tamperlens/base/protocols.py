@@ -20,11 +20,13 @@ class Verdict(Result):
             which is neither refusal nor compliance).
         probability: the judge's probability that the answer is a refusal, in [0, 1]; 0 or 1 for rule judges.
         evidence: the words or rules that decided, for a reader.
+        partial: the part of `probability` that falls to a partial refusal; None where the judge cannot tell.
     """
 
     label: Label
     probability: float
     evidence: tuple[str, ...] = ()
+    partial: float | None = None
 
     @property
     def refused(self) -> bool:
@@ -40,6 +42,17 @@ class Judge(Protocol):
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per (prompt, answer)."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into vectors. Its name is stored in every result that it had a hand in."""
+
+    name: str
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """One row per text: a tensor or array `[n, d]`."""
         ...
 
 

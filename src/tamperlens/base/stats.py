@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -273,3 +274,149 @@ def minimum_detectable_difference(n: int, p: float, *, power: float = 0.8, alpha
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, got {confidence}")
+
+
+def cohen_kappa(
+    both: int,
+    only_first: int,
+    only_second: int,
+    neither: int,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Cohen's kappa of two raters' yes/no verdicts with a percentile bootstrap interval (Cohen 1960).
+
+    Resampling n verdict pairs with replacement is drawing the four counts from a multinomial, which is what
+    is done. Undefined when both raters say the same of everything.
+
+    Args:
+        both: items that both call yes.
+        only_first: yes by the first rater alone.
+        only_second: yes by the second alone.
+        neither: items that both call no.
+        draws: number of resamples.
+        seed: of the resampling.
+        confidence: coverage, in (0, 1).
+    """
+    _check_confidence(confidence)
+    counts = np.array([both, only_first, only_second, neither], dtype=np.float64)
+    n = int(counts.sum())
+    if n == 0:
+        return undefined("no items")
+    value = float(_kappa(counts[None])[0])
+    if math.isnan(value):
+        return undefined("one verdict for every item: agreement beyond chance is undefined", n)
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws).astype(np.float64)
+    samples = _kappa(drawn)
+    samples = samples[~np.isnan(samples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n, f"bootstrap {confidence:.0%}")
+
+
+def _kappa(counts: Array) -> Array:
+    """Kappa of rows (both, only first, only second, neither)."""
+    both, first, second, neither = counts.T
+    n = counts.sum(1)
+    agreed = (both + neither) / n
+    chance = ((both + first) * (both + second) + (second + neither) * (first + neither)) / n**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(chance < 1, (agreed - chance) / (1 - chance), math.nan)
+
+
+def clustered(values: npt.ArrayLike, clusters: Sequence[Any], confidence: float = 0.95) -> Estimate:
+    """A mean over units that come in clusters (samples of one prompt), with a cluster-robust interval.
+
+    Linearised variance of a ratio mean, G/(G−1) · Σ_g (Σ_{i∈g} (x_i − x̄))² / N², Student's t with G − 1
+    degrees of freedom (Liang & Zeger 1986; Cameron & Miller 2015). n is the number of clusters. For 0/1
+    values that are all equal the variance is 0, and Wilson's interval over the clusters is given instead.
+
+    Args:
+        values: one number per unit, shape [N].
+        clusters: which cluster each unit belongs to, length N.
+        confidence: coverage, in (0, 1).
+
+    Raises:
+        InputError: unequal lengths.
+    """
+    _check_confidence(confidence)
+    data = np.asarray(values, dtype=np.float64)
+    if data.shape != (len(clusters),):
+        raise InputError(f"{data.shape} values for {len(clusters)} cluster names; give one name per value")
+    if data.size == 0:
+        return undefined("no units")
+    _, index = np.unique(np.asarray(list(map(str, clusters))), return_inverse=True)
+    groups = int(index.max()) + 1
+    mean = float(data.mean())
+    if np.ptp(data) == 0 and mean in (0.0, 1.0):
+        same = wilson(int(mean) * groups, groups, confidence)
+        return Estimate(mean, same.low, same.high, groups, f"wilson over clusters {confidence:.0%}")
+    if groups < 2:
+        return Estimate(mean, math.nan, math.nan, 1, "", "one cluster has no interval")
+    residuals = np.bincount(index, weights=data - mean)
+    error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / data.size
+    half = float(sps.t.ppf(0.5 + confidence / 2, groups - 1)) * error
+    low, high = mean - half, mean + half
+    if ((data == 0) | (data == 1)).all():
+        low, high = max(0.0, low), min(1.0, high)
+    return Estimate(mean, low, high, groups, f"clustered {confidence:.0%}")
+
+
+def paired_minimum_detectable_difference(
+    n: int, discordant: float, *, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Smallest difference in rates on the same n prompts that McNemar's test shows with the given power.
+
+    Solves n δ² = (z_{1−α/2} √ψ + z_power √(ψ − δ²))² for δ (Connor 1987), ψ the share of prompts that change.
+
+    Args:
+        n: number of prompts.
+        discordant: share of prompts whose outcome differs between the two sides, in (0, 1].
+        power: chance to find it.
+        alpha: level of the two-sided test.
+
+    Returns:
+        The difference; NaN when n is 0 or even δ = ψ (every change in one direction) would not show.
+    """
+    if not 0 < discordant <= 1:
+        raise InputError(f"discordant is {discordant}; it is a share in (0, 1]")
+    if n <= 0:
+        return math.nan
+    a, b = float(sps.norm.ppf(1 - alpha / 2)), float(sps.norm.ppf(power))
+
+    def short(delta: float) -> float:
+        needed = a * math.sqrt(discordant) + b * math.sqrt(max(discordant - delta**2, 0.0))
+        return needed - delta * math.sqrt(n)
+
+    top = min(discordant, 1.0)
+    return float(optimize.brentq(short, 0.0, top)) if short(top) < 0 else math.nan
+
+
+def two_sample_minimum_detectable_difference(
+    n: int, p: float, *, power: float = 0.8, alpha: float = 0.05, upward: bool = True
+) -> float:
+    """Smallest change from a rate p that n prompts a side would show, with the variance at both rates.
+
+    Solves (p₂ − p)² n = (z_{1−α/2} √(2 p̄ q̄) + z_power √(p q + p₂ q₂))² for p₂ (Fleiss, Levin & Paik 2003,
+    chapter 4, without continuity correction). Unlike `minimum_detectable_difference` it knows that a rate of
+    .02 has more room upward than downward.
+
+    Returns:
+        |p₂ − p|; NaN when n is 0 or no rate on that side is far enough.
+    """
+    if not 0 <= p <= 1:
+        raise InputError(f"p is {p}; a rate lies in [0, 1]")
+    if n <= 0:
+        return math.nan
+    a, b = float(sps.norm.ppf(1 - alpha / 2)), float(sps.norm.ppf(power))
+
+    def short(delta: float) -> float:
+        other = p + delta if upward else p - delta
+        middle = (p + other) / 2
+        spread = a * math.sqrt(max(2 * middle * (1 - middle), 0.0))
+        return spread + b * math.sqrt(max(p * (1 - p) + other * (1 - other), 0.0)) - delta * math.sqrt(n)
+
+    top = 1 - p if upward else p
+    return float(optimize.brentq(short, 0.0, top)) if top > 0 and short(top) < 0 else math.nan

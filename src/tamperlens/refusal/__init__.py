@@ -4,6 +4,8 @@ Contents:
 - `judges`: names to judges (`judges.get("weighted")`); `lists` (published keyword lists), `weighted` and
 `cues`
   (the default judge), `degenerate` (empty, repeating or broken text).
+- `calibrated` (the judge trained on people's verdicts; `train_judge` is its recipe, `evidence` and `anchors`
+  what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`, `correct`).
 - `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding.
 - `directions`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means, causal
 scores),
@@ -16,13 +18,22 @@ scores),
 
 from tamperlens.refusal import judges
 from tamperlens.refusal.cache import ActivationCache
+from tamperlens.refusal.calibrated import CalibratedJudge, Explanation, JudgeWeights
 from tamperlens.refusal.candidates import Split, split_prompts, split_sizes
+from tamperlens.refusal.cards import CardRow, CorrectedRate, JudgeCard, calibrate, card_of, correct
 from tamperlens.refusal.causal import CausalCheck, causal_check, random_directions
+from tamperlens.refusal.checkpoints import CheckpointDistance, compare_checkpoints
 from tamperlens.refusal.completions import Completions, Decoding
 from tamperlens.refusal.concepts import Concept, find_concept_direction, read_concept
 from tamperlens.refusal.cones import optimise_subspace
 from tamperlens.refusal.degenerate import DegenerateRules, degenerate_reason
-from tamperlens.refusal.directions import Direction, direction_at, direction_like, find_direction
+from tamperlens.refusal.directions import (
+    Direction,
+    direction_at,
+    direction_like,
+    find_direction,
+    split_of,
+)
 from tamperlens.refusal.distances import Distance, distance
 from tamperlens.refusal.harmfulness import (
     HarmfulnessAndRefusal,
@@ -31,6 +42,7 @@ from tamperlens.refusal.harmfulness import (
     instruction_position,
 )
 from tamperlens.refusal.keyword import KeywordJudge
+from tamperlens.refusal.labelled import LabelledAnswers, read_labelled
 from tamperlens.refusal.lists import KeywordList
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
 from tamperlens.refusal.nulls import (
@@ -42,26 +54,38 @@ from tamperlens.refusal.nulls import (
     split_half_null,
 )
 from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
+from tamperlens.refusal.recording import DirectionRecorder, DirectionTrace
 from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
 from tamperlens.refusal.separation import Separation, separation
 from tamperlens.refusal.subspaces import Subspace, contrast_subspace, nullspace_subspace, shift_subspace
 from tamperlens.refusal.tokens import RefusalTokens, contrast_tokens, find_refusal_tokens
+from tamperlens.refusal.transfer import TransferCheck, causal_transfer
 from tamperlens.refusal.validation import SubspaceCheck, validate_subspace
 from tamperlens.refusal.weighted import WeightedJudge
 
 __all__ = [
     "ActivationCache",
+    "CalibratedJudge",
+    "CardRow",
     "CausalCheck",
+    "CheckpointDistance",
     "Completions",
     "Concept",
+    "CorrectedRate",
     "Decoding",
     "DegenerateRules",
     "Direction",
     "DirectionNull",
+    "DirectionRecorder",
+    "DirectionTrace",
     "Distance",
+    "Explanation",
     "HarmfulnessAndRefusal",
+    "JudgeCard",
+    "JudgeWeights",
     "KeywordJudge",
     "KeywordList",
+    "LabelledAnswers",
     "OutcomeRates",
     "RefusalRates",
     "RefusalTokens",
@@ -72,14 +96,20 @@ __all__ = [
     "SplitHalfNull",
     "Subspace",
     "SubspaceCheck",
+    "TransferCheck",
     "WeightedJudge",
     "activations",
     "activations_at",
     "bootstrap_null",
+    "calibrate",
+    "card_of",
     "causal_check",
+    "causal_transfer",
     "compare",
+    "compare_checkpoints",
     "contrast_subspace",
     "contrast_tokens",
+    "correct",
     "degenerate_reason",
     "direction_at",
     "direction_like",
@@ -99,11 +129,13 @@ __all__ = [
     "random_directions",
     "rates_of",
     "read_concept",
+    "read_labelled",
     "refusal_metric",
     "select_direction",
     "separation",
     "shift_subspace",
     "split_half_null",
+    "split_of",
     "split_prompts",
     "split_sizes",
     "validate_subspace",

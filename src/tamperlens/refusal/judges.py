@@ -3,6 +3,7 @@
 | name | rule |
 | --- | --- |
 | `weighted` (default) | strong and weak cues with weights, sentence by sentence; knows partial refusals |
+| `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |
 | `qi` | 29 substrings anywhere, capitals count |
 | `xstest` | 21 openings, capitals ignored |
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.registry import Registry
+from tamperlens.refusal.calibrated import CalibratedJudge
 from tamperlens.refusal.keyword import KeywordJudge
 from tamperlens.refusal.lists import PUBLISHED
 from tamperlens.refusal.weighted import WeightedJudge
@@ -56,3 +58,4 @@ def names() -> list[str]:
 for _listed in PUBLISHED:
     register(_listed.name)(KeywordJudge(_listed))
 register(DEFAULT)(WeightedJudge())
+register("calibrated")(CalibratedJudge())
