@@ -15,7 +15,13 @@ from tamperlens import capability, finetune, prompts, stats
 from tamperlens.base.errors import InputError
 from tamperlens.capability import Suite
 from tamperlens.studies.spill.probes import Side
-from tamperlens.studies.spillover import SpilloverReport, compare_sides, measure_side, probes_for
+from tamperlens.studies.spillover import (
+    SpilloverReport,
+    compare_sides,
+    measure_side,
+    over_seeds,
+    probes_for,
+)
 
 
 def side(name, refusal, over, right, kinds=None, nats=None, **settings):
@@ -90,6 +96,24 @@ def test_sides_that_were_measured_otherwise_are_refused():
         compare_sides(BEFORE, AFTER).difference("joy")
     with pytest.raises(InputError, match="no suite 'joy'"):
         compare_sides(BEFORE, AFTER).tax_of("joy")
+
+
+def test_several_runs_vary_over_prompts_and_runs():
+    worse = dataclasses.replace(AFTER, flags={**AFTER.flags, "sums": flags(50, 5)})
+    table = over_seeds(BEFORE, [AFTER, worse, AFTER]).set_index("measure")
+    row = table.loc["sums"]
+    assert row["difference"] == pytest.approx(np.mean([-20, -40, -20]) / 50)
+    assert (row["lowest"], row["highest"], row["runs"]) == (5 / 50, 25 / 50, 3)
+    assert row["tax"] == pytest.approx(-row["difference"] / 0.75)
+    alone = over_seeds(BEFORE, [AFTER] * 3).set_index("measure").loc["sums"]
+    # Three equal runs leave the spread over prompts; pooling 150 answers would be narrower than that.
+    assert row["high"] - row["low"] > alone["high"] - alone["low"] > 2 * 1.8 * (0.4 * 0.6 / 50) ** 0.5
+    everyone = side("b", flags(40, 40), flags(30, 12), flags(50, 25), judge="x")
+    none = side("a", flags(40, 0), flags(30, 0), flags(50, 45), judge="x")
+    turned = over_seeds(none, [everyone] * 3).set_index("measure").loc["refusal"]
+    assert turned["difference"] == 1 and turned["low"] < 1
+    with pytest.raises(InputError, match="other prompts or settings"):
+        over_seeds(BEFORE, [dataclasses.replace(AFTER, settings={})])
 
 
 def test_report_is_saved_and_drawn(tmp_path):

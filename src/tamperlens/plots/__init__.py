@@ -1,12 +1,13 @@
 """Floor 2: figures, interactive (plotly) and still (matplotlib PNG and SVG), in one house style.
 
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
-the split-half null), `loss_curve`, `tradeoff` (two shares against
+the split-half null), `loss_curve`, `dose_curve`, `tradeoff` (two shares against
 each other), `head_map`, `attention_map`, `ablation_curve`, `agreement_map` (attention heads); each returns a
 `Plot`, which saves HTML, PNG and SVG. `style` holds the palette.
 """
 
 from tamperlens.plots.direction import direction_map as direction_map
+from tamperlens.plots.dose import dose_curve as dose_curve
 from tamperlens.plots.heads import ablation_curve as ablation_curve
 from tamperlens.plots.heads import agreement_map as agreement_map
 from tamperlens.plots.heads import attention_map as attention_map

@@ -18,9 +18,10 @@ from tamperlens.models import ChatModel
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.spill.probes import ALL, Probes, Side, measure_side, probes_for
+from tamperlens.studies.spill.seeds import over_seeds
 from tamperlens.studies.spill.tables import category_rows, measure_rows, tax_rows
 
-__all__ = ["Probes", "Side", "SpilloverReport", "measure_side", "probes_for", "spillover"]
+__all__ = ["Probes", "Side", "SpilloverReport", "measure_side", "over_seeds", "probes_for", "spillover"]
 
 
 @dataclass(frozen=True)

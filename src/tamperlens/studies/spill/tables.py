@@ -11,7 +11,7 @@ import pandas as pd
 from tamperlens.base.stats import Estimate, holm, mcnemar, paired_difference, ratio, undefined
 from tamperlens.studies.spill.probes import ALL, OVER, Side
 
-_KINDS = {"refusal": "refusal", "broken text": "broken", **dict.fromkeys(OVER.values(), "over-refusal")}
+KINDS = {"refusal": "refusal", "broken text": "broken", **dict.fromkeys(OVER.values(), "over-refusal")}
 NATS = "nats per token"
 
 
@@ -23,7 +23,7 @@ def measure_rows(before: Side, after: Side, seed: int) -> list[dict[str, Any]]:
         shift, test = paired_difference(one, two), mcnemar(one, two)
         rows.append(
             {
-                "measure": name, "kind": _KINDS.get(name, "capability"), "before": before.rate(name).value,
+                "measure": name, "kind": KINDS.get(name, "capability"), "before": before.rate(name).value,
                 "after": after.rate(name).value, **spread(shift), "gained": test.gained, "lost": test.lost,
                 "p_value": test.p_value, "p_holm": float("nan"),
             }
