@@ -182,11 +182,15 @@ class Baseline(Result):
         harmful: mean refusal metric on harmful prompts.
         harmless: mean refusal metric on harmless prompts.
         logits: last-position logits on the harmless prompts, `[n_val, vocab]`.
+        each_harmful: the metric on each harmful prompt, `[n_val]`.
+        each_harmless: the metric on each harmless prompt, `[n_val]`.
     """
 
     harmful: float
     harmless: float
     logits: Tensor
+    each_harmful: Tensor
+    each_harmless: Tensor
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,8 @@ class Scorer:
         self._harmless = model.token_ids(list(harmless))
         logits = self._logits(self._harmful + self._harmless)
         bad, good = logits[: len(self._harmful)], logits[len(self._harmful) :]
-        self.baseline = Baseline(self._metric(bad), self._metric(good), good)
+        each = [refusal_metric(side, tokens).cpu() for side in (bad, good)]
+        self.baseline = Baseline(float(each[0].mean()), float(each[1].mean()), good, each[0], each[1])
 
     def score(self, vector: Float[Tensor, " d_model"], layer: int) -> tuple[float, float, float]:
         """(bypass, induce, KL) of one raw difference of means read at the input of `layer`.
@@ -269,9 +274,6 @@ class Scorer:
             refusal_metric(raised, self.tokens).cpu(),
             kl_divergence(self.baseline.logits, good).cpu(),
         )
-
-    def _metric(self, logits: Float[Tensor, "n vocab"]) -> float:
-        return float(refusal_metric(logits, self.tokens).mean())
 
     def _logits(self, sequences: list[list[int]]) -> Float[Tensor, "n vocab"]:
         return last_logits(

@@ -158,7 +158,8 @@ class _Losses:
 def _rows_to_basis(rows: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     """Orthonormal rows by a differentiable QR, each in the sense of its own row."""
     q, r = torch.linalg.qr(rows.T)
-    return (q * r.diagonal().detach().sign()).T
+    basis: Tensor = (q * r.diagonal().detach().sign()).T
+    return basis
 
 
 def _mixtures(basis: Float[Tensor, "k d"], n: int, generator: torch.Generator) -> list[Float[Tensor, " d"]]:

@@ -266,12 +266,7 @@ def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless
     Raises:
         InputError: other prompts than those behind `base`.
     """
-    split = split_prompts(harmful, harmless, base.n_train[0], max(base.n_val[0], 1), base.seed)
-    if (split.harmful_sha256, split.harmless_sha256) != (base.harmful_sha256, base.harmless_sha256):
-        raise InputError(
-            "these are not the prompts that the base direction was found with (their hashes differ); "
-            "pass the same sets in the same order"
-        )
+    split = split_of(base, harmful, harmless)
     return _read_at(
         model,
         split.harmful_train,
@@ -281,6 +276,30 @@ def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless
         base.harmful_sha256,
         base.harmless_sha256,
     )
+
+
+def split_of(base: Direction, harmful: Prompts, harmless: Prompts) -> Split:
+    """The training and validation prompts behind a selected direction, made again from its sets and seed.
+
+    Args:
+        base: what `find_direction` (or `find_harmfulness_direction`) gave.
+        harmful: the harmful prompts that it was given.
+        harmless: the harmless prompts that it was given.
+
+    Raises:
+        InputError: other prompts than those behind `base`, or a direction that was read at a given place.
+    """
+    if not base.n_val[0]:
+        raise InputError(
+            "this direction was read at a given place and has no split; pass the one that find_direction gave"
+        )
+    split = split_prompts(harmful, harmless, base.n_train[0], base.n_val[0], base.seed)
+    if (split.harmful_sha256, split.harmless_sha256) != (base.harmful_sha256, base.harmless_sha256):
+        raise InputError(
+            "these are not the prompts that the base direction was found with (their hashes differ); "
+            "pass the same sets in the same order"
+        )
+    return split
 
 
 def mean_differences(

@@ -33,7 +33,8 @@ def orthonormal(rows: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
     diagonal = r.diagonal()
     if bool((diagonal.abs() <= 1e-9 * rows.double().norm(dim=1)).any()):
         raise InputError(f"{len(rows)} directions are linearly dependent; pass fewer of them")
-    return (q * diagonal.sign()).T.contiguous()
+    basis: Tensor = (q * diagonal.sign()).T.contiguous()
+    return basis
 
 
 def principal_angles(a: Float[Tensor, "k d"], b: Float[Tensor, "m d"]) -> Float64[Tensor, " j"]:
@@ -51,7 +52,8 @@ def principal_angles(a: Float[Tensor, "k d"], b: Float[Tensor, "m d"]) -> Float6
         one, two = two, one  # the sines are those of the smaller span against the larger
     cosines = torch.linalg.svdvals(one @ two.T).clamp(max=1)
     sines = torch.linalg.svdvals(two - (two @ one.T) @ one).flip(0)[: len(cosines)].clamp(max=1)
-    return torch.where(cosines**2 < 0.5, cosines.arccos(), sines.arcsin())
+    angles: Tensor = torch.where(cosines**2 < 0.5, cosines.arccos(), sines.arcsin())
+    return angles
 
 
 def geodesic(angles: Float[Tensor, " k"]) -> float:

@@ -17,7 +17,7 @@ from tamperlens.prompts import post_instruction_tokens
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import ZERO, split_prompts
 from tamperlens.refusal.completions import Prompts
-from tamperlens.refusal.directions import Direction, direction_at
+from tamperlens.refusal.directions import Direction, direction_at, split_of
 from tamperlens.refusal.distances import Distance, distance
 from tamperlens.refusal.geometry import auroc, d_prime
 from tamperlens.refusal.nulls import activations
@@ -128,8 +128,7 @@ def harmfulness_and_refusal(
     Raises:
         InputError: `refusal` was not selected (it has no validation prompts), or other prompts than its own.
     """
-    if not refusal.n_val[0]:
-        raise InputError("this direction was read at a given place; pass the one that find_direction gave")
+    split_of(refusal, harmful, harmless)
     found = find_harmfulness_direction(
         model,
         harmful,
@@ -140,11 +139,6 @@ def harmfulness_and_refusal(
         seed=refusal.seed,
         cache=cache,
     )
-    if (found.harmful_sha256, found.harmless_sha256) != (refusal.harmful_sha256, refusal.harmless_sha256):
-        raise InputError(
-            "these are not the prompts that the refusal direction was found with (their hashes differ); "
-            "pass the same sets in the same order"
-        )
     return HarmfulnessAndRefusal(found, refusal, distance(refusal, found, allow_unequal=True))
 
 

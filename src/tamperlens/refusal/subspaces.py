@@ -263,8 +263,9 @@ def least_squares_direction(
     gap = bad.mean(0) - good.mean(0)
     # (CᵀC + λI)⁻¹ g by the push-through identity, so that only an n × n system is solved.
     gram = centred @ centred.T + penalty * torch.eye(len(centred), dtype=torch.float64)
-    vector = (gap - centred.T @ torch.linalg.solve(gram, centred @ gap)) / penalty
-    return vector / vector.norm()
+    vector: Tensor = (gap - centred.T @ torch.linalg.solve(gram, centred @ gap)) / penalty
+    unit: Tensor = vector / vector.norm()
+    return unit
 
 
 def _affine(

@@ -1,0 +1,120 @@
+"""A number over training steps with its interval, and the band of its null."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tamperlens.base.errors import InputError
+from tamperlens.plots.plot import Plot
+from tamperlens.plots.style import (
+    GREY,
+    MARKERS,
+    PAPER,
+    PLOTLY_MARKERS,
+    SERIES,
+    WIDTH_INCHES,
+    layout,
+    settle,
+    style,
+)
+
+COLUMNS = ("step", "value", "low", "high", "null", "null_low", "null_high")
+
+
+def band_over_steps(
+    frame: pd.DataFrame,
+    *,
+    caption: str,
+    axis: str,
+    name: str = "over_steps",
+    title: str = "Over training steps",
+    null: str = "base against itself",
+) -> Plot:
+    """One line per series with intervals, on the band of the null.
+
+    Args:
+        frame: columns step, value, low, high, null, null_low, null_high (NaN where there is none), and
+            `series` where there are several lines. The band is the first series'.
+        caption: how to read it.
+        axis: label of the vertical axis, with its unit.
+        name: file stem.
+        title: a few words.
+        null: what the band is called.
+
+    Raises:
+        InputError: a column is missing or the frame is empty.
+    """
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing or frame.empty:
+        raise InputError(
+            f"band_over_steps needs rows with {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
+        )
+    data = frame.sort_values("step")
+    groups = [("", data)] if "series" not in data else list(data.groupby("series", sort=False))
+    first = groups[0][1]
+    last = ", ".join(f"{label or axis} {rows['value'].iloc[-1]:.3g}" for label, rows in groups)
+    alt = f"Over steps {data['step'].min()} to {data['step'].max()}; at the end: {last}."
+    if np.isfinite(first["null"]).any():
+        row = first[np.isfinite(first["null"])].iloc[-1]
+        alt += f" The null is {row['null']:.3g} [{row['null_low']:.3g}, {row['null_high']:.3g}]."
+    with style():
+        still = settle(_still(groups, axis, null))
+    return Plot(name, title, caption, alt, _interactive(groups, axis, null), still)
+
+
+def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> Figure:
+    figure = Figure(figsize=(WIDTH_INCHES, 2.8), layout="constrained")
+    axes = figure.subplots()
+    first = groups[0][1]
+    if np.isfinite(first["null_low"]).any():
+        axes.fill_between(
+            first["step"], first["null_low"], first["null_high"], color=GREY, alpha=0.25, lw=0, label=null
+        )
+        axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))
+    for i, (label, rows) in enumerate(groups):
+        spread = np.array([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+        axes.errorbar(
+            rows["step"], rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
+            color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2, label=label or axis,
+        )  # fmt: skip
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel(axis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> go.Figure:
+    figure = go.Figure()
+    first = groups[0][1]
+    if np.isfinite(first["null_low"]).any():
+        for column, fill in (("null_high", None), ("null_low", "tonexty")):
+            figure.add_trace(
+                go.Scatter(
+                    x=first["step"], y=first[column], mode="lines", line={"width": 0}, fill=fill,
+                    fillcolor="rgba(118,118,118,.25)", name=null, showlegend=fill is not None,
+                    hoverinfo="skip",
+                )
+            )  # fmt: skip
+    for i, (label, rows) in enumerate(groups):
+        spread = {
+            "type": "data",
+            "symmetric": False,
+            "array": (rows["high"] - rows["value"]).clip(lower=0).fillna(0),
+            "arrayminus": (rows["value"] - rows["low"]).clip(lower=0).fillna(0),
+        }
+        figure.add_trace(
+            go.Scatter(
+                x=rows["step"], y=rows["value"], mode="lines+markers", name=label or axis, error_y=spread,
+                line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
+            )
+        )  # fmt: skip
+    figure.update_layout(
+        layout(height=460, xaxis={"title": {"text": "optimiser step"}}, yaxis={"title": {"text": axis}})
+    )
+    return figure
