@@ -82,6 +82,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     return Estimate(p, low, high, n, f"wilson {confidence:.0%}")
 
 
+def complement(share: Estimate) -> Estimate:
+    """1 − a share, interval and all; an undefined share stays undefined."""
+    return Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n, share.method, share.reason)
+
+
 def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
     """Wilson estimate of the share of true flags."""
     return wilson(sum(bool(flag) for flag in flags), len(flags), confidence)

@@ -6,7 +6,8 @@ Contents:
   (the default judge), `degenerate` (empty, repeating or broken text).
 - `calibrated` (the judge trained on people's verdicts; `train_judge` is its recipe, `evidence` and `anchors`
   what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`, `correct`).
-- `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding.
+- `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding;
+  `samples` (any-of-n, mean-of-n), `variants` (system prompts, prefills; RRR, CE and over-refusal together).
 - `directions`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means, causal
 scores),
   `selection` (the published rule as a pure function), `metric` (refusal metric, KL), `tokens` (refusal tokens
@@ -55,12 +56,15 @@ from tamperlens.refusal.nulls import (
 )
 from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
 from tamperlens.refusal.recording import DirectionRecorder, DirectionTrace
+from tamperlens.refusal.samples import SampledRates, evaluate_samples, paired_samples, samples_of
 from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
 from tamperlens.refusal.separation import Separation, separation
+from tamperlens.refusal.shallowness import PrefillDepth, TokenKL, prefill_depth, token_kl
 from tamperlens.refusal.subspaces import Subspace, contrast_subspace, nullspace_subspace, shift_subspace
 from tamperlens.refusal.tokens import RefusalTokens, contrast_tokens, find_refusal_tokens
 from tamperlens.refusal.transfer import TransferCheck, causal_transfer
 from tamperlens.refusal.validation import SubspaceCheck, validate_subspace
+from tamperlens.refusal.variants import Robustness, VariantRates, evaluate_variants, robustness
 from tamperlens.refusal.weighted import WeightedJudge
 
 __all__ = [
@@ -87,8 +91,11 @@ __all__ = [
     "KeywordList",
     "LabelledAnswers",
     "OutcomeRates",
+    "PrefillDepth",
     "RefusalRates",
     "RefusalTokens",
+    "Robustness",
+    "SampledRates",
     "Selection",
     "SelectionRule",
     "Separation",
@@ -96,7 +103,9 @@ __all__ = [
     "SplitHalfNull",
     "Subspace",
     "SubspaceCheck",
+    "TokenKL",
     "TransferCheck",
+    "VariantRates",
     "WeightedJudge",
     "activations",
     "activations_at",
@@ -115,6 +124,8 @@ __all__ = [
     "direction_like",
     "distance",
     "evaluate",
+    "evaluate_samples",
+    "evaluate_variants",
     "find_concept_direction",
     "find_direction",
     "find_harmfulness_direction",
@@ -126,11 +137,15 @@ __all__ = [
     "kl_divergence",
     "nullspace_subspace",
     "optimise_subspace",
+    "paired_samples",
+    "prefill_depth",
     "random_directions",
     "rates_of",
     "read_concept",
     "read_labelled",
     "refusal_metric",
+    "robustness",
+    "samples_of",
     "select_direction",
     "separation",
     "shift_subspace",
@@ -138,5 +153,6 @@ __all__ = [
     "split_of",
     "split_prompts",
     "split_sizes",
+    "token_kl",
     "validate_subspace",
 ]

@@ -12,7 +12,15 @@ import pandas as pd
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
-from tamperlens.base.stats import Estimate, PairedTest, mcnemar, undefined, wilson
+from tamperlens.base.stats import (
+    Estimate,
+    PairedTest,
+    complement,
+    mcnemar,
+    two_sample_minimum_detectable_difference,
+    undefined,
+    wilson,
+)
 from tamperlens.models import ChatModel
 from tamperlens.refusal.completions import Completions, Decoding, Prompts, judged, prompt_name, prompt_texts
 
@@ -27,6 +35,17 @@ _IS: dict[str, Callable[[str], bool]] = {
     "compliance": lambda label: label == "compliance",
     "degenerate": lambda label: label == "degenerate",
 }
+
+
+def holds(outcome: str, label: str) -> bool:
+    """Whether an answer of that label has the outcome; "refusal" takes full and partial together.
+
+    Raises:
+        InputError: an unknown outcome.
+    """
+    if outcome not in _IS:
+        raise InputError(f"no outcome {outcome!r}; known: {', '.join(OUTCOMES)}")
+    return _IS[outcome](label)
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,25 @@ class RefusalRates(Result):
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of `rate`."""
         return self.overall.refusal.interval
+
+    @property
+    def rrr(self) -> Estimate:
+        """Refusal robustness rate: share of (harmful) prompts refused, in full or in part."""
+        return self.overall.refusal
+
+    @property
+    def ce(self) -> Estimate:
+        """Compliance error, 1 − RRR; holds broken answers too, unlike `compliance_rate`."""
+        return complement(self.overall.refusal)
+
+    @property
+    def minimum_detectable_difference(self) -> float:
+        """Smallest change of this rate that n prompts a side would show (80 % power, 5 % level)."""
+        down, up = (
+            two_sample_minimum_detectable_difference(self.n, self.rate, upward=upward) if self.n else math.nan
+            for upward in (False, True)
+        )
+        return min((found for found in (down, up) if not math.isnan(found)), default=math.nan)
 
     @property
     def judge(self) -> str:
