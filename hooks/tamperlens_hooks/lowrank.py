@@ -26,6 +26,7 @@ from tamperlens_hooks.dora import is_dora
 from tamperlens_hooks.errors import HookError
 
 _BLOCK = 1 << 22
+_CACHED = 1 << 20
 _GATHER = 1 << 20
 
 
@@ -202,9 +203,15 @@ class Update:
 
     @torch.no_grad()
     def singular_values(self) -> Float[Tensor, " k"]:
-        """Of Δ, in fp64, largest first. From two thin QRs where Δ is s·B·A, else from the built matrix."""
+        """Of Δ, in fp64, largest first.
+
+        From two thin QRs where Δ is s·B·A; else from the Gram matrix of the built Δ, several times as fast as
+        its SVD and right to 1e-8 of the largest.
+        """
         if not self.factored:
-            return torch.linalg.svdvals(self.delta().double())  # type: ignore[no-any-return]
+            delta = self.delta().double()
+            gram = delta @ delta.T if delta.shape[0] <= delta.shape[1] else delta.T @ delta
+            return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)  # type: ignore[no-any-return]
         if self.a.shape[0] == 0:
             return torch.zeros(0, dtype=torch.float64, device=self.weight.device)
         left = torch.linalg.qr(self.b.double(), mode="r").R
@@ -253,8 +260,9 @@ class Update:
 
     def _weight_blocks(self) -> Iterator[tuple[slice, Tensor]]:
         rows, columns = self.weight.shape
-        # A weight that needs no conversion is read in one product.
-        step = rows if self.factored and self.weight.dtype == torch.float32 else max(1, _BLOCK // columns)
+        # On a processor blocks that fit its cache are read fastest; a GPU wants few, large products.
+        block = _CACHED if self.factored and not self.weight.is_cuda else _BLOCK
+        step = max(1, block // columns)
         for start in range(0, rows, step):
             place = slice(start, min(rows, start + step))
             yield place, self.weight[place]

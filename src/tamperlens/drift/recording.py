@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
@@ -22,12 +23,25 @@ GROUP_MEASURES = ("l2", "relative_l2", "one_minus_cosine", "max", "share_moved")
 
 @dataclass(eq=False)
 class _Place:
-    """One projection and the entries of all groups in it, one group after the other."""
+    """One projection and the entries of all groups in it, one group after the other.
+
+    Attributes:
+        projection: the logical map.
+        names: of the groups that have entries here.
+        entries: of those groups.
+        lengths: how many each has, as a tensor.
+        weight: W0 at the entries.
+        squares: Σ w² of each group.
+        sizes: ‖w‖² of every row.
+        threshold: beyond which an entry has moved.
+    """
 
     projection: Projection
     names: list[str]
     entries: Entries
+    lengths: Tensor
     weight: Tensor
+    squares: Tensor
     sizes: Tensor
     threshold: float
 
@@ -112,26 +126,20 @@ class Recorder:
             model: the ChatModel in training, or its module.
         """
         tuned = unwrap(getattr(model, "module", model))
-        rows: list[dict[str, Any]] = []
+        sums, wholes = [], []
         for place in self._places:
             update = update_of(tuned, place.projection, self._base)
-            values = [(name, n, found) for name, n, found in self._of_groups(place, update)]
-            if self.whole:
-                values += self._of_whole(place, update)
-            for name, n, found in values:
-                for measure_name, value in found.items():
-                    undefined = math.isnan(value)
-                    rows.append(
-                        {
-                            "step": step,
-                            "group": name,
-                            "layer": place.projection.layer,
-                            "module": place.projection.name,
-                            "measure": measure_name,
-                            "value": value,
-                            "n": 0 if undefined else n,
-                        }
-                    )
+            sums.append(self._sums(place, update))
+            wholes.append(self._of_whole(place, update) if self.whole else [])
+        # Small tensors by the thousand are what would cost: the formulas are applied once for all of them.
+        of_groups = iter(_group_measures(torch.cat(sums)))
+        rows: list[dict[str, Any]] = []
+        for place, whole in zip(self._places, wholes, strict=True):
+            found = [
+                (name, n, dict(zip(GROUP_MEASURES, next(of_groups), strict=True)))
+                for name, n in zip(place.names, place.entries.counts, strict=True)
+            ]
+            rows += _rows(step, place.projection, [*found, *whole])
         self.rows += rows
         return rows
 
@@ -162,48 +170,34 @@ class Recorder:
             if part.parameter in mask and bool(mask.part(part).any())
         }
         entries = Entries.of(list(found.values()), (part.d_out, part.d_in), weight.device)
+        lengths = torch.tensor(entries.counts, dtype=torch.int64, device=weight.device)
         sizes = row_sizes(weight)
         rms = math.sqrt(float(sizes.sum()) / weight.numel())
         here = weight[entries.rows(), entries.col].float()
-        return _Place(projection, list(found), entries, here, sizes, self.moved * rms)
+        squares = torch.segment_reduce(here.double().square(), "sum", lengths=lengths)
+        names = list(found)
+        return _Place(projection, names, entries, lengths, here, squares, sizes, self.moved * rms)
 
-    def _of_groups(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
+    def _sums(self, place: _Place, update: Update) -> Float[Tensor, "groups 5"]:
+        """Of each group: Σ Δ², Σ Δ w, Σ w², largest |Δ|, share of entries that moved."""
         if not place.names:
-            return []
+            return torch.zeros(0, 5, dtype=torch.float64)
         delta = update.sample(place.entries)
-        counts = place.entries.counts
-        size = delta.abs()
-        stacked = []
-        for d, w, a in zip(
-            delta.double().split(counts),
-            place.weight.double().split(counts),
-            size.split(counts),
-            strict=True,
-        ):
-            held = Moments(d @ d, d @ w, w @ w)
-            share = (a > place.threshold).double().mean()
-            stacked.append(
-                torch.stack(
-                    [held.moved.sqrt(), held.relative(), held.one_minus_cosine(), a.max().double(), share]
-                )
-            )
-        found = torch.stack(stacked).tolist()  # one transfer for all groups
-        return [
-            (name, n, dict(zip(GROUP_MEASURES, values, strict=True)))
-            for name, n, values in zip(place.names, counts, found, strict=True)
-        ]
+        wide, size = delta.double(), delta.abs()
+        terms = torch.stack([wide * wide, wide * place.weight, (size > place.threshold).double()], 1)
+        found = torch.segment_reduce(terms, "sum", lengths=place.lengths)
+        largest = torch.segment_reduce(size, "max", lengths=place.lengths)
+        columns = [found[:, 0], found[:, 1], place.squares, largest.double(), found[:, 2] / place.lengths]
+        return torch.stack(columns, 1).cpu()
 
     def _of_whole(self, place: _Place, update: Update) -> list[tuple[str, int, dict[str, float]]]:
         rows = update.row_moments(place.sizes)
         whole = rows.total()
         numel = update.weight.numel()
         spectrum = update.factored or max(update.weight.shape) <= self.largest
-        found: dict[str, float] = {
-            "l2": float(whole.moved.sqrt()),
-            "relative_l2": float(whole.relative()),
-            "one_minus_cosine": float(whole.one_minus_cosine()),
-            "effective_rank": effective_rank(update.singular_values()) if spectrum else math.nan,
-        }
+        values = (whole.moved.sqrt(), whole.relative(), whole.one_minus_cosine())
+        found = {name: float(value) for name, value in zip(GROUP_MEASURES, values, strict=False)}
+        found["effective_rank"] = effective_rank(update.singular_values()) if spectrum else math.nan
         if self.unaligned is not None:
             other = logical_weight(self.unaligned.module, place.projection).detach()
             shift = update.weight.float() - other.to(update.weight.device).float()
@@ -213,6 +207,32 @@ class Recorder:
             "row_one_minus_cosine": float(rows.one_minus_cosine().nanmean()),
         }
         return [(WHOLE, numel, found), (WHOLE, update.weight.shape[0], by_row)]
+
+
+def _group_measures(sums: Float[Tensor, "n 5"]) -> list[list[float]]:
+    """`GROUP_MEASURES` of every group in every matrix."""
+    held = Moments(sums[:, 0], sums[:, 1], sums[:, 2])
+    columns = [held.moved.sqrt(), held.relative(), held.one_minus_cosine(), sums[:, 3], sums[:, 4]]
+    found: list[list[float]] = torch.stack(columns, 1).tolist()
+    return found
+
+
+def _rows(
+    step: int, projection: Projection, found: Sequence[tuple[str, int, Mapping[str, float]]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step,
+            "group": name,
+            "layer": projection.layer,
+            "module": projection.name,
+            "measure": measure_name,
+            "value": value,
+            "n": 0 if math.isnan(value) else n,
+        }
+        for name, n, values in found
+        for measure_name, value in values.items()
+    ]
 
 
 def measure(
