@@ -86,7 +86,12 @@ class Prefix:
 
     @contextmanager
     def resumed(
-        self, layer: int, z: Float[Tensor, "rows seq head d_head"] | None = None, until: int | None = None
+        self,
+        layer: int,
+        z: Float[Tensor, "rows seq head d_head"] | None = None,
+        until: int | None = None,
+        *,
+        last_only: bool = False,
     ) -> Iterator[None]:
         """Inside, a forward pass on the same tokens begins at `layer` with `z` in its attention.
 
@@ -96,9 +101,11 @@ class Prefix:
                 called with its inputs repeated as often (`ids.repeat(k, 1)`). None runs the attention too,
                 so that an edit of queries or patterns there takes effect.
             until: first block that is not needed.
+            last_only: carry on with the last position alone; possible in the last block that runs, where no
+                attention follows.
 
         Raises:
-            HookError: nothing was recorded, or z does not fit it.
+            HookError: nothing was recorded, z does not fit it, or attention follows where it must not.
         """
         old = self.z(self.anatomy.layer_index(layer))
         copies, rest = divmod((old if z is None else z).shape[0], old.shape[0])
@@ -107,19 +114,27 @@ class Prefix:
                 f"z is {list(z.shape)}; the recorded pass has {list(old.shape)}, or a multiple of its rows"
             )
         until = self.anatomy.n_layers if until is None else until
+        if last_only and (z is None or layer != until - 1):
+            raise HookError(
+                "last_only needs z, and no block behind it: the attention there reads every token"
+            )
         stubs: dict[str, Callable[..., Any]] = {}
         for index, path in enumerate(self.anatomy.blocks):
             if index < layer or index >= until:
                 stubs[path] = partial(_pass_on, self._tuples[path])
         if z is not None:
+            z = z[:, -1:] if last_only else z
             attention = self.anatomy.attention[layer]
             projection = self.model.get_submodule(self.anatomy.output_projections[layer])
             stubs[attention] = partial(_project, projection, z.flatten(-2), self._tuples[attention])
-        start = self._inputs[layer].repeat(copies, *[1] * (self._inputs[layer].ndim - 1))
+        start = self._inputs[layer][:, -1:] if last_only else self._inputs[layer]
+        start = start.repeat(copies, 1, 1)
         handles: list[Any] = []
         with hooks_attached(handles), quiet(self.model), _forwards(self.model, stubs):
             block = self.model.get_submodule(self.anatomy.blocks[layer])
             handles.append(attach(block, True, partial(_replace, start)))
+            if last_only:  # GPT-2 checks the shape of what its blocks return
+                handles.append(attach(block, False, partial(_widen, old.shape[1])))
             yield
 
 
@@ -129,6 +144,10 @@ def _keep(store: dict[int, Tensor], layer: int, x: Tensor) -> None:
 
 def _replace(value: Tensor, x: Tensor) -> Tensor:
     return value
+
+
+def _widen(seq: int, x: Tensor) -> Tensor:
+    return x.expand(-1, seq, -1)
 
 
 def _note(sizes: dict[str, int], path: str, module: nn.Module, args: Any, output: Any) -> None:

@@ -130,6 +130,7 @@ def _each_head(
         many = max(1, TOKENS // (rows * seq))
         for layer in range(until):
             z = prefix.z(layer)
+            alone = layer == until - 1 and target.position == -1  # nothing behind it reads other tokens
             other = replace(layer, z)
             wanted = [h for h in range(anatomy.n_heads) if heads is None or (layer, h) in heads]
             for start in range(0, len(wanted), many):
@@ -138,7 +139,7 @@ def _each_head(
                 for i, head in enumerate(chosen):
                     variants[i * rows : (i + 1) * rows, :, head] = other[:, :, head]
                 repeated = {key: tensor.repeat(len(chosen), 1) for key, tensor in inputs.items()}
-                with prefix.resumed(layer, variants, until):
+                with prefix.resumed(layer, variants, until, last_only=alone):
                     read = target.read(model, repeated)
                 found[:, layer, chosen] = read.reshape(len(chosen), rows).T.to(found.dtype)
     return value, found
