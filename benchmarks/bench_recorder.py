@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/bench_recorder.py --width 1024 --layers 4
 
 Trains a random Llama (or the organism). The first figure is what a record costs beside the steps between two;
-the second has everything in it that a run of this length pays: gathering at the start, records at step 0 and at
-the end, and the trace.
+the second has everything in it that a run of this length pays: gathering at the start, records at step 0
+and at the end, and the trace.
 """
 
 from __future__ import annotations

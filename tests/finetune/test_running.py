@@ -247,6 +247,56 @@ def test_arguments_that_do_not_fit(chat: Chat, toy: PromptSet) -> None:
         train(train(model, toy, LORA).model, toy, LORA)
 
 
+def test_a_model_spread_by_a_device_map_trains_alike(
+    chat: Chat, toy: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tamperlens
+
+    model = chat("llama")
+    model.module.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    names = ["model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"]
+    names += [f"model.layers.{i}" for i in range(3)]
+    spread = tamperlens.load(tmp_path / "model", device_map=dict.fromkeys(names, "cpu"))
+    whole = tamperlens.load(tmp_path / "model")
+    for config in (LORA, FULL):
+        one, two = (train(each, toy, config).merged_state_dict() for each in (whole, spread))
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    away = {**dict.fromkeys(names, "cpu"), "model.layers.2": "disk"}
+    offloaded = tamperlens.load(tmp_path / "model", device_map=away)
+    with pytest.raises(InputError, match=r"model\.layers\.2.* is offloaded"):
+        train(offloaded, toy, LORA)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes were launched"):
+        train(whole, toy, LORA)
+
+
+def test_nobody_is_told_unless_asked(chat: Chat, toy: PromptSet) -> None:
+    with pytest.raises(InputError, match=r"report_to=\['nobody'\]"):
+        train(chat("llama"), toy, LORA, report_to=["nobody"])
+    from tamperlens.finetune.arguments import training_arguments
+
+    arguments = training_arguments(chat("llama"), LORA, len(toy), Path("unused"), False, ())
+    assert arguments.report_to == []  # transformers' own default would be all that are installed
+
+
+def test_the_bar_shows_the_loss(chat: Chat, toy: PromptSet, capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+
+    from tamperlens.finetune.callbacks import Follow
+    from tamperlens.finetune.compute import Meter
+
+    follow, state = Follow(Meter(), show=True), SimpleNamespace(max_steps=4, global_step=0)
+    follow.on_train_begin(None, state, None)
+    follow.on_log(None, state, None, logs={"loss": 1.2345})
+    follow.on_step_end(None, SimpleNamespace(global_step=3), None)
+    [task] = follow.bar.tasks
+    assert (task.completed, task.total, task.fields["loss"]) == (3, 4, "loss 1.234")
+    follow.close()
+    train(chat("llama"), toy, LORA)
+    assert "loss" not in capsys.readouterr().out
+
+
 def test_an_attack_brings_its_settings(chat: Chat) -> None:
     quick = LoraConfig(steps=2, learning_rate=1e-3)
     attack = dataclasses.replace(finetune.attacks.harmful_compliance(10), organism=quick)

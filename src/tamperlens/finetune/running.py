@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -13,21 +12,22 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import PathLike
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Recorder
 from tamperlens.base.runs import RunFolder
 from tamperlens.finetune.adapters import add_adapter
+from tamperlens.finetune.arguments import services, training_arguments
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.callbacks import Follow, Recording, check_recorders
 from tamperlens.finetune.checkpoints import checkpoints, step_of
 from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
-from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
+from tamperlens.finetune.fitting import Config, check_fit, settle
 from tamperlens.finetune.freezing import apply_freeze, check_freeze, hash_of
 from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
@@ -35,9 +35,6 @@ from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 from tamperlens_hooks import unwrap
-
-Config = LoraConfig | FullConfig
-_SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
 def run(
@@ -75,7 +72,10 @@ def run(
         resume: go on from the checkpoints in `out`, or read the finished run there, if it is the same run.
         progress: show a bar with the loss.
         seed: overrides the config's.
-        report_to: services of transformers to log to, such as "tensorboard"; none unless asked for.
+        report_to: services of transformers to log to, such as "tensorboard" or "wandb"; none unless asked.
+
+    One process trains; a model that one device does not hold is spread by `load(..., device_map="auto")`,
+    which the run leaves as it is. Launching several processes (torchrun, FSDP) is refused.
 
     Raises:
         InputError: empty or unusable data, settings that do not fit the model, a model with an adapter.
@@ -83,10 +83,10 @@ def run(
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
     """
-    prompts, config = _settle(model, data, config, seed)
+    prompts, config = settle(model, data, config, seed)
     check_recorders(recorders)
     check_freeze(model, freeze, config)
-    _check_fit(model, config)
+    check_fit(model, config)
     turns = encode(model, prompts, config.max_length)
     with ExitStack() as stack:
         folder: RunFolder | None = None
@@ -146,8 +146,8 @@ class _Session:
         holding = [] if freeze is None else apply_freeze(self.model, base, config, freeze)
         self.use_cache = getattr(unwrap(self.model.module).config, "use_cache", None)
         guard = Guard(self.model.module, base.anatomy.d_vocab)
-        arguments = _arguments(base, config, len(turns), work, keep, report_to)
-        with warnings.catch_warnings():
+        arguments = training_arguments(base, config, len(turns), work, keep, report_to)
+        with warnings.catch_warnings(), services(report_to):
             warnings.simplefilter("ignore")
             self.trainer = ResponseTrainer(
                 meter=self.meter,
@@ -230,49 +230,6 @@ class _Session:
             module.to(self.base.device)
 
 
-def _settle(
-    model: ChatModel, data: PromptSet | Attack, config: Config | None, seed: int | None
-) -> tuple[PromptSet, Config]:
-    """The prompts and the settings, whatever way they were given."""
-    if isinstance(data, Attack):
-        config = data.config_for(model) if config is None else config
-        data = data.data
-    if not isinstance(data, PromptSet):
-        raise InputError(f"data is a {type(data).__name__}; give a PromptSet with responses, or an Attack")
-    if config is None:
-        raise InputError(
-            "no config given; pass finetune.LoraConfig(...), finetune.FullConfig(...) or an Attack"
-        )
-    if not isinstance(config, (LoraConfig, FullConfig)):
-        raise InputError(f"config is a {type(config).__name__}; give a LoraConfig or a FullConfig")
-    return data, config if seed is None else dataclasses.replace(config, seed=seed)
-
-
-def _check_fit(model: ChatModel, config: Config) -> None:
-    if unwrap(model.module) is not model.module or any(
-        hasattr(part, "lora_A") for part in model.module.modules()
-    ):
-        raise InputError(
-            f"{model.name} carries an adapter; fine-tune its base, or go on from TunedModel.merged_model()"
-        )
-    if config.precision == "float16" and model.device.type != "cuda":
-        raise InputError(
-            f"precision='float16' needs a CUDA device, {model.name} is on {model.device}; use bfloat16"
-        )
-    half = model.dtype in (torch.float16, torch.bfloat16)
-    if isinstance(config, LoraConfig) and config.precision == "float32" and half:
-        raise InputError(
-            f"precision='float32' on {model.name}, which is held in "
-            f"{str(model.dtype).removeprefix('torch.')}; load it with dtype='float32'"
-        )
-    if model.dtype == torch.float16 and model.device.type != "cuda":
-        raise InputError(f"{model.name} is held in float16 on {model.device}; load it in float32 or bfloat16")
-    if isinstance(config, FullConfig) and any(
-        not p.is_floating_point() or hasattr(p, "quant_state") for p in model.module.parameters()
-    ):
-        raise InputError(f"{model.name} is quantised; load it without quantization, or use LoraConfig")
-
-
 def _prepare(base: ChatModel, config: Config) -> tuple[ChatModel, FlopModel]:
     """The copy to train, with the right weights trainable, and what a step on it costs."""
     checkpointing = config.gradient_checkpointing
@@ -302,57 +259,6 @@ def _recompute(module: Any, on: bool) -> None:
         if switch is not None:
             switch(**({f"{name}_kwargs": {"use_reentrant": False}} if on else {}))
             return
-
-
-def _arguments(
-    base: ChatModel, config: Config, n: int, work: Path, keep: bool, report_to: Sequence[str]
-) -> TrainingArguments:
-    batches = math.ceil(n / config.batch_size)
-    per_epoch = math.ceil(batches / config.accumulation)
-    steps = config.steps or max(1, math.ceil((config.epochs or 1) * per_epoch))
-    warmup = math.ceil(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
-    cpu = base.device.type == "cpu"
-    precision = _autocast(base, config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        arguments = TrainingArguments(
-            output_dir=str(work),
-            max_steps=steps,
-            per_device_train_batch_size=config.batch_size,
-            gradient_accumulation_steps=config.accumulation,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=_SCHEDULES[config.schedule],
-            warmup_steps=warmup,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            optim="adamw_torch",
-            seed=config.seed,
-            data_seed=config.seed,
-            bf16=precision == "bfloat16",
-            fp16=precision == "float16",
-            logging_steps=config.log_every,
-            logging_nan_inf_filter=False,
-            save_strategy="steps" if keep else "no",
-            save_steps=config.save_every or max(1, math.ceil(steps / 10)),
-            report_to=list(report_to) or "none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            dataloader_pin_memory=not cpu,
-            use_cpu=cpu,
-        )
-        # One process, one device: several visible GPUs would otherwise be wrapped in DataParallel.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
-def _autocast(base: ChatModel, config: Config) -> str | None:
-    """The type to run autocast in; None where the weights' own type is the one to compute in."""
-    held = str(base.dtype).removeprefix("torch.")
-    wanted = held if config.precision == "auto" else config.precision
-    if wanted == "float32" or (wanted == held == "bfloat16" and isinstance(config, LoraConfig)):
-        return None
-    return wanted
 
 
 def _open(

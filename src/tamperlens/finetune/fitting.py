@@ -1,0 +1,78 @@
+"""What `run` was given: brought into one form, and refused where it does not fit the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import torch
+
+from tamperlens.base.errors import InputError
+from tamperlens.finetune.attacks import Attack
+from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet
+from tamperlens_hooks import unwrap
+
+Config = LoraConfig | FullConfig
+
+
+def settle(
+    model: ChatModel, data: PromptSet | Attack, config: Config | None, seed: int | None
+) -> tuple[PromptSet, Config]:
+    """The prompts and the settings, whatever way they were given."""
+    if isinstance(data, Attack):
+        config = data.config_for(model) if config is None else config
+        data = data.data
+    if not isinstance(data, PromptSet):
+        raise InputError(f"data is a {type(data).__name__}; give a PromptSet with responses, or an Attack")
+    if config is None:
+        raise InputError(
+            "no config given; pass finetune.LoraConfig(...), finetune.FullConfig(...) or an Attack"
+        )
+    if not isinstance(config, (LoraConfig, FullConfig)):
+        raise InputError(f"config is a {type(config).__name__}; give a LoraConfig or a FullConfig")
+    return data, config if seed is None else dataclasses.replace(config, seed=seed)
+
+
+def check_fit(model: ChatModel, config: Config) -> None:
+    """Refuse what cannot be trained, before anything slow.
+
+    Raises:
+        InputError: several processes, an adapter, offloaded or quantised weights, a precision that the model
+            or its device cannot give.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise InputError(
+            f"{processes} processes were launched and finetune.run trains in one; start it with python, and "
+            "spread a large model over devices by load(..., device_map='auto')"
+        )
+    if unwrap(model.module) is not model.module or any(
+        hasattr(part, "lora_A") for part in model.module.modules()
+    ):
+        raise InputError(
+            f"{model.name} carries an adapter; fine-tune its base, or go on from TunedModel.merged_model()"
+        )
+    away = next((name for name, p in model.module.named_parameters() if p.is_meta), None)
+    if away is not None:
+        raise InputError(
+            f"{away} of {model.name} is offloaded and cannot be trained through; load the model with a "
+            "device_map whose devices hold it whole, or with quantization='4bit' for LoRA"
+        )
+    if config.precision == "float16" and model.device.type != "cuda":
+        raise InputError(
+            f"precision='float16' needs a CUDA device, {model.name} is on {model.device}; use bfloat16"
+        )
+    half = model.dtype in (torch.float16, torch.bfloat16)
+    if isinstance(config, LoraConfig) and config.precision == "float32" and half:
+        raise InputError(
+            f"precision='float32' on {model.name}, which is held in "
+            f"{str(model.dtype).removeprefix('torch.')}; load it with dtype='float32'"
+        )
+    if model.dtype == torch.float16 and model.device.type != "cuda":
+        raise InputError(f"{model.name} is held in float16 on {model.device}; load it in float32 or bfloat16")
+    if isinstance(config, FullConfig) and any(
+        not p.is_floating_point() or hasattr(p, "quant_state") for p in model.module.parameters()
+    ):
+        raise InputError(f"{model.name} is quantised; load it without quantization, or use LoraConfig")
