@@ -39,4 +39,5 @@ def adapter_delta(layer: Any, name: str, path: str) -> Float[Tensor, "a b"]:
     inputs = 0 if layer.fan_in_fan_out else 1
     magnitude = layer.lora_magnitude_vector[name].weight.detach().to(old.device).float()
     factor = magnitude.unsqueeze(inputs) / whole.norm(dim=inputs, keepdim=True)
-    return factor * whole - old
+    made: Tensor = factor * whole - old
+    return made
