@@ -1,8 +1,8 @@
 """Fine-tuning: the one room that changes weights, and never those that it was handed.
 
 Contents: `running` (run), `fitting` and `arguments` (what it checks, and says to transformers), `configs`
-(LoraConfig, FullConfig), `attacks` (named attacks with their settings), `salience` (harmless examples that lie
-closest to harmful ones), `tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated
+(LoraConfig, FullConfig), `attacks` (named attacks with their settings), `salience` (harmless examples
+near to harmful ones), `tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated
 formula), `adapters` (LoRA by PEFT, its factors), `targets`, `data`, `training` (exact loss, guard against
 divergence), `callbacks` (recorders, bar), `checkpoints` (exact resumption without pickles), `rng`, `freezing`
 (freeze=, rewind).
