@@ -100,9 +100,34 @@ def main() -> None:
         )
         cost = part["flops"].mean()
         lines.append(f"- {name}, {attack}: {spread}; {cost:.2g} FLOPs, {cost / 1e25:.1g} of 10²⁵.")
+    lines += ["", *_findings(table)]
     n = int(table["n"].iloc[0])
     words = "\n".join([header(model, given), f"n = {n} held-out prompts a rate.", "", *lines, "", PUBLISHED])
     write(given.out, table, words, [figure])
+
+
+def _findings(table: pd.DataFrame) -> list[str]:
+    """Each attack against the published claim, in one line a model."""
+    words = []
+    refused = table[table["measure"] == "harmful: refused"]
+    broken = table[table["measure"] == "harmful: broken text"]
+    for name, part in refused.groupby("model", sort=False):
+        before = part[part["attack"] == "before"]["value"].iloc[0]
+        for attack, rows in part[part["attack"] != "before"].groupby("attack", sort=False):
+            after, spoilt = rows["value"].mean(), broken[broken["attack"] == attack]["value"].mean()
+            lost = before - after
+            what = (
+                "nearly all of it"
+                if after < 0.1
+                else "nothing"
+                if lost < 0.05
+                else f"{100 * lost:.0f} points"
+            )
+            words.append(
+                f"{name}, {attack}: of {100 * before:.0f} % refused it took {what} "
+                f"({100 * after:.0f} % left, {100 * spoilt:.0f} % broken text; mean over {len(rows)} seeds)."
+            )
+    return words
 
 
 if __name__ == "__main__":

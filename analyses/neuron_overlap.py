@@ -4,14 +4,14 @@
     python analyses/neuron_overlap.py --model FOLDER --safety refused.csv --utility instructions.csv
 
 For each set (top safety, safety-critical, top utility) and seed: fine-tune with the set frozen bit for
-bit, score the tuned model on the same data, choose the set again, and put the overlap beside chance and
-beside the overlap of the untouched model with itself on other halves of the data. Writes table.csv, a
-figure and a verdict.
+bit, score the tuned model on the same data, choose the set again, and put the overlap beside chance. How
+much is lost to fine-tuning, and how much to scoring on other prompts, is told apart on halves of the data:
+the untouched model on one half against itself, and against the tuned model, on the other. Writes
+table.csv, a figure and a verdict.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,15 +58,23 @@ def main() -> None:
             return how(model, *halves)
 
         floor = neurons.noise_floor(on_base, *data, splits=given.splits)
+        halves = [
+            [one.split([len(one) // 2, len(one) // 2], seed=split) for one in data]
+            for split in range(given.splits)
+        ]
+        firsts = [choose(model, *(first for first, _ in sides)) for sides in halves]
         for seed in range(given.seeds):
             config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
             tuned = finetune.run(model, attack.data, config, freeze=before, progress=False)
             found = neurons.overlap(before, choose(tuned.model, *data), floor=floor)
+            again = [choose(tuned.model, *(second for _, second in sides)) for sides in halves]
+            across = [float(a.jaccard(b)) for a, b in zip(firsts, again, strict=True)]
             rows.append(
                 {
                     "set": name, "seed": seed, "n_weights": before.count, "density": before.density,
                     "kept": found.kept, "kept_chance": found.kept_chance, "jaccard": found.jaccard,
-                    "chance": found.chance, "floor": floor.halves.value,
+                    "chance": found.chance, "halves": sum(across) / len(across),
+                    "floor": floor.halves.value,
                     "published_kept": PUBLISHED[name][0], "published_jaccard": PUBLISHED[name][1],
                 }
             )  # fmt: skip
@@ -75,34 +83,37 @@ def main() -> None:
     dots, lines = [], []
     for name, part in table.groupby("set", sort=False):
         mean = stats.bootstrap(part["jaccard"].to_numpy())
+        across = stats.bootstrap(part["halves"].to_numpy())
+        floor, chance = part["floor"].iloc[0], part["chance"].mean()
         series = {
             "after fine-tuning": mean,
-            "same model, other half": stats.Estimate(part["floor"].iloc[0], math.nan, math.nan, given.splits),
-            "chance": stats.Estimate(part["chance"].mean(), math.nan, math.nan, given.seeds),
+            "after fine-tuning, other half": across,
+            "untouched, other half": stats.Estimate(floor, floor, floor, given.seeds),
+            "chance": stats.Estimate(chance, chance, chance, given.seeds),
         }
-        for label, value in series.items():
-            low, high = (value.value if math.isnan(v) else v for v in (value.low, value.high))
-            dots.append(
-                {"panel": "", "label": name, "series": label, "value": value.value, "low": low, "high": high,
-                 "n": value.n}
-            )  # fmt: skip
-        above = "above" if mean.low > part["floor"].iloc[0] else "not above"
+        dots += [
+            {"panel": "", "label": name, "series": label, "value": value.value, "low": value.low,
+             "high": value.high, "n": value.n}
+            for label, value in series.items()
+        ]  # fmt: skip
+        moved = "took some" if across.high < floor else "added some" if across.low > floor else "took none"
         lines.append(
-            f"- {name}: Jaccard {mean} over seeds, kept {part['kept'].mean():.2f}; chance "
-            f"{part['chance'].mean():.3f}; the untouched model on other halves of the data "
-            f"{part['floor'].iloc[0]:.3f}, so the overlap is {above} what re-scoring alone gives. Published: "
-            f"kept {PUBLISHED[str(name)][0]:.2f}, Jaccard {PUBLISHED[str(name)][1]:.2f}."
+            f"- {name}: Jaccard {mean} over seeds, kept {part['kept'].mean():.2f}; chance {chance:.3f}. On "
+            f"halves of the data {across}, the untouched model with itself {floor:.3f}: "
+            f"fine-tuning {moved}. Published: kept {PUBLISHED[str(name)][0]:.2f}, Jaccard "
+            f"{PUBLISHED[str(name)][1]:.2f}."
         )
     figure = plots.dot_interval(
         pd.DataFrame(dots),
         name="overlap",
         title="The same set after fine-tuning with it frozen?",
-        caption=f"Jaccard of the set before and after; mean over {given.seeds} seeds, bootstrap interval.",
+        caption=f"Jaccard of the set before and after; mean over {given.seeds} seeds, bootstrap interval; "
+        f"halves: mean over {given.splits} halvings of the data.",
         axis="Jaccard",
     )
     note = (
-        "The noise floor uses half as many examples as the sets, so it is a lower bound on their stability. "
-        "In the published runs 'frozen' meant rows of B set to zero, and the tuned model was scored without "
+        "Halves hold half as many examples, so their overlap lies below that of the whole data. In the "
+        "published runs 'frozen' meant rows of B set to zero, and the tuned model was scored without "
         "its adapter."
     )
     write(given.out, table, "\n".join([header(model, given), "", *lines, "", note]), [figure])

@@ -1,0 +1,60 @@
+"""Each analysis is one command, and leaves a table, figures and a verdict."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ANALYSES = Path(__file__).resolve().parents[2] / "analyses"
+SMALL = ["--seeds", "2", "--n-score", "16", "--n-test", "12"]
+
+
+def run(name: str, out: Path, *options: str) -> tuple[pd.DataFrame, str]:
+    command = [sys.executable, str(ANALYSES / f"{name}.py"), "--out", str(out), *SMALL, *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, cwd=out.parent, env={**os.environ}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(out.glob("*.png"))) == len(list(out.glob("*.html"))) >= 1
+    table = pd.read_csv(out / ("drift.csv" if name == "neuron_drift" else "table.csv"))
+    return table, (out / "verdict.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_neuron_overlap(tmp_path: Path) -> None:
+    table, verdict = run("neuron_overlap", tmp_path / "out", "--steps", "10")
+    assert len(table) == 6
+    assert (table["jaccard"] > 3 * table["chance"]).all()
+    assert verdict.count("Published: kept") == 3
+
+
+@pytest.mark.slow
+def test_neuron_drift(tmp_path: Path) -> None:
+    table, verdict = run("neuron_drift", tmp_path / "out", "--steps", "10", "--every", "5")
+    assert set(table["seed"]) == {0, 1}
+    assert set(table["step"]) == {0, 5, 10}
+    assert verdict.split("Verdict: ")[1].startswith(("H1", "H2", "cannot tell"))
+
+
+@pytest.mark.slow
+def test_alignment_degradation(tmp_path: Path) -> None:
+    table, verdict = run("alignment_degradation", tmp_path / "out")
+    refused = table[table["measure"] == "harmful: refused"].groupby("attack")["value"].mean()
+    assert refused["before"] > 0.9
+    assert refused["harmful-compliance-15"] < 0.1
+    assert (table[table["attack"] != "before"]["share_of_1e25"] > 0).all()
+    assert "took nearly all of it" in verdict
+
+
+@pytest.mark.slow
+def test_frozen_finetuning(tmp_path: Path) -> None:
+    table, verdict = run("frozen_finetuning", tmp_path / "out", "--shares", "0.67", "--examples", "10")
+    assert len(table) == 2 * 5
+    means = table.groupby(["intervention", "weights"])["refused"].mean()
+    assert means["frozen", "safety"] > means["none", "none"] + 0.3
+    assert "Published attack success" in verdict
