@@ -198,7 +198,6 @@ def test_agreement_with_people_on_xstest(shared_data: object) -> None:
     # Cues and weights were set on the errors of the first two models, not of the third (see cues.py).
     assert table.loc["weighted", "all"] > 0.85
     assert table.loc["weighted", "mistralguard"] > 0.74
-    assert (
-        table.loc["weighted", list(MODELS)] > table.drop(index=["weighted", "calibrated"])[list(MODELS)]
-    ).all(axis=None)
+    published = table.drop(index=["weighted", "calibrated"])[list(MODELS)]
+    assert (table.loc["weighted", list(MODELS)] > published).all(axis=None)
     assert (table[[f"{m} degenerate" for m in MODELS]] == 0).all(axis=None)

@@ -6,6 +6,8 @@ Contents:
   (the default judge), `degenerate` (empty, repeating or broken text).
 - `calibrated` (the judge trained on people's verdicts; `train_judge` is its recipe, `evidence` and `anchors`
   what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`, `correct`).
+- `ensembles`, `embedding_judge`: judges made of judges, and of embeddings; `embedders`: texts to vectors;
+  `representation`: RD, `representation_distance`.
 - `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding;
   `samples` (any-of-n, mean-of-n), `variants` (system prompts, prefills; RRR, CE and over-refusal together).
 - `directions`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means, causal
@@ -17,6 +19,7 @@ scores),
   on disk.
 """
 
+from tamperlens.base.protocols import Verdict
 from tamperlens.refusal import judges
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.calibrated import CalibratedJudge, Explanation, JudgeWeights
@@ -36,6 +39,9 @@ from tamperlens.refusal.directions import (
     split_of,
 )
 from tamperlens.refusal.distances import Distance, distance
+from tamperlens.refusal.embedders import HiddenStateEmbedder, SentenceEmbedder, get_embedder
+from tamperlens.refusal.embedding_judge import EmbeddingJudge
+from tamperlens.refusal.ensembles import EnsembleJudge
 from tamperlens.refusal.harmfulness import (
     HarmfulnessAndRefusal,
     find_harmfulness_direction,
@@ -56,6 +62,7 @@ from tamperlens.refusal.nulls import (
 )
 from tamperlens.refusal.rates import OutcomeRates, RefusalRates, compare, evaluate, judge_answers, rates_of
 from tamperlens.refusal.recording import DirectionRecorder, DirectionTrace
+from tamperlens.refusal.representation import RepresentationDistance, representation_distance
 from tamperlens.refusal.samples import SampledRates, evaluate_samples, paired_samples, samples_of
 from tamperlens.refusal.selection import Selection, SelectionRule, select_direction
 from tamperlens.refusal.separation import Separation, separation
@@ -83,8 +90,11 @@ __all__ = [
     "DirectionRecorder",
     "DirectionTrace",
     "Distance",
+    "EmbeddingJudge",
+    "EnsembleJudge",
     "Explanation",
     "HarmfulnessAndRefusal",
+    "HiddenStateEmbedder",
     "JudgeCard",
     "JudgeWeights",
     "KeywordJudge",
@@ -94,10 +104,12 @@ __all__ = [
     "PrefillDepth",
     "RefusalRates",
     "RefusalTokens",
+    "RepresentationDistance",
     "Robustness",
     "SampledRates",
     "Selection",
     "SelectionRule",
+    "SentenceEmbedder",
     "Separation",
     "Split",
     "SplitHalfNull",
@@ -106,6 +118,7 @@ __all__ = [
     "TokenKL",
     "TransferCheck",
     "VariantRates",
+    "Verdict",
     "WeightedJudge",
     "activations",
     "activations_at",
@@ -130,6 +143,7 @@ __all__ = [
     "find_direction",
     "find_harmfulness_direction",
     "find_refusal_tokens",
+    "get_embedder",
     "harmfulness_and_refusal",
     "instruction_position",
     "judge_answers",
@@ -144,6 +158,7 @@ __all__ = [
     "read_concept",
     "read_labelled",
     "refusal_metric",
+    "representation_distance",
     "robustness",
     "samples_of",
     "select_direction",
