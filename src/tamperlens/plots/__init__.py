@@ -16,5 +16,7 @@ from tamperlens.plots.intervals import dot_interval as dot_interval
 from tamperlens.plots.lines import cosine_by_layer as cosine_by_layer
 from tamperlens.plots.lines import loss_curve as loss_curve
 from tamperlens.plots.plot import Plot as Plot
+from tamperlens.plots.scatter import causal_scatter as causal_scatter
+from tamperlens.plots.steps import band_over_steps as band_over_steps
 from tamperlens.plots.style import percent as percent
 from tamperlens.plots.tradeoff import tradeoff as tradeoff

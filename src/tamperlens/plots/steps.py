@@ -33,6 +33,7 @@ def band_over_steps(
     name: str = "over_steps",
     title: str = "Over training steps",
     null: str = "base against itself",
+    across: str = "optimiser step",
 ) -> Plot:
     """One line per series with intervals, on the band of the null.
 
@@ -44,6 +45,7 @@ def band_over_steps(
         name: file stem.
         title: a few words.
         null: what the band is called.
+        across: label of the horizontal axis.
 
     Raises:
         InputError: a column is missing or the frame is empty.
@@ -57,16 +59,16 @@ def band_over_steps(
     groups = [("", data)] if "series" not in data else list(data.groupby("series", sort=False))
     first = groups[0][1]
     last = ", ".join(f"{label or axis} {rows['value'].iloc[-1]:.3g}" for label, rows in groups)
-    alt = f"Over steps {data['step'].min()} to {data['step'].max()}; at the end: {last}."
+    alt = f"{across.capitalize()} {data['step'].min()} to {data['step'].max()}; at the end: {last}."
     if np.isfinite(first["null"]).any():
         row = first[np.isfinite(first["null"])].iloc[-1]
         alt += f" The null is {row['null']:.3g} [{row['null_low']:.3g}, {row['null_high']:.3g}]."
     with style():
-        still = settle(_still(groups, axis, null))
-    return Plot(name, title, caption, alt, _interactive(groups, axis, null), still)
+        still = settle(_still(groups, axis, null, across))
+    return Plot(name, title, caption, alt, _interactive(groups, axis, null, across), still)
 
 
-def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> Figure:
+def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across: str) -> Figure:
     figure = Figure(figsize=(WIDTH_INCHES, 2.8), layout="constrained")
     axes = figure.subplots()
     first = groups[0][1]
@@ -81,7 +83,7 @@ def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> Figu
             rows["step"], rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
             color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2, label=label or axis,
         )  # fmt: skip
-    axes.set_xlabel("optimiser step")
+    axes.set_xlabel(across)
     axes.set_ylabel(axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
@@ -89,7 +91,7 @@ def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> Figu
     return figure
 
 
-def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -> go.Figure:
+def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across: str) -> go.Figure:
     figure = go.Figure()
     first = groups[0][1]
     if np.isfinite(first["null_low"]).any():
@@ -115,6 +117,6 @@ def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str) -
             )
         )  # fmt: skip
     figure.update_layout(
-        layout(height=460, xaxis={"title": {"text": "optimiser step"}}, yaxis={"title": {"text": axis}})
+        layout(height=460, xaxis={"title": {"text": across}}, yaxis={"title": {"text": axis}})
     )
     return figure
