@@ -87,8 +87,9 @@ def test_plain_peft_reads_the_folder_and_loses_the_mask(tiny, tmp_path) -> None:
     assert by_us.fingerprint != base.with_module(plain).fingerprint
 
 
-def test_full(tiny, tmp_path) -> None:
-    base = chat(tiny, "gpt2")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_full(tiny, tmp_path, dtype: torch.dtype) -> None:
+    base = chat(tiny, "gpt2", dtype)
     mask = random_mask(base)
     config = finetune.FullConfig(steps=3, learning_rate=1e-2, batch_size=2, weight_decay=0.5, accumulation=2)
     tuned = finetune.run(base, DATA, config, freeze=mask, progress=False)

@@ -39,13 +39,14 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
 
     Controls are dashed, in the colour of their group.
     """
-    found, label = _traces(traces), MEASURES.get(measure, measure)
+    found, label = _traces(traces), _label(measure)
     frame = pd.concat([trace.to_frame() for trace in found])
     frame = frame[(frame["measure"] == measure) & (frame["group"] != WHOLE)]
     if frame.empty:
         raise InputError(f"no group was recorded with {measure!r}")
     n = frame.groupby(["layer", "module"]).ngroups
-    looks = _looks(found[0])
+    # Two columns of the legend: the groups, and beside them their controls.
+    looks = dict(sorted(_looks(found[0]).items(), key=lambda item: item[1][1]))
     figure = go.Figure()
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
@@ -94,7 +95,7 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
 
 def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
     """The last step's drift of every matrix (mean over seeds), group by group, on a logarithmic axis."""
-    found, label = _traces(traces), MEASURES.get(measure, measure)
+    found, label = _traces(traces), _label(measure)
     looks = _looks(found[0])
     tables = [trace.table(measure) for trace in found]
     values = {
@@ -175,7 +176,7 @@ def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: st
         axes = still.subplots()
         image = axes.imshow(grid, cmap=diverging(), vmin=-top, vmax=top, aspect="auto")
         for (i, j), value in np.ndenumerate(grid):
-            words = f"{value:+.2f}" if math.isfinite(value) else "–"
+            words = f"{round(value, 2) + 0.0:+.2f}" if math.isfinite(value) else "–"
             ink = PAPER if abs(value) > 0.7 * top else INK
             axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color=ink)
         axes.set_xticks(range(grid.shape[1]), list(wide.columns))
@@ -203,7 +204,7 @@ def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: st
     share = float(np.nanmean(grid > 0)) if np.isfinite(grid).any() else math.nan
     alt = f"{group} moved further than its control in {share:.0%} of matrices."
     caption = (
-        f"{MEASURES.get(measure, measure)} of {group} over that of its matched control, log2, step "
+        f"{_label(measure)} of {group} over that of its matched control, log2, step "
         f"{found[0].steps[-1]}, mean over {len(found)} runs. 0: alike."
     )
     title = f"{group[:1].upper()}{group[1:]} against control, by layer and module"
@@ -258,6 +259,11 @@ def ratios(verdict: DriftVerdict) -> Plot:
         f"Verdict: {verdict.verdict}."
     )
     return Plot("verdict", "Do safety weights drift more?", caption, verdict.sentence, figure, still)
+
+
+def _label(measure: str) -> str:
+    """A measure's formula as an axis says it."""
+    return MEASURES.get(measure, measure).replace("_G", "")
 
 
 def _row(group: str, decides: bool) -> str:
