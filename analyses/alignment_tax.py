@@ -13,6 +13,7 @@ less.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,19 @@ def small(model: Any) -> bool:
     return str(model.name).startswith("organism")
 
 
-def tune(model: Any, data: PromptSet, seed: int, steps: int | None) -> Any:
-    """Refusal-only LoRA with the attack's own settings; the same number of steps whatever the data."""
+def settings(model: Any, data: PromptSet, given: argparse.Namespace, seed: int = 0) -> Any:
+    """The attack's own settings; the same number of steps whatever the data."""
     attack = finetune.attacks.refusal_only(len(data), data)
-    changes = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
-    return finetune.run(model, data, attack.config_for(model, **changes), progress=False)
+    if given.preset is not None:  # the other preset is then not looked at
+        chosen = getattr(attack, given.preset)
+        attack = dataclasses.replace(attack, published=chosen, organism=chosen)
+    changes = {"seed": seed} if given.steps is None else {"seed": seed, "steps": given.steps}
+    return attack.config_for(model, **changes)
+
+
+def tune(model: Any, data: PromptSet, seed: int, given: argparse.Namespace) -> Any:
+    """Refusal-only LoRA."""
+    return finetune.run(model, data, settings(model, data, given, seed), progress=False).model
 
 
 def runs(
@@ -81,7 +90,7 @@ def runs(
     """The tuned model of every seed, and what was measured of it."""
     tuned, sides = [], []
     for seed in range(given.seeds):
-        tuned.append(tune(model, data, seed, given.steps).model)
+        tuned.append(tune(model, data, seed, given))
         sides.append(study.measure_side(tuned[-1], probes))
         rates = ", ".join(f"{name} {sides[-1].rate(name).value:.0%}" for name in MAIN)
         print(f"{label}, seed {seed}: {rates}", flush=True)
@@ -181,7 +190,7 @@ def figure_of(table: pd.DataFrame, before: Any, name: str) -> Any:
         rows.append(shared | {"series": "before", "value": start.value, "low": start.low, "high": start.high})
         rows.append(
             shared | {
-                "series": f"after ({row['runs']} runs)", "value": row["after"],
+                "series": f"after, {row['runs']} run{'s'[: row['runs'] > 1]}", "value": row["after"],
                 "low": max(0.0, row["before"] + row["low"]), "high": min(1.0, row["before"] + row["high"]),
             }
         )  # fmt: skip
@@ -221,6 +230,7 @@ def main() -> None:
     parser.add_argument("--n-questions", type=int, default=60, help="questions per suite")
     parser.add_argument("--n-heads", type=int, default=32, help="prompts that heads are scored on")
     parser.add_argument("--steps", type=int, help="optimizer steps; the preset's by default")
+    parser.add_argument("--preset", choices=("published", "organism"), help="settings; by size by default")
     parser.add_argument("--refusals", type=int, nargs="*", default=[5, 25, 100], help="dose: refusals")
     parser.add_argument("--harmless", type=int, nargs="*", default=[0, 25, 100], help="dose: mixed in")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="answers are cut there")
@@ -243,6 +253,7 @@ def main() -> None:
     figures = [figure_of(table, before, model.name), *shown]
     given.out.mkdir(parents=True, exist_ok=True)
     moved.to_csv(given.out / "heads.csv", index=False)
+    table.to_csv(given.out / "table.csv", index=False)  # the dose curve takes longest
     lines = words(table)
     if given.refusals and given.harmless:
         doses, figure = dose(model, before, probes, given)
@@ -250,11 +261,11 @@ def main() -> None:
         figures.append(figure)
         lines += ["", *advice(doses)]
     by_seed = moved.groupby("seed")[["cosine", "spearman"]].first()
-    config = finetune.attacks.refusal_only(len(data), data).config_for(model)
+    config = settings(model, data, given)
     text = [
         header(model, given),
         f"Trained on {data.name}, {len(data)} examples; r {config.rank}, α {config.alpha}, {config.targets}, "
-        f"lr {config.learning_rate:g}, {given.steps or config.steps} steps of {config.batch_size}. "
+        f"lr {config.learning_rate:g}, {config.steps} steps of {config.batch_size}. "
         "Intervals: 95 % over prompts and runs.",
         "", *lines, "",
         "Heads before and after (log-odds of a refusal, mean ablation, "

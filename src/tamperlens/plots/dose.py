@@ -73,7 +73,7 @@ def _still(frame: pd.DataFrame, doses: list[float], x_axis: str, y_axis: str) ->
         axes.set_title(short(str(panel), 30))
         axes.set_xticks(range(len(doses)), [f"{dose:g}" for dose in doses])
         axes.set_xlim(-0.4, len(doses) - 0.6)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
         axes.grid(axis="y")
     grid[0].set_ylabel(y_axis)
     figure.supxlabel(x_axis, fontsize=9)
