@@ -139,9 +139,9 @@ def test_bad_embedders_are_refused() -> None:
         embed(Bad(np.zeros((1, 2))), ["a", "b"])
     with pytest.raises(InputError, match="NaN or infinite numbers for text 1"):
         embed(Bad(np.array([[1.0], [math.nan]])), ["a", "b"])
+    nameless = Bad(None)
+    nameless.name = ""
     with pytest.raises(InputError, match="non-empty `name`"):
-        nameless = Bad(None)
-        nameless.name = ""
         refusal.get_embedder(nameless)
 
 

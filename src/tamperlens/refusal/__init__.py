@@ -6,6 +6,7 @@ Contents:
   (the default judge), `degenerate` (empty, repeating or broken text).
 - `calibrated` (the judge trained on people's verdicts; `train_judge` is its recipe, `evidence` and `anchors`
   what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`, `correct`).
+- `guards`, `guard_formats`: published guard and classifier models, asked as their authors do.
 - `ensembles`, `embedding_judge`: judges made of judges, and of embeddings; `embedders`: texts to vectors;
   `representation`: RD, `representation_distance`.
 - `rates`: `evaluate`, `judge_answers`, `compare`; `completions`: answers with verdicts and decoding;
@@ -42,6 +43,8 @@ from tamperlens.refusal.distances import Distance, distance
 from tamperlens.refusal.embedders import HiddenStateEmbedder, SentenceEmbedder, get_embedder
 from tamperlens.refusal.embedding_judge import EmbeddingJudge
 from tamperlens.refusal.ensembles import EnsembleJudge
+from tamperlens.refusal.guard_formats import GuardFormat
+from tamperlens.refusal.guards import GuardJudge
 from tamperlens.refusal.harmfulness import (
     HarmfulnessAndRefusal,
     find_harmfulness_direction,
@@ -93,6 +96,8 @@ __all__ = [
     "EmbeddingJudge",
     "EnsembleJudge",
     "Explanation",
+    "GuardFormat",
+    "GuardJudge",
     "HarmfulnessAndRefusal",
     "HiddenStateEmbedder",
     "JudgeCard",
