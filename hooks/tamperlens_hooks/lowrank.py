@@ -168,8 +168,8 @@ class Update:
     def row_squares(self) -> Float[Tensor, " d_out"]:
         """‖Δ‖² of every row, in fp64."""
         if self.factored:
-            b, a = self.b.double(), self.a.double()
-            return ((b @ (a @ a.T)) * b).sum(1)
+            b, a = self.b.double().T, self.a.double()
+            return ((a @ a.T @ b) * b).sum(0)
         return torch.cat([delta.double().square().sum(1) for _, delta in self.blocks()])
 
     @torch.no_grad()
