@@ -1,0 +1,204 @@
+"""Which attention heads carry refusal, by every method, and do the methods agree?
+
+    python analyses/safety_heads.py
+    python analyses/safety_heads.py --model FOLDER --harmful prompts.csv --harmless others.csv
+
+Heads are scored on pairs of a harmful and a harmless request of the same token length, for the log-odds of
+the model's own refusal tokens and for the projection on its refusal direction. Rank agreement has bootstrap
+intervals over prompts. The best heads of each causal method are then ablated one after the other on other
+prompts, beside random heads of the same layers: once for the log-odds, and (--generate) for answers that a
+judge calls refused. Writes tables, figures, attention pages and a verdict.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from _shared import header, options, test_prompts, write
+
+import tamperlens
+from tamperlens import heads, plots, prompts, refusal, stats
+
+EXACT = "ablate (resample)"
+METHODS: dict[str, dict[str, object]] = {
+    "direct": {"method": "direct"},
+    "gradient (zero)": {"method": "gradient"},
+    "gradient (pairs)": {"method": "gradient", "pairs": True},
+    "gradient (pairs, at corrupt)": {"method": "gradient", "pairs": True, "at": "corrupt"},
+    "integrated": {"method": "integrated", "pairs": True},
+    "ablate (zero)": {"method": "ablate"},
+    "ablate (mean)": {"method": "ablate", "baseline": "mean"},
+    EXACT: {"method": "ablate", "baseline": "resample", "pairs": True},
+    "patch": {"method": "patch", "pairs": True},
+    "ships": {"method": "ships"},
+    "sahara": {"method": "sahara", "steps": 3},
+}
+CURVES = ("direct", "gradient (pairs, at corrupt)", "ablate (mean)", "patch", "ships", "sahara")
+
+
+def main() -> None:
+    """Command line."""
+    parser = options(__doc__, Path(__file__).stem)
+    parser.add_argument("--harmless", type=Path, help="file with harmless prompts to pair and compare with")
+    parser.add_argument("--draws", type=int, default=20, help="random head sets for each point of a curve")
+    parser.add_argument("--most", type=int, default=6, help="heads to ablate together, at most")
+    parser.add_argument("--generate", type=int, default=0, help="prompts to generate answers to; 0 for none")
+    given = parser.parse_args()
+    model = tamperlens.load(given.model)
+    harmful = test_prompts(given.harmful, "harmful", model, 10**6)
+    harmless = test_prompts(given.harmless, "harmless", model, 10**6)
+    found, held_out = split(model, harmful, given)
+    direction = find(model, found, harmless, given)
+    score_on, corrupt = heads.align(model, held_out.head(given.n_test), harmless, name="requests")
+    curve_on = tail(held_out, given.n_test)
+    print(f"{len(score_on)} pairs to score on, {len(curve_on)} prompts to ablate on", flush=True)
+
+    figures, lines, tables, curves = [], [], [], []
+    targets = {
+        "log-odds": {"target": "refusal_tokens", "tokens": direction.tokens},
+        "direction": {"direction": direction, "layer": model.n_layers, "position": -1},
+    }
+    for name, target in targets.items():
+        scores = {
+            words: score(model, score_on, corrupt, target, **settings) for words, settings in METHODS.items()
+        }
+        for words, one in scores.items():
+            tables.append(one.to_frame().assign(target=name, method=words))
+        agreement = between(scores)
+        tables_path = given.out / f"agreement-{name}.csv"
+        given.out.mkdir(parents=True, exist_ok=True)
+        agreement.to_csv(tables_path, index=False)
+        figures += drawn(name, scores, agreement)
+        lines += said(name, scores, agreement)
+        if name == "log-odds":
+            for words in CURVES:
+                curve = heads.ablation_curve(
+                    model, scores[words].ranking()[: given.most], curve_on, mode="mean",
+                    draws=given.draws, **target,
+                )  # fmt: skip
+                curves.append(curve.to_frame().assign(method=words, measure=curve.target))
+                figures.append(curve.plot(name=f"ablation-{slug(words)}"))
+                lines.append(f"- {words}: {fall(curve)}")
+            best = scores[EXACT]
+            if given.generate:
+                curve = generated(model, best, tail(held_out, given.n_test).head(given.generate), given)
+                curves.append(curve.to_frame().assign(method=EXACT, measure="refusal rate"))
+                figures.append(curve.plot(name="ablation-refusal-rate"))
+                lines.append(f"- answers refused, heads by {EXACT}: {fall(curve)}")
+            pages(model, best, score_on, given.out)
+            heads.tokens_read(model, score_on, best.top(3)).to_csv(given.out / "tokens_read.csv", index=False)
+    pd.concat(curves, ignore_index=True).to_csv(given.out / "curves.csv", index=False)
+    text = "\n".join([header(model, given).replace(f", {given.seeds} seeds", ""), "", *lines])
+    write(given.out, pd.concat(tables, ignore_index=True), text, figures)
+
+
+def split(model, harmful, given):  # type: ignore[no-untyped-def]
+    """Prompts for the direction, and prompts held out from it."""
+    if model.n_parameters < 20_000_000 and given.harmful is None:
+        return prompts.packaged("harmful", split="train").sample(160, seed=0), harmful
+    half = len(harmful) // 2
+    return harmful.head(half), tail(harmful, half)
+
+
+def tail(data: tamperlens.PromptSet, start: int) -> tamperlens.PromptSet:
+    """The rows from `start` on, all of them where none is left."""
+    rest = data.prompts[start:] or data.prompts
+    return prompts.PromptSet.from_prompts(rest, name=f"{data.name} from {start}")
+
+
+def find(model, harmful, harmless, given):  # type: ignore[no-untyped-def]
+    """The refusal direction, with the model's own refusal tokens."""
+    small = model.n_parameters < 20_000_000 and given.harmless is None
+    others = prompts.packaged("harmless", split="train").sample(160, seed=0) if small else harmless
+    n = min(len(harmful), len(others), 160)
+    return refusal.find_direction(
+        model, harmful.head(n), others.head(n), n_train=int(0.8 * n), n_val=n - int(0.8 * n)
+    )
+
+
+def score(model, clean, corrupt, target, **settings):  # type: ignore[no-untyped-def]
+    """Head scores of one method."""
+    pairs = {"corrupt": corrupt} if settings.pop("pairs", False) else {}
+    return heads.attribute(model, clean, **target, **pairs, **settings)
+
+
+def between(scores: dict[str, heads.HeadScores]) -> pd.DataFrame:
+    """Rank agreement of every pair of methods."""
+    names = list(scores)
+    rows = []
+    for i, one in enumerate(names):
+        for two in names[i + 1 :]:
+            e = heads.rank_agreement(scores[one], scores[two])
+            rows.append({"one": one, "two": two, "value": e.value, "low": e.low, "high": e.high, "n": e.n,
+                         "method": e.method})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def drawn(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFrame) -> list[plots.Plot]:
+    """Heat maps of the exact and the gradient scores, and the agreement."""
+    figures = [
+        scores[words].plot(name=f"{name}-{slug(words)}", title=f"Heads by {words}")
+        for words in (EXACT, "gradient (pairs, at corrupt)", "direct", "ships", "sahara")
+    ]
+    caption = (
+        "Spearman's ρ of two methods' scores over all heads; below it the bootstrap interval over prompts "
+        "(over heads where sahara is one of them, which has one number for all prompts)."
+    )
+    return [*figures, plots.agreement_map(agreement, caption=caption, name=f"{name}-agreement")]
+
+
+def said(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFrame) -> list[str]:
+    """Sentences for the verdict."""
+    best = "; ".join(
+        f"{words} " + ", ".join("{}.{}".format(*at) for at in one.top(3)) for words, one in scores.items()
+    )
+    lines = [f"Target {name}: {scores['direct'].n} pairs. Best three heads (layer.head): {best}."]
+    for one, two in (
+        ("gradient (zero)", "ablate (zero)"),
+        ("gradient (pairs)", EXACT),
+        ("gradient (pairs, at corrupt)", "patch"),
+        ("integrated", "patch"),
+        ("ships", EXACT),
+    ):
+        row = agreement[agreement["one"].isin([one, two]) & agreement["two"].isin([one, two])].iloc[0]
+        e = stats.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+        lines.append(f"- rank correlation of {one} with {two}: {e}")
+    return lines
+
+
+def fall(curve: heads.AblationCurve) -> str:
+    """What the curve says, at two and at all heads."""
+    parts = [f"untouched {curve.values[0]}"]
+    for k in sorted({min(2, curve.k[-1]), curve.k[-1]}):
+        parts.append(f"{k} heads out {curve.values[k]}, random {curve.random[k]}")
+    return "; ".join(parts)
+
+
+def generated(model, scores, data, given):  # type: ignore[no-untyped-def]
+    """The ablation curve of answers that the judge calls refused."""
+
+    def refused(watched: tamperlens.ChatModel) -> list[float]:
+        rates = refusal.evaluate(watched, data, max_new_tokens=32)
+        return [float(flag) for flag in rates.completions.refused]
+
+    return heads.ablation_curve(
+        model, scores, data, measure=refused, mode="mean", most=given.most, draws=min(given.draws, 5)
+    )
+
+
+def pages(model, scores, data, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """Attention of the best heads over one prompt, as a figure and as a page that needs no network."""
+    best = scores.top(4)
+    shown = heads.patterns(model, data.prompts[0])
+    shown.page(folder / "attention.html", best)
+    shown.plot(*best[0], name="attention-best").save(folder)
+
+
+def slug(words: str) -> str:
+    """A method's name in a file name."""
+    return "".join(c if c.isalnum() else "-" for c in words).strip("-").replace("--", "-")
+
+
+if __name__ == "__main__":
+    main()
