@@ -59,10 +59,15 @@ def main() -> None:
         "log-odds": {"target": "refusal_tokens", "tokens": direction.tokens},
         "direction": {"direction": direction, "layer": model.n_layers, "position": -1},
     }
+    own: dict[
+        str, heads.HeadScores
+    ] = {}  # Ships and Sahara have a metric of their own: once for both targets
     for name, target in targets.items():
         scores = {
-            words: score(model, score_on, corrupt, target, **settings) for words, settings in METHODS.items()
+            words: own.get(words) or score(model, score_on, corrupt, target, **settings)
+            for words, settings in METHODS.items()
         }
+        own = {words: scores[words] for words in ("ships", "sahara")}
         for words, one in scores.items():
             tables.append(one.to_frame().assign(target=name, method=words))
         agreement = between(scores)
@@ -142,8 +147,9 @@ def drawn(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFram
         for words in (EXACT, "gradient (pairs, at corrupt)", "direct", "ships", "sahara")
     ]
     caption = (
-        "Spearman's ρ of two methods' scores over all heads; below it the bootstrap interval over prompts "
-        "(over heads where sahara is one of them, which has one number for all prompts)."
+        "Spearman's ρ of two methods' scores over all heads. The table beside it and the interactive figure "
+        "have bootstrap intervals over prompts (over heads where sahara is one of the two, which has one "
+        "number for all prompts)."
     )
     return [*figures, plots.agreement_map(agreement, caption=caption, name=f"{name}-agreement")]
 

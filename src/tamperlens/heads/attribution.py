@@ -204,14 +204,14 @@ def _published(
         for batch in batches:
             table[batch.rows] = published.ships(model, batch, scale=factor)
         return make_scores(
-            model, table, method=method, target="next-token distribution", metric=none, prompts=rows.names,
+            model, table, method=method, target="KL of the next token, nats", metric=none, prompts=rows.names,
             convention=f"KL(untouched ‖ head's queries × {factor:g}) at the last token, nats; no sign.",
         )  # fmt: skip
     factor = published.SAHARA_SCALE if scale is None else scale
     first, order, reached = published.sahara(model, batches, steps=steps or 1, scale=factor)
     shape = (0, model.anatomy.n_layers, model.anatomy.n_heads)
     return make_scores(
-        model, torch.zeros(shape), method=method, target="main left singular vector of last-token states",
+        model, torch.zeros(shape), method=method, target="turn of the main left singular vector, degrees",
         metric=torch.tensor(reached, dtype=torch.float64), prompts=rows.names, scores=first, n=len(rows),
         order=tuple(order),
         convention=f"Degrees of shift with the head's queries × {factor:g}, first greedy step; no sign.",

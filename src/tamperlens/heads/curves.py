@@ -13,7 +13,7 @@ import torch
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
-from tamperlens.base.stats import Estimate, bootstrap
+from tamperlens.base.stats import Estimate, bootstrap, rate
 from tamperlens.heads.exact import mean_z
 from tamperlens.heads.inputs import Prompts, batched, digest, make_rows
 from tamperlens.heads.scores import HeadScores
@@ -32,7 +32,8 @@ class AblationCurve(Result):
     Attributes:
         k: how many heads are ablated; begins with 0.
         heads: the heads in the order in which they are taken out.
-        values: the target with the first k ablated, mean over prompts with a bootstrap interval.
+        values: the target with the first k ablated, mean over prompts with a bootstrap
+            interval (Wilson's for a measure of zeros and ones).
         random: the same for random heads of the same layers: mean over draws, and the range that holds 95 %
             of them.
         share: of the random draws, how many lie above the chosen heads' value (1: all of them).
@@ -86,7 +87,7 @@ class AblationCurve(Result):
             name=name or f"ablation-{self.method}",
             title=f"Ablating the top heads by {self.method}",
             caption=f"Heads of {self.model} set to {self.mode}, best first. Line: mean over {self.n} "
-            f"prompts, bootstrap interval. Grey: {self.draws} draws of as many random heads of the same "
+            f"prompts, 95 % interval. Grey: {self.draws} draws of as many random heads of the same "
             "layers, 95 % of draws.",
         )
 
@@ -162,7 +163,7 @@ def ablation_curve(
             return np.asarray(run(model), dtype=float)
 
     untouched = measured([])
-    top, random, share = [bootstrap(untouched)], [_one(untouched, draws)], [float("nan")]
+    top, random, share = [_summary(untouched)], [_one(untouched, draws)], [float("nan")]
     generator = np.random.default_rng(seed)
     for k in range(1, last + 1):
         chosen = measured(order[:k])
@@ -170,7 +171,7 @@ def ablation_curve(
             [measured(_random(generator, order[:k], model.anatomy.n_heads)).mean() for _ in range(draws)]
         )
         low, high = np.quantile(means, [0.025, 0.975])
-        top.append(bootstrap(chosen))
+        top.append(_summary(chosen))
         random.append(Estimate(float(means.mean()), float(low), float(high), draws, "95% of random draws"))
         share.append(float((means > chosen.mean()).mean()))
     return AblationCurve(
@@ -188,6 +189,13 @@ def _random(generator: np.random.Generator, heads: Sequence[Head], n_heads: int)
         for layer, count in sorted(counts.items())
         for head in generator.permutation(n_heads)[:count]
     ]
+
+
+def _summary(values: np.ndarray) -> Estimate:
+    """Mean with its interval; shares of yes and no by Wilson, where a bootstrap of 24 of 24 is a point."""
+    if np.isin(values, (0.0, 1.0)).all():
+        return rate([bool(value) for value in values])
+    return bootstrap(values)
 
 
 def _one(untouched: np.ndarray, draws: int) -> Estimate:

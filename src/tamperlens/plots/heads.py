@@ -240,7 +240,7 @@ def ablation_curve(
 def agreement_map(
     table: pd.DataFrame, *, caption: str, name: str = "agreement", title: str = "Agreement between methods"
 ) -> Plot:
-    """Rank correlations of pairs of methods, intervals in the cells.
+    """Rank correlations of pairs of methods, intervals in the cells (above six methods on hover only).
 
     Args:
         table: columns one, two, value, low, high.
@@ -276,7 +276,8 @@ def agreement_map(
         _ticks(axes, names[1:], names[:-1], turn=True)
         for (i, j), text in words.items():
             ink = "#fefefe" if abs(square[i, j]) > 0.72 else "#111111"
-            axes.text(j + 0.5, i - 0.5, text, ha="center", va="center", fontsize=6.5, color=ink)
+            shown_text = text if len(names) <= 6 else text.split("\n")[0]  # hover has the interval
+            axes.text(j + 0.5, i - 0.5, shown_text, ha="center", va="center", fontsize=6.5, color=ink)
         bar = still.colorbar(image, ax=axes, location="right", aspect=30)
         bar.set_label("Spearman's ρ over heads", fontsize=8.5)
         bar.outline.set_visible(False)  # type: ignore[operator]
