@@ -19,7 +19,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder
 from tamperlens.models import ChatModel
 from tamperlens.models.generation import evaluating, in_batches, left_pad
-from tamperlens_hooks import capture
+from tamperlens_hooks import Site, capture
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -63,7 +63,7 @@ class HiddenStateEmbedder:
         rows = torch.full((len(texts), self.model.d_model), torch.nan)
         filled = [index for index, one in enumerate(ids) if one]
         sequences = [ids[index][: self.max_tokens] for index in filled]
-        site = "final" if self.layer is None else "resid_post"
+        site: Site = "final" if self.layer is None else "resid_post"
         layers = None if self.layer is None else [self.layer]
         device = self.model.device
 

@@ -67,11 +67,11 @@ class SampledRates(Result):
 
         Grows with the number of samples; compare only at equal n.
         """
-        return self._share(self.flags(outcome).any(1), category)
+        return self._share(np.any(self.flags(outcome), axis=1), category)
 
     def all_of_n(self, outcome: str = "refusal", category: str = ALL) -> Estimate:
         """Share of prompts with the outcome in every answer, Wilson."""
-        return self._share(self.flags(outcome).all(1), category)
+        return self._share(np.all(self.flags(outcome), axis=1), category)
 
     def mean_of_n(self, outcome: str = "refusal", category: str = ALL, method: str = "clustered") -> Estimate:
         """Share of answers with the outcome; n counts prompts.
@@ -97,7 +97,7 @@ class SampledRates(Result):
     def unstable(self, outcome: str = "refusal", category: str = ALL) -> Estimate:
         """Share of prompts whose answers disagree about the outcome, Wilson."""
         flags = self.flags(outcome)
-        return self._share(flags.any(1) & ~flags.all(1), category)
+        return self._share(np.any(flags, axis=1) & ~np.all(flags, axis=1), category)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per category, outcome and measure: value, low, high, n, n_samples, judge, model."""

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.protocols import Verdict
 from tamperlens.base.results import Result
 from tamperlens.refusal import anchors
 from tamperlens.refusal.calibrated import CalibratedJudge, JudgeWeights
@@ -126,12 +127,12 @@ def leave_one_model_out(labelled: LabelledAnswers, recipe: Recipe | None = None)
     """
     if len(labelled.model_names) < 2:
         raise InputError(f"{labelled.name} holds one model; leaving one out needs at least two")
-    verdicts = {}
+    verdicts: dict[int, Verdict] = {}
     for model in labelled.model_names:
         mine = np.array([name == model for name in labelled.models])
         judge = CalibratedJudge(train(labelled.where(~mine), recipe))
         found = labelled.where(mine)
-        verdicts |= dict(zip(np.flatnonzero(mine), judge(found.prompts, found.answers), strict=True))
+        verdicts |= dict(zip(np.flatnonzero(mine).tolist(), judge(found.prompts, found.answers), strict=True))
     return card_of("calibrated, model left out", labelled, [verdicts[row] for row in range(len(labelled))])
 
 
