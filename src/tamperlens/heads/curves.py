@@ -146,14 +146,14 @@ def ablation_curve(
         raise InputError(f"draws is {draws}; it must be at least 1")
     rows = make_rows(model, prompts, None)
     batches = batched(model, rows, batch_size)
-    words, run = "measure", measure
-    if run is None:
+    run: Callable[[ChatModel], Any]
+    if measure is None:
         goal = resolve_target(
             model, target, direction=direction, layer=layer, position=position, tokens=tokens
         )
         words, run = goal.words, _Read(goal, batches, len(rows))
     else:
-        words = getattr(measure, "__name__", words)
+        words, run = getattr(measure, "__name__", "measure"), measure
     values: torch.Tensor | str = mean_z(model, batches) if mode == "mean" else "zero"
 
     def measured(heads: Sequence[Head]) -> np.ndarray:

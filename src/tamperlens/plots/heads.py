@@ -260,7 +260,7 @@ def agreement_map(
         i, j = sorted((names.index(row["one"]), names.index(row["two"])), reverse=True)
         square[i, j] = row["value"]
         words[i, j] = f"{row['value']:.2f}\n{row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
-    low, high = table.loc[table["value"].idxmin()], table.loc[table["value"].idxmax()]
+    low, high = table.iloc[int(table["value"].argmin())], table.iloc[int(table["value"].argmax())]
     alt = (
         f"Rank correlations of {len(names)} methods: from {low['value']:.2f} ({low['one']} and {low['two']}) "
         f"to {high['value']:.2f} ({high['one']} and {high['two']})."
