@@ -44,7 +44,8 @@ def causal_scatter(
     best = rows[chosen].iloc[0] if chosen.any() else rows.iloc[0]
     alt = (
         f"{len(rows)} candidates, {int(passed.sum())} pass the filters. "
-        f"Selected: layer {int(best['layer'])}, position {int(best['position'])}: {best['bypass']:.1f} ablated, {best['induce']:.1f} added."
+        f"Selected: layer {int(best['layer'])}, position {int(best['position'])}: "
+        f"{best['bypass']:.1f} ablated, {best['induce']:.1f} added."
     )
     parts = [
         ("fails a filter", rows[~passed], GREY, False),

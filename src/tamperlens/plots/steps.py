@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -56,7 +58,9 @@ def band_over_steps(
             f"band_over_steps needs rows with {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
         )
     data = frame.sort_values("step")
-    groups = [("", data)] if "series" not in data else list(data.groupby("series", sort=False))
+    groups: list[tuple[str, pd.DataFrame]] = [("", data)]
+    if "series" in data:
+        groups = [(str(label), rows) for label, rows in data.groupby("series", sort=False)]
     first = groups[0][1]
     last = ", ".join(f"{label or axis} {rows['value'].iloc[-1]:.3g}" for label, rows in groups)
     alt = f"{across.capitalize()} {data['step'].min()} to {data['step'].max()}; at the end: {last}."
@@ -72,22 +76,25 @@ def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across:
     figure = Figure(figsize=(WIDTH_INCHES, 2.8), layout="constrained")
     axes = figure.subplots()
     first = groups[0][1]
+    handles: list[Any] = []
     if np.isfinite(first["null_low"]).any():
-        axes.fill_between(
-            first["step"], first["null_low"], first["null_high"], color=GREY, alpha=0.25, lw=0, label=null
+        area = axes.fill_between(
+            first["step"], first["null_low"], first["null_high"], color=GREY, alpha=0.25, lw=0
         )
-        axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))
-    for i, (label, rows) in enumerate(groups):
+        handles.append((area, *axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))))
+    for i, (_, rows) in enumerate(groups):
         spread = np.array([rows["value"] - rows["low"], rows["high"] - rows["value"]])
-        axes.errorbar(
+        line = axes.errorbar(
             rows["step"], rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
-            color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2, label=label or axis,
+            color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2,
         )  # fmt: skip
+        handles.append(line)
     axes.set_xlabel(across)
     axes.set_ylabel(axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
-    figure.legend(loc="outside upper left", ncols=3)
+    names = [null] * (len(handles) - len(groups)) + [label or axis for label, _ in groups]
+    figure.legend(handles, names, loc="outside upper left", ncols=3 if len(names) < 4 else 2)
     return figure
 
 

@@ -295,8 +295,8 @@ def _intervals(
     counts = [resamples(len(rows), n_draws, generator) for rows in (one.harmful, one.harmless)]
     drawn: dict[str, list[float]] = {name: [] for name in values}
     for draw in range(n_draws):
-        again = (_part(side, counts[0][draw], counts[1][draw]) for side in (one, two))
-        for name, value in _distances(*again, k, spans=draw < span_draws).items():
+        a, b = (_part(side, counts[0][draw], counts[1][draw]) for side in (one, two))
+        for name, value in _distances(a, b, k, spans=draw < span_draws).items():
             drawn[name].append(value)
     return {name: _widened(values[name], drawn[name], n) for name in values}
 
