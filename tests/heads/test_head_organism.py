@@ -1,0 +1,39 @@
+"""On the organism: how far first-order estimates rank heads as exact effects do, stated as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+import tamperlens
+from tamperlens import heads, prompts, refusal
+
+
+@pytest.mark.slow
+def test_gradients_rank_heads_as_exact_effects_do() -> None:
+    """Measured with 60 pairs: .99 [.96, 1.0] at the corrupt point, .95 [.94, .99] integrated, and .74
+    [.69, .88] for a zero baseline, where the step is long and the log-odds saturate.
+    """
+    model = tamperlens.load("organism")
+    tokens = refusal.find_refusal_tokens(
+        model,
+        list(prompts.packaged("harmful", split="train").prompts[:40]),
+        list(prompts.packaged("harmless", split="train").prompts[:40]),
+    )
+    clean, corrupt = heads.align(
+        model,
+        prompts.packaged("harmful", split="test").head(60),
+        prompts.packaged("harmless", split="test"),
+    )
+    assert len(clean) >= 50
+    given = {"target": "refusal_tokens", "tokens": tokens}
+    patch = heads.attribute(model, clean, corrupt=corrupt, method="patch", **given)
+    zero = heads.attribute(model, clean, method="ablate", **given)
+    for exact, least, settings in (
+        (patch, 0.9, {"method": "gradient", "corrupt": corrupt, "at": "corrupt"}),
+        (patch, 0.85, {"method": "integrated", "corrupt": corrupt}),
+        (zero, 0.5, {"method": "gradient"}),
+    ):
+        found = heads.rank_agreement(exact, heads.attribute(model, clean, **given, **settings))
+        print(settings["method"], settings.get("at", ""), found)
+        assert found.value > least
+        assert found.low < found.high <= 1
