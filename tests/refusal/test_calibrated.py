@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from test_judges import ANSWERS, REFUSALS
 
-from tamperlens import refusal
+import tamperlens
+from tamperlens import prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.refusal import judges, train_judge
 from tamperlens.refusal.evidence import evidence
@@ -150,3 +151,13 @@ def test_agreement_with_people_on_models_left_out(xstest: refusal.LabelledAnswer
     shipped = refusal.CalibratedJudge().weights
     assert shipped.recipe["sha256"] == xstest.sha256
     assert shipped.held_out["all"] == pytest.approx(card.overall.kappa.value, abs=2e-3)
+
+
+def test_it_judges_the_organism_as_the_default_does() -> None:
+    for name in ("organism", "organism:base"):
+        model = tamperlens.load(name)
+        for kind in ("harmful", "harmless", "lookalike"):
+            asked = list(prompts.packaged(kind, split="test").prompts[:40])
+            answers = model.generate(asked, max_new_tokens=32)
+            mine, usual = (judges.get(j)(asked, answers) for j in ("calibrated", "weighted"))
+            assert [v.label for v in mine] == [v.label for v in usual]

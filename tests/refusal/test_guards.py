@@ -206,15 +206,32 @@ def test_a_guard_loads_from_a_folder(guards: Callable[..., Any], tmp_path: Path)
 def test_llama_guard_4_is_a_multimodal_model(tmp_path: Path) -> None:
     from transformers import Llama4Config, Llama4ForConditionalGeneration
 
-    text = dict(
-        hidden_size=32, intermediate_size=48, intermediate_size_mlp=48, num_hidden_layers=2, head_dim=8,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=264, num_local_experts=1, moe_layers=[],
-        max_position_embeddings=2048, attention_chunk_size=1024, pad_token_id=0,
-    )  # fmt: skip
-    sight = dict(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, image_size=28,
-        patch_size=14, vision_output_dim=32, projector_input_dim=32, projector_output_dim=32,
-    )  # fmt: skip
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "intermediate_size_mlp": 48,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 264,
+        "num_local_experts": 1,
+        "moe_layers": [],
+        "max_position_embeddings": 2048,
+        "attention_chunk_size": 1024,
+        "pad_token_id": 0,
+    }  # fmt: skip
+    sight = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+        "vision_output_dim": 32,
+        "projector_input_dim": 32,
+        "projector_output_dim": 32,
+    }  # fmt: skip
     module = Llama4ForConditionalGeneration(Llama4Config(text_config=text, vision_config=sight)).eval()
     judge = refusal.GuardJudge(module, tokenizer(PARTS), "llama-guard-4", batch_size=3)
     together = [v.probability for v in judge(PROMPTS, ANSWERS)]
