@@ -10,8 +10,8 @@ from tamperlens import heads, prompts, refusal
 
 @pytest.mark.slow
 def test_gradients_rank_heads_as_exact_effects_do() -> None:
-    """Measured with 60 pairs: .99 [.96, 1.0] at the corrupt point, .95 [.94, .99] integrated, and .74
-    [.69, .88] for a zero baseline, where the step is long and the log-odds saturate.
+    """Measured with these 58 pairs: .96 [.94, .99] at the corrupt point against patching, .98 [.94, .99]
+    integrated, and .81 [.70, .94] for zero ablation, where the step is long and the log-odds saturate.
     """
     model = tamperlens.load("organism")
     tokens = refusal.find_refusal_tokens(
