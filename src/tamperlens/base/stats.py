@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize
 from scipy import stats as sps
 
 from tamperlens.base.errors import InputError
