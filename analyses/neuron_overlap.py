@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--attack", default="benign", help="what to fine-tune on: see finetune.attacks")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--fraction", type=float, default=0.01)
-    parser.add_argument("--splits", type=int, default=2, help="halvings of the data for the noise floor")
+    parser.add_argument("--splits", type=int, default=3, help="halvings of the data for the noise floor")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
     safety = pairs(given.safety, "harmful", given.n_score)
@@ -74,7 +74,8 @@ def main() -> None:
                     "set": name, "seed": seed, "n_weights": before.count, "density": before.density,
                     "kept": found.kept, "kept_chance": found.kept_chance, "jaccard": found.jaccard,
                     "chance": found.chance, "halves": sum(across) / len(across),
-                    "floor": floor.halves.value,
+                    "floor": floor.halves.value, "floor_low": floor.halves.low,
+                    "floor_high": floor.halves.high,
                     "published_kept": PUBLISHED[name][0], "published_jaccard": PUBLISHED[name][1],
                 }
             )  # fmt: skip
@@ -84,11 +85,12 @@ def main() -> None:
     for name, part in table.groupby("set", sort=False):
         mean = stats.bootstrap(part["jaccard"].to_numpy())
         across = stats.bootstrap(part["halves"].to_numpy())
-        floor, chance = part["floor"].iloc[0], part["chance"].mean()
+        floor, least, most = part[["floor", "floor_low", "floor_high"]].iloc[0]
+        chance = part["chance"].mean()
         series = {
             "after fine-tuning": mean,
             "after fine-tuning, other half": across,
-            "untouched, other half": stats.Estimate(floor, floor, floor, given.seeds),
+            "untouched, other half": stats.Estimate(floor, least, most, given.seeds),
             "chance": stats.Estimate(chance, chance, chance, given.seeds),
         }
         dots += [
@@ -96,11 +98,15 @@ def main() -> None:
              "high": value.high, "n": value.n}
             for label, value in series.items()
         ]  # fmt: skip
-        moved = "took some" if across.high < floor else "added some" if across.low > floor else "took none"
+        # Seeds share the halvings, so the halvings' own range is what a difference must leave.
+        moved = (
+            "took some" if across.high < least else "added some" if across.low > most else "changed nothing"
+        )
         lines.append(
             f"- {name}: Jaccard {mean} over seeds, kept {part['kept'].mean():.2f}; chance {chance:.3f}. On "
-            f"halves of the data {across}, the untouched model with itself {floor:.3f}: "
-            f"fine-tuning {moved}. Published: kept {PUBLISHED[str(name)][0]:.2f}, Jaccard "
+            f"halves of the data {across}, the untouched model with itself {floor:.3f} "
+            f"[{least:.3f}, {most:.3f}]: fine-tuning {moved} "
+            f"beyond that range. Published: kept {PUBLISHED[str(name)][0]:.2f}, Jaccard "
             f"{PUBLISHED[str(name)][1]:.2f}."
         )
     figure = plots.dot_interval(
