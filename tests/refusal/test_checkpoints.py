@@ -114,12 +114,12 @@ def test_null_covers_a_fresh_sample_and_flags_a_turned_one() -> None:
     shift = torch.zeros(20, dtype=torch.float64)
     shift[0] = 3
     outside = 0
-    for seed in range(20):
+    for seed in range(10):
         base, same = reads(shift, seed=seed), reads(shift, seed=100 + seed)
-        nulls = base_nulls(base, k=1, n_draws=60, seed=0)
+        nulls = base_nulls(base, k=1, n_draws=40, seed=0)
         rows = {r["measure"]: r for r in compare_reads(base, same, nulls, k=1, n_draws=2, seed=0)}
         outside += not rows["cosine"]["within_null"]
-    assert outside <= 2  # halves are noisier than full sets, so this null is on the wide side
+    assert outside <= 1  # halves are noisier than full sets, so this null is on the wide side
     turned = torch.roll(shift, 1)
     rows = {r["measure"]: r for r in compare_reads(base, reads(turned), nulls, k=1, n_draws=2, seed=0)}
     assert rows["cosine"]["within_null"] is False

@@ -17,7 +17,11 @@ scores),
   found from the model).
 - `causal`: `causal_check` on generated text; `distances`: `distance`; `nulls`: `split_half_null`,
   `bootstrap_null`, `activations`; `geometry`: angles, CKA, AUROC as pure functions; `cache`: activations
-  on disk.
+  on disk; `separation`: AUROC, d′, TPR of projections.
+- `harmfulness` (beside refusal), `concepts` (any other, from contrastive pairs), `subspaces` and `cones`
+  (several directions), `validation` (each put to the causal test).
+- `checkpoints`: `compare_checkpoints`, every distance beside its null; `transfer`: `causal_transfer`;
+  `recording`: `DirectionRecorder`; `shallowness`: `token_kl`, `prefill_depth`.
 """
 
 from tamperlens.base.protocols import Verdict

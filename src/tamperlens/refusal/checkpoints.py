@@ -235,7 +235,7 @@ def base_nulls(base: Reads, *, k: int, n_draws: int, seed: int) -> dict[str, Est
     drawn: dict[str, list[float]] = {}
     for draw in range(n_draws):
         one, two = (_part(small, sides[0][half][draw], sides[1][half][draw]) for half in (0, 1))
-        for measure, value in _distances(one, two, k, spans=True).items():
+        for measure, value in _distances(one, two, k).items():
             drawn.setdefault(measure, []).append(value)
     found = {name: band(torch.tensor(values).double(), n, HALVES) for name, values in drawn.items()}
     return found | _chance_cka(small.everything, n_draws, generator) | _separations(base, base, seed)
@@ -273,16 +273,19 @@ def compare_reads(
     return [_row(measure, found[measure], nulls) for measure in MEASURES]
 
 
-def _distances(one: Reads, two: Reads, k: int, *, spans: bool) -> dict[str, float]:
+def _distances(one: Reads, two: Reads, k: int) -> dict[str, float]:
     a, b = one.difference, two.difference
     cosine, angle = geometry.cosine_and_angle(a, b)
-    found = {"cosine": cosine, "angle_degrees": angle, "norm_ratio": float(b.norm() / a.norm())}
-    if spans:
-        mine, theirs = (contrast_svd(side.harmful, side.harmless, k)[1] for side in (one, two))
-        angles = geometry.principal_angles(mine, theirs)
-        found["projection_energy"] = geometry.projection_energy(b, mine)
-        found |= {"geodesic": geometry.geodesic(angles), "chordal": geometry.chordal(angles)}
-    return found
+    mine, theirs = (contrast_svd(side.harmful, side.harmless, k)[1] for side in (one, two))
+    angles = geometry.principal_angles(mine, theirs)
+    return {
+        "cosine": cosine,
+        "angle_degrees": angle,
+        "norm_ratio": float(b.norm() / a.norm()),
+        "projection_energy": geometry.projection_energy(b, mine),
+        "geodesic": geometry.geodesic(angles),
+        "chordal": geometry.chordal(angles),
+    }
 
 
 def _intervals(
@@ -290,14 +293,21 @@ def _intervals(
 ) -> dict[str, Estimate]:
     """Values with intervals from resampling prompts, the same ones on both sides."""
     n = min(len(one.harmful), len(one.harmless))
-    values = _distances(one, two, k, spans=True)
+    values = _distances(one, two, k)
     generator = torch.Generator().manual_seed(seed)
     counts = [resamples(len(rows), n_draws, generator) for rows in (one.harmful, one.harmless)]
+    a, b = (counts[0] @ side.harmful - counts[1] @ side.harmless for side in (one, two))
+    lengths = a.norm(dim=1), b.norm(dim=1)
+    mine, theirs = a / lengths[0][:, None], b / lengths[1][:, None]
+    angles = 2 * torch.atan2((mine - theirs).norm(dim=1), (mine + theirs).norm(dim=1))
     drawn: dict[str, list[float]] = {name: [] for name in values}
-    for draw in range(n_draws):
-        a, b = (_part(side, counts[0][draw], counts[1][draw]) for side in (one, two))
-        for name, value in _distances(a, b, k, spans=draw < span_draws).items():
-            drawn[name].append(value)
+    drawn["cosine"], drawn["angle_degrees"] = angles.cos().tolist(), angles.rad2deg().tolist()
+    drawn["norm_ratio"] = (lengths[1] / lengths[0]).tolist()
+    for draw in range(span_draws):
+        again = [_part(side, counts[0][draw], counts[1][draw]) for side in (one, two)]
+        for name, value in _distances(again[0], again[1], k).items():
+            if name in SUBSPACE:
+                drawn[name].append(value)
     return {name: _widened(values[name], drawn[name], n) for name in values}
 
 
