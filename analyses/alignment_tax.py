@@ -101,6 +101,10 @@ def dose(model: Any, before: Any, probes: Any, given: argparse.Namespace) -> tup
     """Refusal examples × harmless examples mixed in, at a fixed number of steps."""
     rows, source = [], refusals(model, given)
     extra = ordinary(model, given, max(given.harmless)) if max(given.harmless) else None
+    if extra is not None:
+        tested = {*probes.harmless.prompts, *probes.lookalike.prompts}
+        tested |= {prompt for suite in probes.suites for prompt in suite.data.prompts}
+        extra = extra.subset([row for row, prompt in enumerate(extra.prompts) if prompt not in tested])
     for n in sorted({min(count, len(source)) for count in given.refusals}):
         for m in given.harmless:
             data = source.head(n)
@@ -242,10 +246,10 @@ def main() -> None:
         max_new_tokens=given.max_new_tokens,
     )  # fmt: skip
     data = refusals(model, given)
-    data = data.head(min(given.n, len(data)))
     overlap = set(data.prompts) & set(probes.harmful.prompts)
     if overlap:
         raise SystemExit(f"{len(overlap)} test prompts are trained on; give other --harmful or --safety")
+    data = data.head(min(given.n, len(data)))
     before = study.measure_side(model, probes)
     after, sides = runs(model, data, probes, given, f"{len(data)} refusals")
     table = study.over_seeds(before, sides)

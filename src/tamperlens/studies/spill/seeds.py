@@ -11,7 +11,7 @@ import pandas as pd
 from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, paired_difference
 from tamperlens.studies.spill.probes import ALL, Side
-from tamperlens.studies.spill.tables import KINDS, NATS, spread, tax
+from tamperlens.studies.spill.tables import KINDS, NATS, lost, spread, tax
 
 RESAMPLES = 2000
 
@@ -80,5 +80,6 @@ def _tax(row: dict[str, Any], refusal: dict[str, Any]) -> dict[str, Any]:
     if row["kind"] != "capability":
         return {"tax": np.nan, "tax_low": np.nan, "tax_high": np.nan, "tax_reason": ""}
     gain = Estimate(refusal["difference"], refusal["low"], refusal["high"], refusal["n"])
-    found = tax(Estimate(-row["difference"], -row["high"], -row["low"], row["n"]), gain)
+    loss = lost(Estimate(row["difference"], row["low"], row["high"], row["n"]))
+    found = tax(loss, gain)
     return {"tax": found.value, "tax_low": found.low, "tax_high": found.high, "tax_reason": found.reason}

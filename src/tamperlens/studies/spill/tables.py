@@ -56,7 +56,7 @@ def tax_rows(measures: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for row in measures[measures["kind"] == "capability"].to_dict("records"):
         shift = _estimate(row)
-        loss = Estimate(-shift.value, -shift.high, -shift.low, shift.n, shift.method)
+        loss = lost(shift)
         found = tax(loss, gain)
         rows.append(
             {
@@ -78,6 +78,11 @@ def tax(loss: Estimate, gain: Estimate) -> Estimate:
     if gain.value < 0:
         return undefined(f"refusal fell by {-gain.value:.0%}, so nothing was paid for", min(loss.n, gain.n))
     return ratio(loss, gain)
+
+
+def lost(shift: Estimate) -> Estimate:
+    """A change as a loss; 0 − x, so that no loss is 0 and not −0."""
+    return Estimate(0.0 - shift.value, 0.0 - shift.high, 0.0 - shift.low, shift.n, shift.method)
 
 
 def spread(found: Estimate) -> dict[str, Any]:
