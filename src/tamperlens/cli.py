@@ -179,7 +179,7 @@ def audit(
         int | None, typer.Option(help="Optimiser steps of the attack; its own by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
-    judge: Annotated[str, typer.Option(help="weighted, arditi, qi, xstest or wei.")] = "weighted",
+    judge: Annotated[str, typer.Option(help="weighted, calibrated, arditi, qi, xstest or wei.")] = "weighted",
     limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
     max_new_tokens: Annotated[int, typer.Option(help="Answers are cut there.")] = 64,
     adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")] = None,

@@ -58,6 +58,10 @@ def test_models_of_different_sensitivity_are_told() -> None:
     data = labelled(["refusal"] * 80, ["x"] * 40 + ["y"] * 40)
     card = refusal.card_of("j", data, [YES] * 39 + [NO] + [YES] * 20 + [NO] * 20)
     assert card.p_sensitivity < 1e-4
+    answers = labelled(["refusal"] * 80 + ["compliance"] * 20, ["x"] * 40 + ["y"] * 40 + ["x"] * 20)
+    mixed = refusal.card_of("j", answers, [YES] * 39 + [NO] + [YES] * 20 + [NO] * 40)
+    assert "errs differently" in refusal.correct(wilson(3, 10), mixed).note
+    assert refusal.correct(wilson(3, 10), mixed, model="x").note == ""
     assert math.isnan(card.p_specificity)
     assert math.isnan(card.overall.specificity.value) and card.overall.specificity.n == 0
     with pytest.raises(InputError, match="lacks refusals or answers"):

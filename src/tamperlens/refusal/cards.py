@@ -136,6 +136,7 @@ class CorrectedRate(Result):
         specificity: the judge's.
         judge: its name.
         calibrated_on: the answers and model that the card rests on.
+        note: what to know before relying on it; "" for nothing.
     """
 
     raw: Estimate
@@ -144,6 +145,7 @@ class CorrectedRate(Result):
     specificity: Estimate
     judge: str
     calibrated_on: str
+    note: str = ""
 
     def __str__(self) -> str:
         return f"{self.corrected} (as judged by {self.judge!r}: {self.raw})"
@@ -234,7 +236,13 @@ def correct(
         corrected = undefined(rate.reason, rate.n)
     else:
         corrected = rogan_gladen(rate.value, rate.n, row.sensitivity, row.specificity, confidence)
-    return CorrectedRate(rate, corrected, row.sensitivity, row.specificity, card.judge, where)
+    note = ""
+    if model == ALL and any(p < 0.05 for p in (card.p_sensitivity, card.p_specificity)):
+        note = (
+            "the judge errs differently on the card's models; the interval carries the sampling of the card, "
+            "not the difference between models: correct with the row of the model most like yours too"
+        )
+    return CorrectedRate(rate, corrected, row.sensitivity, row.specificity, card.judge, where, note)
 
 
 def rogan_gladen(
