@@ -52,7 +52,7 @@ def test_clustered_of_equal_and_empty_values() -> None:
         stats.clustered([1.0, 2.0], ["a"])
 
 
-@pytest.mark.parametrize(("n", "p"), [(200, 0.5), (100, 0.9), (400, 0.05)])
+@pytest.mark.parametrize(("n", "p"), [(200, 0.5), (100, 0.9), (400, 0.05), (200, 1.0)])
 def test_two_sample_difference_has_the_power_it_promises(n: int, p: float) -> None:
     delta = stats.two_sample_minimum_detectable_difference(n, p, upward=p < 0.5)
     other = p + delta if p < 0.5 else p - delta
@@ -60,7 +60,8 @@ def test_two_sample_difference_has_the_power_it_promises(n: int, p: float) -> No
     a, b = rng.binomial(n, p, 40_000) / n, rng.binomial(n, other, 40_000) / n
     middle = (a + b) / 2
     z = np.abs(a - b) / np.sqrt(np.maximum(2 * middle * (1 - middle) / n, 1e-12))
-    assert (z > sps.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.03)
+    power = (z > sps.norm.ppf(0.975)).mean()
+    assert power == pytest.approx(0.8, abs=0.03) if p < 1 else power >= 0.8  # at the edge it is cautious
     # The older one, with the variance at p alone, misses the target where the rate is near the edge.
     if p == 0.05:
         assert stats.minimum_detectable_difference(n, p) < delta

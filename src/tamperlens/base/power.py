@@ -76,4 +76,5 @@ def two_sample_minimum_detectable_difference(
         return spread + b * math.sqrt(max(p * (1 - p) + other * (1 - other), 0.0)) - delta * math.sqrt(n)
 
     top = 1 - p if upward else p
-    return float(optimize.brentq(short, 0.0, top)) if top > 0 and short(top) < 0 else math.nan
+    # At a rate of 0 or 1 no difference at all solves the equation too; the bracket leaves that root out.
+    return float(optimize.brentq(short, 1e-9, top)) if top > 0 and short(top) < 0 else math.nan
