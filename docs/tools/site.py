@@ -1,0 +1,163 @@
+"""Pages of the site that are made from other files: tutorials, the reference, and what lives at the root.
+
+A tutorial's page holds what it printed and drew where `build/tutorials` has an execution of this very version
+(`make docs` runs them first); otherwise it holds the code alone and says so.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+from run_tutorial import cells, digest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXECUTED = ROOT / "build" / "tutorials"
+NOT_RUN = (
+    '!!! note "Not executed in this build"\n\n    `make docs` executes every tutorial and shows its output.\n'
+)
+# Room: what it is imported as, what it is for, and whether it is a contents page (its names come from __all__).
+ROOMS = {
+    "tamperlens": ("tamperlens", "The door: what `import tamperlens` gives."),
+    "refusal": ("tamperlens.refusal", "Judges, rates, the refusal direction and its distances."),
+    "neurons": ("tamperlens.neurons", "Scores of weights, sets, overlaps, ranks, units."),
+    "drift": ("tamperlens.drift", "How far groups of weights move; H1, H2 or cannot tell."),
+    "heads": ("tamperlens.heads", "Scores of attention heads, ablation curves, patterns."),
+    "capability": ("tamperlens.capability", "What a model can still do."),
+    "finetune": ("tamperlens.finetune", "LoRA and full fine-tuning, attacks, freezing, compute."),
+    "prompts": ("tamperlens.prompts", "Prompt sets, files of them, chat rendering."),
+    "models": ("tamperlens.models", "Loading, generation, fingerprints."),
+    "hooks": ("tamperlens_hooks", "Read, differentiate and edit live modules (`tamperlens.hooks`)."),
+    "stats": ("tamperlens.base.stats", "Intervals, paired tests, corrections (`tamperlens.stats`)."),
+    "plots": ("tamperlens.plots", "Figures in the house style."),
+    "report": ("tamperlens.report", "The self-contained page."),
+    "base": ("tamperlens.base", "What every room speaks."),
+}
+# Modules shown one by one, where a room's contents page does not list names.
+MODULES = {
+    "tamperlens": [
+        "tamperlens.models.loading",
+        "tamperlens.studies.audit",
+        "tamperlens.studies.brittleness",
+        "tamperlens.studies.spillover",
+        "tamperlens.studies.trajectory",
+        "tamperlens.studies.planted",
+    ],
+    "finetune": ["tamperlens.finetune", "tamperlens.finetune.attacks"],
+    "refusal": ["tamperlens.refusal", "tamperlens.refusal.judges"],
+    "stats": ["tamperlens.base.stats", "tamperlens.base.power"],
+    "plots": [],
+    "report": ["tamperlens.report.blocks", "tamperlens.report.page"],
+    "base": [
+        "tamperlens.base.results",
+        "tamperlens.base.protocols",
+        "tamperlens.base.masks",
+        "tamperlens.base.runs",
+        "tamperlens.base.registry",
+        "tamperlens.base.errors",
+    ],
+}
+LATER = {"grid": ("tamperlens.grid", "Many studies: models × attacks × seeds, local or on Ray.")}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Rooms that this version has, in the navigation."""
+    for name, (module, words) in LATER.items():
+        if _source(module) is not None:
+            ROOMS[name] = (module, words)
+            for section in config.nav or []:
+                if "Reference" in section:
+                    section["Reference"].append({name: f"reference/{name}.md"})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that no file in docs/ holds."""
+    made = {
+        "contributing.md": _from_root("CONTRIBUTING.md"),
+        "changelog.md": _from_root("CHANGELOG.md"),
+        "analyses.md": _from_root("analyses/README.md"),
+        "reference/index.md": _reference_index(),
+    }
+    for name, (module, words) in ROOMS.items():
+        made[f"reference/{name}.md"] = _reference(name, module, words)
+    for script in sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py")):
+        made[f"tutorials/{script.stem}.md"] = tutorial(script)
+    for path, text in made.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def _from_root(name: str) -> str:
+    """A page of the repository, with its links turned to where the site has them."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?:\.\./)?docs/", "](", text)
+    for path, page in (("CONTRIBUTING.md", "contributing.md"), ("analyses/README.md", "analyses.md")):
+        text = text.replace(f"]({path})", f"]({page})").replace(f"](../{path})", f"]({page})")
+    return text
+
+
+def _source(module: str) -> Path | None:
+    for root in ("src", "hooks"):
+        path = ROOT / root / Path(*module.split("."))
+        for found in (path.with_suffix(".py"), path / "__init__.py"):
+            if found.is_file():
+                return found
+    return None
+
+
+def _reference_index() -> str:
+    rows = [f"| [{name}]({name}.md) | {words} |" for name, (_, words) in ROOMS.items()]
+    return "\n".join(["# Reference", "", "| room | what for |", "| --- | --- |", *rows, ""])
+
+
+def _reference(name: str, module: str, words: str) -> str:
+    shown = MODULES.get(name)
+    if shown is None:
+        shown = [module]
+    if name == "plots":
+        folder = _source(module).parent  # type: ignore[union-attr]
+        skip = {"__init__", "style"}
+        shown = [f"{module}.{p.stem}" for p in sorted(folder.glob("*.py")) if p.stem not in skip]
+    lines = [f"# {module.replace('tamperlens_hooks', 'tamperlens.hooks')}", "", words, ""]
+    for one in shown:
+        if _source(one) is not None:
+            lines += [f"::: {one}", ""]
+    return "\n".join(lines)
+
+
+def tutorial(script: Path) -> str:
+    """The page of a tutorial in percent format, with its outputs where they are at hand."""
+    folder = EXECUTED / script.stem
+    page = folder / "page.json"
+    if page.is_file() and (data := json.loads(page.read_text(encoding="utf-8")))["sha256"] == digest(script):
+        shown, foot = data["cells"], f"*Executed on the organism in {data['seconds']:.0f} s.*"
+    else:
+        shown = [{"kind": kind, "content": content} for kind, content in cells(script.read_text("utf-8"))]
+        foot = NOT_RUN
+    parts = []
+    for cell in shown:
+        if cell["kind"] == "markdown":
+            parts.append(cell["content"])
+            continue
+        parts.append(f"```python\n{cell['content']}\n```")
+        parts += [_output(one, folder) for one in cell.get("outputs", [])]
+    return "\n\n".join([*parts, "---", foot, ""])
+
+
+def _output(one: dict[str, Any], folder: Path) -> str:
+    if "svg" in one:
+        svg = re.sub(r"\s*\n\s*", " ", (folder / one["svg"]).read_text(encoding="utf-8"))
+        svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(one["alt"])}"', 1)
+        return f"<figure>{svg}<figcaption>{html.escape(one['caption'])}</figcaption></figure>"
+    if "html" in one:
+        return f'<div class="output">{one["html"]}</div>'
+    return f'<div class="output"><pre><code>{html.escape(one["text"])}</code></pre></div>'
