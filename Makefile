@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/audit-organism
 STAMP := $(VENV)/.installed
 
-.PHONY: audit test test-all lint types check setup clean
+.PHONY: audit test test-all lint types check docs docs-fast figures setup clean
 
 audit: $(STAMP)
 	$(BIN)/tamperlens audit organism --out $(OUT) --resume
@@ -24,7 +24,17 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test docs-fast
+
+docs: $(STAMP)  # tutorials are executed (minutes) unless build/tutorials has them
+	$(BIN)/python docs/tools/run_tutorial.py --missing docs/tutorials/*.py build/tutorials
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-fast: $(STAMP)  # the site alone
+	$(BIN)/mkdocs build --strict --quiet
+
+figures: $(STAMP)  # every published figure on the organism, with a manifest (an hour on two cores)
+	$(BIN)/python analyses/all_figures.py --out results
 
 setup: $(STAMP)
 
@@ -35,4 +45,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build dist results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

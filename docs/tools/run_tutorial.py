@@ -101,7 +101,7 @@ def run(script: Path, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line: SCRIPT … OUT, or with --missing only those whose page is not there or is of another version."""
+    """Command line: SCRIPT … OUT; --missing runs only those without a page of this version."""
     *given, out = sys.argv[1:]
     missing = "--missing" in given
     for script in (Path(name) for name in given if name != "--missing"):

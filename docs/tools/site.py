@@ -24,7 +24,7 @@ EXECUTED = ROOT / "build" / "tutorials"
 NOT_RUN = (
     '!!! note "Not executed in this build"\n\n    `make docs` executes every tutorial and shows its output.\n'
 )
-# Room: what it is imported as, what it is for, and whether it is a contents page (its names come from __all__).
+# Room: what it is imported as, and what it is for.
 ROOMS = {
     "tamperlens": ("tamperlens", "The door: what `import tamperlens` gives."),
     "refusal": ("tamperlens.refusal", "Judges, rates, the refusal direction and its distances."),
