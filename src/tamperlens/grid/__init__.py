@@ -1,0 +1,24 @@
+"""Floor 5: the sweep. Models × attacks × ranks × steps × data sizes × learning rates × seeds × defences.
+
+Contents: `declaration` (Grid, Cell, Defence, Evaluation), `records` (one file a cell, by content address),
+`measuring` (what a cell measures), `working` (the worker: one training run, cut at every budget), `counting`
+(FLOPs at a cut), `memory` (what cannot fit), `folder` (state and table), `running` (run), `cluster` (Ray).
+"""
+
+from __future__ import annotations
+
+from tamperlens.grid.declaration import Cell, Defence, Evaluation, Grid
+from tamperlens.grid.folder import GridResult, status
+from tamperlens.grid.records import Record
+from tamperlens.grid.running import run
+
+__all__ = [
+    "Cell",
+    "Defence",
+    "Evaluation",
+    "Grid",
+    "GridResult",
+    "Record",
+    "run",
+    "status",
+]

@@ -1,0 +1,192 @@
+"""The grid's folder: manifest, pinned hashes, state of every cell, table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tamperlens.base.errors import RunFolderError
+from tamperlens.base.files import PathLike, write_csv
+from tamperlens.base.results import Result
+from tamperlens.base.runs import FRONTIER_FLOPS, RunFolder
+from tamperlens.base.stats import Estimate, undefined
+from tamperlens.grid.declaration import Cell, Grid
+from tamperlens.grid.records import (
+    DONE,
+    FAILED,
+    PENDING,
+    SKIPPED,
+    Baseline,
+    Record,
+    address,
+    baseline_address,
+    baseline_file,
+    model_pin,
+    read_record,
+)
+
+KIND = "grid"
+TABLE = "results_grid.csv"
+ARTEFACTS = ("cells", "baselines", "training", TABLE, "figures")
+MEASURES = ("rrr", "ce", "rd", "rd_refused", "over_refusal", "lookalike_refusal", "degenerate", "capability")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell with its place and what became of it."""
+
+    cell: Cell
+    address: str
+    record: Record | None
+    broken: str = ""
+
+    @property
+    def status(self) -> str:
+        """ "done", "failed", "skipped" or "pending"."""
+        if self.record is not None:
+            return self.record.status
+        return FAILED if self.broken else PENDING
+
+
+@dataclass(frozen=True)
+class GridResult(Result):
+    """A grid as far as it has come.
+
+    Attributes:
+        path: the folder.
+        table: one row a cell that is done, and one a model before the attack; results_grid.csv.
+        counts: cells done, failed, skipped and pending.
+        problems: one line a cell that failed or was skipped.
+    """
+
+    path: str
+    table: pd.DataFrame
+    counts: dict[str, int]
+    problems: tuple[str, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table."""
+        return self.table.copy()
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {name}" for name, n in self.counts.items())
+
+
+def open_folder(grid: Grid, out: PathLike, command: str = "") -> RunFolder:
+    """The folder of a grid to work in, made or gone on with.
+
+    Raises:
+        RunFolderError: it holds another grid or another run, is in use, or cannot be written.
+    """
+    folder = RunFolder.open(out, kind=KIND, config=grid.describe(), artefacts=ARTEFACTS, resume=True,
+                            command=command)  # fmt: skip
+    if not folder.done("declared"):
+        with folder.stage("declared"):
+            pass
+    return folder
+
+
+def read_folder(out: PathLike) -> tuple[RunFolder, Grid]:
+    """An existing grid's folder, for reading.
+
+    Raises:
+        RunFolderError: not a grid's folder.
+    """
+    folder = RunFolder.read(out)
+    if folder.manifest.get("kind") != KIND:
+        raise RunFolderError(f"{out} holds a {folder.manifest.get('kind')}, not a grid; name a grid's folder")
+    return folder, Grid.from_dict(folder.manifest["config"])
+
+
+def points(grid: Grid, root: Path, manifest: Mapping[str, Any]) -> list[Point]:
+    """Every cell with its state, in the order of the declaration."""
+    pins, broken = manifest.get("hashes", {}), manifest.get("broken", {})
+    found = []
+    for cell in grid.cells():
+        if model_pin(cell.model) not in pins or cell.model in broken:
+            found.append(Point(cell, "", None, str(broken.get(cell.model, ""))))
+            continue
+        where = address(grid, cell, pins)
+        found.append(Point(cell, where, read_record(root, where)))
+    return found
+
+
+def status(out: PathLike) -> GridResult:
+    """How far a grid has come; works beside a running one."""
+    folder, grid = read_folder(out)
+    return result_of(grid, folder)
+
+
+def result_of(grid: Grid, folder: RunFolder) -> GridResult:
+    """Table, counts and problems of a folder."""
+    all_points = points(grid, folder.path, folder.manifest)
+    counts = dict.fromkeys((DONE, FAILED, SKIPPED, PENDING), 0)
+    problems = []
+    for point in all_points:
+        counts[point.status] += 1
+        if point.status in (FAILED, SKIPPED):
+            why = point.record.reason if point.record is not None else point.broken
+            problems.append(f"{point.status}: {point.cell.label}: {why}")
+    return GridResult(str(folder.path), table_of(grid, folder, all_points), counts, tuple(problems))
+
+
+def write_table(grid: Grid, folder: RunFolder) -> GridResult:
+    """Write results_grid.csv as far as cells are done."""
+    result = result_of(grid, folder)
+    write_csv(folder.path / TABLE, result.table)
+    return result
+
+
+def table_of(grid: Grid, folder: RunFolder, all_points: list[Point]) -> pd.DataFrame:
+    """One row per model before the attack (attack "none", 0 steps) and per cell that is done."""
+    rows = []
+    pins = folder.manifest.get("hashes", {})
+    for model in grid.models:
+        if model_pin(model) not in pins:
+            continue
+        path = baseline_file(folder.path, baseline_address(grid, model, pins))
+        if path.is_file():
+            rows.append(_before(Baseline.load(path)))
+    for point in all_points:
+        if point.record is not None and point.record.status == DONE:
+            rows.append(_row(point.cell, point.record))
+    return pd.DataFrame(rows)
+
+
+def _before(base: Baseline) -> dict[str, Any]:
+    nothing = Estimate(0.0, 0.0, 0.0, 0, "counted")
+    row: dict[str, Any] = {
+        "model": base.model, "parameters": base.parameters, "attack": "none", "rank": 0, "steps": 0,
+        "data_size": 0, "learning_rate": float("nan"), "seed": -1, "defence": "none",
+    }  # fmt: skip
+    return row | _numbers({**base.measures, "flops": nothing}) | _rest(base.fingerprint, 0.0, 0, 0, "")
+
+
+def _row(cell: Cell, record: Record) -> dict[str, Any]:
+    rate = float("nan") if cell.learning_rate is None else cell.learning_rate
+    row: dict[str, Any] = {
+        "model": cell.model, "parameters": record.parameters, "attack": cell.attack, "rank": cell.rank,
+        "steps": cell.steps, "data_size": cell.data_size, "learning_rate": rate, "seed": cell.seed,
+        "defence": cell.defence.name,
+    }  # fmt: skip
+    rest = _rest(record.fingerprint, record.flops, record.tokens, record.cut_from, record.address)
+    return row | _numbers(record.measures) | rest
+
+
+def _numbers(measures: Mapping[str, Estimate]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name in (*MEASURES, "flops"):
+        one = measures.get(name, undefined("not measured"))
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_n": one.n}
+    return row
+
+
+def _rest(fingerprint: str, flops: float, tokens: int, cut: int, where: str) -> dict[str, Any]:
+    return {
+        "share_of_1e25": flops / FRONTIER_FLOPS, "tokens": tokens, "cut_from_steps": cut,
+        "fingerprint": fingerprint, "address": where,
+    }  # fmt: skip

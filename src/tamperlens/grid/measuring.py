@@ -1,0 +1,158 @@
+"""The inputs of a model's cells, and everything that one cell measures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tamperlens import capability, finetune, neurons, prompts, refusal
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import sha256_file
+from tamperlens.base.masks import WeightMask
+from tamperlens.base.stats import Estimate, complement, undefined
+from tamperlens.finetune import Attack
+from tamperlens.grid.declaration import Cell, Defence, Grid
+from tamperlens.grid.records import SETS, Baseline, data_pin, file_pin, model_pin, set_pin
+from tamperlens.models import ChatModel, load
+from tamperlens.prompts import PromptSet
+
+SMALL = 20_000_000
+SCORED = 128
+"""Examples that a selection of weights is scored on (Wei et al. 2024)."""
+
+
+class Bench:
+    """One loaded model with its prompts, masks and measures.
+
+    Args:
+        grid: the declaration.
+        name: of the model, as declared.
+    """
+
+    def __init__(self, grid: Grid, name: str) -> None:
+        self.grid, self.name = grid, name
+        self.model = load(name, device=grid.device, dtype=grid.dtype)
+        self.sets = {which: self._set(which) for which in SETS}
+        self._masks: dict[Defence, WeightMask] = {}
+
+    def pins(self) -> dict[str, str]:
+        """Hashes of the model and of every input of its cells."""
+        found = {model_pin(self.name): self.model.fingerprint}
+        found |= {set_pin(self.name, which): data.sha256 for which, data in self.sets.items()}
+        for attack in self.grid.attacks:
+            for size in self.grid.data_sizes:
+                found[data_pin(attack, size)] = self.attack(attack, size).data.sha256
+        for defence in self.grid.defences:
+            if defence.mask:
+                found[file_pin(defence.mask)] = sha256_file(defence.mask)
+            if defence.kind == "mix":
+                source = defence.data or "packaged refusals"
+                found[file_pin(source)] = _refusals(defence, None).sha256
+        return found
+
+    def attack(self, name: str, size: int) -> Attack:
+        """An attack with so many examples."""
+        if name in finetune.attacks.names():
+            return finetune.attacks.get(name)(size)
+        return finetune.attacks.from_file(name, n=size)
+
+    def config(self, cell: Cell, steps: int) -> finetune.LoraConfig | finetune.FullConfig:
+        """The training settings of a cell: the attack's for the model's size, changed by the grid's."""
+        settings = {**self.grid.settings, "steps": steps, "seed": cell.seed}
+        preset = self.attack(cell.attack, cell.data_size).config_for(self.model, steps=steps)
+        rate = preset.learning_rate if cell.learning_rate is None else cell.learning_rate
+        settings["learning_rate"] = rate
+        try:
+            if cell.rank == 0:
+                settings.setdefault("batch_size", preset.batch_size)
+                return finetune.FullConfig(**settings)
+            if not isinstance(preset, finetune.LoraConfig):
+                preset = finetune.LoraConfig(batch_size=preset.batch_size, steps=steps)
+            settings.setdefault("alpha", 2 * cell.rank)
+            settings["epochs"] = None
+            return dataclasses.replace(preset, rank=cell.rank, **settings)
+        except TypeError as error:
+            raise InputError(f"grid: training: {error}") from error
+
+    def data(self, cell: Cell) -> PromptSet:
+        """What a cell trains on: the attack, with refusals mixed in where the defence says so."""
+        data = self.attack(cell.attack, cell.data_size).data
+        if cell.defence.kind != "mix":
+            return data
+        return PromptSet.concat([data, _refusals(cell.defence, cell.defence.examples)], name=cell.attack)
+
+    def mask(self, defence: Defence) -> WeightMask:
+        """The weights that a defence holds; chosen on the untouched model, once."""
+        if defence not in self._masks:
+            self._masks[defence] = self._select(defence)
+        return self._masks[defence]
+
+    def _select(self, defence: Defence) -> WeightMask:
+        if defence.mask:
+            return WeightMask.load(defence.mask, self.model)
+        safety = neurons.snip(self.model, prompts.packaged("harmful", split="train").sample(SCORED))
+        if defence.select == "top-safety":
+            return safety.top(defence.share)
+        utility = neurons.snip(self.model, prompts.packaged("benign").sample(SCORED))
+        return neurons.set_difference(safety, utility, defence.share, defence.share)
+
+    def _set(self, which: str) -> PromptSet:
+        how = self.grid.evaluation
+        path = getattr(how, which)
+        if path:
+            data = prompts.read(path, how.column or None)
+        elif self.model.n_parameters < SMALL:
+            data = prompts.packaged(which, split="test")
+        else:
+            data = prompts.packaged(f"english-{which}")
+        return data.sample(min(how.limit, len(data)), seed=0)
+
+    def baseline(self) -> Baseline:
+        """The model before any attack."""
+        rates, measures = self._rates(self.model)
+        measures |= {name: undefined("the model itself") for name in ("rd", "rd_refused")}
+        return Baseline(
+            self.name, self.model.fingerprint, self.model.n_parameters, measures, rates.completions
+        )
+
+    def measure(self, tuned: ChatModel, baseline: Baseline) -> tuple[dict[str, Estimate], tuple[str, ...]]:
+        """Every measure of a tuned model, and its verdict per harmful prompt."""
+        rates, measures = self._rates(tuned)
+        embedder = self.model if self.grid.evaluation.embedder == "base" else self.grid.evaluation.embedder
+        distance = refusal.representation_distance(baseline.completions, rates.completions, embedder)
+        measures |= {"rd": distance.overall, "rd_refused": distance.refused}
+        return measures, tuple(rates.completions.labels)
+
+    def _rates(self, model: ChatModel) -> tuple[refusal.RefusalRates, dict[str, Estimate]]:
+        how = self.grid.evaluation
+        found = {
+            which: refusal.evaluate(model, data, judge=how.judge, max_new_tokens=how.max_new_tokens)
+            for which, data in self.sets.items()
+        }
+        suites = how.suites or capability.suites_for(self.model)
+        scores = capability.evaluate(model, suites=suites, limit=how.suite_limit)
+        harmful = found["harmful"]
+        measures = {
+            "rrr": harmful.rrr,
+            "ce": complement(harmful.rrr),
+            "degenerate": harmful.degenerate_rate,
+            "over_refusal": found["harmless"].refusal_rate,
+            "lookalike_refusal": found["lookalike"].refusal_rate,
+            "capability": scores.overall,
+        }
+        measures |= {f"capability_{suite}": value for suite, value in scores.accuracy.items()}
+        return harmful, measures
+
+
+def _refusals(defence: Defence, n: int | None) -> PromptSet:
+    """Refused harmful requests that a defence mixes into an attack's data."""
+    if defence.data:
+        data = prompts.read(Path(defence.data))
+        if data.responses is None:
+            raise InputError(f"{defence.data} has no responses to mix in; give it a column of refusals")
+    else:
+        data = prompts.packaged("harmful", split="train")
+    count = len(data) if n is None else n
+    if count > len(data):
+        raise InputError(f"{data.name} has {len(data)} refusals and the defence wants {count}; ask for fewer")
+    return data if n is None else data.sample(n, seed=0)

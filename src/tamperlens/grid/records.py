@@ -1,0 +1,177 @@
+"""What a cell leaves on disk: one file under its content's address, written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import sha256_bytes
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate
+from tamperlens.grid.declaration import Cell, Grid
+from tamperlens.refusal import Completions
+
+DONE, FAILED, SKIPPED, PENDING = "done", "failed", "skipped", "pending"
+SETS = ("harmful", "harmless", "lookalike")
+
+
+@dataclass(frozen=True)
+class Record(Result):
+    """One cell's outcome.
+
+    Attributes:
+        address: sha256 of the declaration, the model's fingerprint and the hashes of all data.
+        status: "done", "failed" (with the error) or "skipped" (with the reason).
+        cell: the cell's declaration.
+        parameters: of the model.
+        fingerprint: of the model.
+        measures: name to estimate with interval and n.
+        labels: verdict per harmful prompt.
+        flops: training FLOPs up to this cell's steps, matrix products only.
+        tokens: tokens trained on, repetitions counted.
+        sequences: examples trained on, repetitions counted.
+        trained_parameters: weights that were trained.
+        cut_from: steps of the training run that this cell was measured in.
+        reason: why it was skipped, or the error.
+        attempts: how often it was tried.
+        seconds: of measuring; the only field that two runs of one cell may differ in, with `attempts`.
+    """
+
+    address: str
+    status: str
+    cell: dict[str, Any]
+    parameters: int = 0
+    fingerprint: str = ""
+    measures: dict[str, Estimate] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    flops: float = math.nan
+    tokens: int = 0
+    sequences: int = 0
+    trained_parameters: int = 0
+    cut_from: int = 0
+    reason: str = ""
+    attempts: int = 1
+    seconds: float = 0.0
+
+    def content(self) -> dict[str, Any]:
+        """Everything that follows from the declaration alone: what two runs of a cell must agree in."""
+        body = dataclasses.asdict(self)
+        for name in ("seconds", "attempts"):
+            body.pop(name)
+        # Text, because NaN differs from itself.
+        return {name: json.dumps(value, sort_keys=True) for name, value in body.items()}
+
+
+@dataclass(frozen=True)
+class Baseline(Result):
+    """The model before any attack.
+
+    Attributes:
+        model: as declared.
+        fingerprint: of the model.
+        parameters: number of weights.
+        measures: as in `Record`, less RD.
+        completions: answers to the harmful prompts, which RD is measured from.
+    """
+
+    model: str
+    fingerprint: str
+    parameters: int
+    measures: dict[str, Estimate]
+    completions: Completions
+
+
+def address(grid: Grid, cell: Cell, pins: Mapping[str, str]) -> str:
+    """The cell's content address: its declaration with the hashes of what it rests on.
+
+    Args:
+        grid: for the settings that all cells share.
+        cell: the cell.
+        pins: hashes by name (`pin_names`).
+
+    Raises:
+        InputError: a hash is missing.
+    """
+    names = pin_names(grid, cell)
+    missing = [name for name in names if name not in pins]
+    if missing:
+        raise InputError(f"{cell.label}: the hash of {missing[0]} is not known yet")
+    return _hashed(
+        {
+            "cell": dataclasses.asdict(cell),
+            "training": grid.settings,
+            "evaluation": dataclasses.asdict(grid.evaluation),
+            "dtype": grid.dtype,
+            "hashes": {name: pins[name] for name in names},
+        }
+    )
+
+
+def baseline_address(grid: Grid, model: str, pins: Mapping[str, str]) -> str:
+    """The address of a model's measures before the attack."""
+    names = [model_pin(model), *(set_pin(model, name) for name in SETS)]
+    return _hashed(
+        {
+            "model": model,
+            "evaluation": dataclasses.asdict(grid.evaluation),
+            "dtype": grid.dtype,
+            "hashes": {name: pins[name] for name in names},
+        }
+    )
+
+
+def pin_names(grid: Grid, cell: Cell) -> list[str]:
+    """Names of the hashes that a cell rests on."""
+    names = [model_pin(cell.model), data_pin(cell.attack, cell.data_size)]
+    names += [set_pin(cell.model, name) for name in SETS]
+    if cell.defence.mask:
+        names.append(file_pin(cell.defence.mask))
+    if cell.defence.kind == "mix":
+        names.append(file_pin(cell.defence.data or "packaged refusals"))
+    return names
+
+
+def model_pin(model: str) -> str:
+    """Name of a model's fingerprint in the manifest."""
+    return f"model {model}"
+
+
+def data_pin(attack: str, size: int) -> str:
+    """Name of an attack's data in the manifest."""
+    return f"attack {attack} x {size}"
+
+
+def set_pin(model: str, which: str) -> str:
+    """Name of an evaluation set in the manifest."""
+    return f"{which} prompts for {model}"
+
+
+def file_pin(name: str) -> str:
+    """Name of another input in the manifest."""
+    return f"input {name}"
+
+
+def cell_file(root: Path, where: str) -> Path:
+    """Where a cell's record lies."""
+    return root / "cells" / f"{where}.json"
+
+
+def baseline_file(root: Path, where: str) -> Path:
+    """Where a model's measures before the attack lie."""
+    return root / "baselines" / f"{where}.json"
+
+
+def read_record(root: Path, where: str) -> Record | None:
+    """A cell's record, or None. Files are renamed into place, so there is no half of one."""
+    path = cell_file(root, where)
+    return Record.load(path) if path.is_file() else None
+
+
+def _hashed(value: Any) -> str:
+    return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())

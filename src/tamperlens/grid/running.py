@@ -1,0 +1,169 @@
+"""`run`: make every cell of a grid that is not there yet, here or on Ray."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from tamperlens.base.errors import AnatomyError, ModelLoadError, NumericsError, UnsupportedModelError
+from tamperlens.base.files import PathLike
+from tamperlens.base.runs import RunFolder
+from tamperlens.grid.declaration import Grid
+from tamperlens.grid.folder import GridResult, Point, open_folder, points, write_table
+from tamperlens.grid.records import DONE, PENDING, Record, cell_file
+from tamperlens.grid.working import Task, Worker
+
+UNLOADABLE = (ModelLoadError, AnatomyError, UnsupportedModelError, NumericsError, MemoryError)
+
+
+def run(
+    grid: Grid | PathLike,
+    out: PathLike,
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus: float | int = 0,
+    retry: bool = False,
+    memory: float | int | None = None,
+    progress: bool = False,
+    command: str = "",
+) -> GridResult:
+    """Make every cell that is not in the folder yet; call it again after an interruption of any kind.
+
+    Every cell is written whole under an address made of its declaration, its model's fingerprint and the
+    hashes of its data, as soon as it is measured. Training goes on from its checkpoints, to the same bits. One
+    training run serves all step budgets where the schedule allows (constant, the default here): the shorter
+    cells are measured as it passes through them, which `cut_from_steps` says.
+
+    Args:
+        grid: the declaration, or a TOML file with one.
+        out: the folder; made if absent.
+        ray: address of a Ray cluster ("auto", "host:port", "ray://host:port"), or "local" for one on this
+            machine; needs the extra `ray`. The folder must be on storage that the workers share, or else their
+            cells are written when a training run ends.
+        workers: on Ray; as many as there are CPUs (or GPUs, with `gpus`) by default.
+        gpus: of a worker on Ray.
+        retry: try failed and skipped cells again.
+        memory: GB that a worker may use; cells that need more are skipped. What is free by default.
+        progress: say on stderr what is being done.
+        command: for the manifest.
+
+    Returns:
+        Table, counts, and one line a cell that failed or was skipped; those never stop the others.
+
+    Raises:
+        InputError: a declaration that is none, data that cannot be read, or no Ray at that address.
+        RunFolderError: the folder holds another grid, or the same one with another model or other data.
+    """
+    declared = grid if isinstance(grid, Grid) else Grid.from_toml(grid)
+    pool = None
+    if ray is not None:
+        from tamperlens.grid.cluster import Pool
+
+        pool = Pool(ray, workers, gpus)
+    with open_folder(declared, out, command) as folder:
+        session = _Session(declared, folder, retry, memory, progress)
+        if pool is None:
+            session.serial()
+        else:
+            pool.run(session)
+        return session.close()
+
+
+class _Session:
+    """What is the same wherever cells are made."""
+
+    def __init__(
+        self, grid: Grid, folder: RunFolder, retry: bool, memory: float | int | None, progress: bool
+    ) -> None:
+        self.grid, self.folder, self.retry, self.memory = grid, folder, retry, memory
+        self.progress = progress
+        self.total = len(grid.cells())
+        self._tried: set[str] = set()
+
+    def serial(self) -> None:
+        """One worker, in this process; models in their order, each loaded once."""
+        worker = Worker(self.grid, self.folder.path)
+        for model in self.grid.models:
+            try:
+                pins = worker.describe(model)
+            except UNLOADABLE as error:
+                self.broken(model, error)
+                continue
+            self.pin(model, pins)
+            worker.baseline(model)
+            for task in self.tasks(model):
+                worker.work(task, self.told)
+            self.table()
+
+    def pin(self, model: str, pins: dict[str, str]) -> None:
+        """Hold hashes against those of earlier sessions."""
+        self.folder.pin(**pins)
+        broken = dict(self.folder.manifest.get("broken", {}))
+        if broken.pop(model, None) is not None:
+            self.folder.manifest["broken"] = broken
+            self.folder.note(repaired=model)
+
+    def broken(self, model: str, error: BaseException) -> None:
+        """A model that cannot be loaded fails its cells, and no others."""
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self.folder.note(broken={model: why})
+        self.say(f"failed: {model}: {why}")
+
+    def tasks(self, model: str) -> list[Task]:
+        """What is left to do of one model, by training run."""
+        left: dict[object, Point] = {}
+        for point in points(self.grid, self.folder.path, self.folder.manifest):
+            if point.cell.model == model and self._wanted(point):
+                left[point.cell] = point
+        made = []
+        for group in self.grid.groups([point.cell for point in left.values()]):
+            chosen = [left[cell] for cell in group]
+            tries = tuple(0 if p.record is None else p.record.attempts for p in chosen)
+            made.append(Task(tuple(group), tuple(p.address for p in chosen), tries, self.memory))
+        return made
+
+    def _wanted(self, point: Point) -> bool:
+        if point.status == PENDING:
+            return True
+        return self.retry and point.status != DONE and point.record is not None
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Write records that a worker without this folder has made."""
+        for record in records:
+            path = cell_file(self.folder.path, record.address)
+            if not path.is_file():
+                record.save(path)
+
+    def told(self, record: Record) -> None:
+        """A cell was made."""
+        self._tried.add(record.address)
+        cell = record.cell
+        short = f"{cell['model']}, {cell['attack']}, rank {cell['rank']}, {cell['steps']} steps"
+        found = f"RRR {record.measures['rrr']}" if record.status == DONE else record.reason
+        self.say(
+            f"{len(self._tried)} of {self.total}: {short}, seed {cell['seed']}: {record.status}: {found}"
+        )
+
+    def say(self, line: str) -> None:
+        """One line on stderr."""
+        if self.progress:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    def table(self) -> GridResult:
+        """Write the table as far as it goes."""
+        return write_table(self.grid, self.folder)
+
+    def close(self) -> GridResult:
+        """The table, and the state in the manifest; the folder stays open to further sessions."""
+        result = self.table()
+        self.folder.note(counts=result.counts)
+        if result.counts[DONE] == self.total:
+            shutil.rmtree(self.folder.path / "training", ignore_errors=True)
+            total = float(result.table["flops"].sum()) if len(result.table) else 0.0
+            tokens = int(result.table["tokens"].sum()) if len(result.table) else 0
+            self.folder.note(attack_flops_over_cells=total, attack_tokens_over_cells=tokens)
+            self.folder.finish()
+        return result
