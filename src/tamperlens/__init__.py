@@ -33,6 +33,7 @@ _ROOMS = {
     "hooks": "tamperlens.hooks",
     "models": "tamperlens.models",
     "neurons": "tamperlens.neurons",
+    "planted": "tamperlens.studies.planted",
     "plots": "tamperlens.plots",
     "prompts": "tamperlens.prompts",
     "refusal": "tamperlens.refusal",

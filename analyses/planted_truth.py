@@ -1,0 +1,282 @@
+"""Does a localisation method find what is there? Every method against organisms whose answer is known.
+
+    python analyses/planted_truth.py --quick        # four kinds, one seed, the central methods
+    python analyses/planted_truth.py                # nine kinds, two seeds, every method, attacks
+
+`base` was made to refuse by training that could change only a known part. Each method ranks weights, neurons
+or heads of the result; precision and recall at the planted size, average precision, AUROC and rank say how
+well it points at the part, beside chance, trivial baselines, a random method and one that cheats. Then each
+method's choice is removed or put back to base (refusal lost, capability lost), and each organism is attacked
+with its part free and frozen. Writes verification.csv, scores.csv, table.csv, causal.csv, attacks.csv, the
+figure and page.md, which says in plain words what can be trusted for what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import tamperlens
+from tamperlens import planted, plots
+
+QUICK = ("random-5", "neurons", "heads-3", "layer")
+CAUSAL = {
+    "weights": ("SNIP", "SNIP, layers normalised", "Wanda, safety / utility", "largest |W|", planted.RANDOM),
+    "neurons": ("activation contrast with base", "SNIP by neuron", planted.RANDOM),
+    "heads": ("ablate, resample", "patch", "SNIP by head", planted.RANDOM),
+}
+LEVEL_WORDS = {
+    "weights": "Single weights",
+    "neurons": "MLP neurons",
+    "heads": "Attention heads",
+    "directions": "What a block newly writes (its layer given)",
+}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="four kinds, one seed: under five minutes")
+    parser.add_argument("--kinds", nargs="*", choices=planted.KINDS, help="instead of all")
+    parser.add_argument("--seeds", nargs="*", type=int, help="of planted organisms; those shipped by default")
+    parser.add_argument("--out", type=Path, default=Path("results/planted_truth"), help="folder")
+    parser.add_argument("--n-score", type=int, help="examples that weights are scored on")
+    parser.add_argument("--limit", type=int, help="held-out prompts")
+    given = parser.parse_args()
+    kinds = given.kinds or (QUICK if given.quick else planted.KINDS)
+    seeds = given.seeds or (planted.SEEDS[:1] if given.quick else planted.SEEDS)
+    started = time.time()
+    given.out.mkdir(parents=True, exist_ok=True)
+    data = planted.Data.packaged(given.n_score or (48 if given.quick else 128))
+    base = tamperlens.load("organism:base")
+    limit = given.limit or (40 if given.quick else 100)
+    held_out = planted.probes(base, limit=limit, questions=10 if given.quick else 30)
+    edits = planted.probes(base, limit=min(limit, 50), questions=10)
+    cards, scores, causal, attacks = [], [], [], []
+    for model, truth, card in planted.organisms(kinds, seeds, held_out=held_out):
+        cards.append(card_row(card))
+        print(f"{time.time() - started:.0f}s {cards[-1]}", flush=True)
+        if not card.passed:
+            continue
+        found = planted.candidates(model, truth, data, seed=truth.seed, exact=not given.quick)
+        scores.append(planted.score(model, truth, found))
+        methods = {level: [m for m in of if m in found.scores[level]] for level, of in CAUSAL.items()}
+        sets = {} if truth.mask.density == 1 else planted.top_sets(model, truth, found, methods)
+        if given.quick:
+            sets = {name: sets[name] for name in list(sets)[:2]}
+        rows = planted.interventions(model, truth, sets, edits) if sets else []
+        causal += [{"organism": truth.name, "kind": truth.kind, "seed": truth.seed, **row} for row in rows]
+        result = planted.attacked(model, truth, edits, seeds=1 if given.quick else 2)
+        attacks.append({"organism": truth.name, "kind": truth.kind, "seed": truth.seed, **result})
+        print(f"{time.time() - started:.0f}s {attacks[-1]}", flush=True)
+    tables = {
+        "verification": pd.DataFrame(cards), "scores": pd.concat(scores, ignore_index=True),
+        "causal": pd.DataFrame(causal), "attacks": pd.DataFrame(attacks),
+    }  # fmt: skip
+    write(given.out, tables, time.time() - started)
+
+
+def write(out: Path, tables: dict[str, pd.DataFrame], seconds: float) -> None:
+    """Tables, figure, page."""
+    scores = tables["scores"]
+    whole = planted.summary(scores).assign(kind="all")
+    by_kind = planted.summary(scores, ("level", "method", "kind"))
+    tables["table"] = pd.concat([whole, by_kind], ignore_index=True)
+    for name, frame in tables.items():
+        frame.to_csv(out / f"{name}.csv", index=False)
+    figure(whole, scores["organism"].nunique()).save(out)
+    page = page_of(tables, whole, by_kind, seconds)
+    (out / "page.md").write_text(page, encoding="utf-8")
+    print(page, f"Written to {out}", sep="\n", flush=True)
+
+
+def card_row(card: Any) -> dict[str, Any]:
+    """One line of the organisms' card."""
+    row = {"organism": card.name, "weights": card.weights, "share": card.share, "passed": card.passed}
+    for name in ("refusal", "over_refusal", "capability", "base_capability", "back"):
+        one = getattr(card, name)
+        row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_n": one.n}
+    return {**row, "reason": card.reason}
+
+
+def figure(whole: pd.DataFrame, n: int) -> plots.Plot:
+    """Precision at the planted size and AUROC of every method, level by level."""
+    rows = []
+    for one in whole[whole["level"].isin(("weights", "neurons", "heads"))].to_dict("records"):
+        for series, name in (("AUROC (chance .5)", "auroc"), ("precision at the planted size", "precision")):
+            low, high = one[f"{name}_low"], one[f"{name}_high"]
+            rows.append(
+                {"panel": LEVEL_WORDS[one["level"]], "label": one["method"], "series": series,
+                 "value": one[name], "low": low if low == low else one[name],
+                 "high": high if high == high else one[name], "n": one["organisms"]}
+            )  # fmt: skip
+    return plots.dot_interval(
+        pd.DataFrame(rows),
+        name="planted_truth",
+        title="How well each method finds what was planted",
+        caption=f"Mean over {n} planted organisms (n: those with something to find at that level), bootstrap "
+        "95 % intervals over organisms. Chance of precision is the planted share, 1 to 20 % of weights.",
+        axis="AUROC, or share of the chosen that is planted",
+    )
+
+
+def page_of(
+    tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.DataFrame, seconds: float
+) -> str:
+    """The page in plain words."""
+    cards = tables["verification"]
+    passed, failed = cards[cards["passed"]], cards[~cards["passed"]]
+    lines = [
+        "# Planted truth: which localisation methods can be trusted for what",
+        "",
+        f"tamperlens {tamperlens.__version__}; {len(passed)} planted organisms scored, {seconds / 60:.0f} min. "
+        "Intervals are bootstrap 95 % over organisms (kinds and training seeds).",
+        "",
+        "Excluded, having failed their verification: "
+        + ("; ".join(f"{r['organism']} ({r['reason']})" for r in failed.to_dict("records")) or "none")
+        + ".",
+        "",
+        "## The organisms",
+        "",
+        "| organism | share of weights | refuses held-out harmful | refuses harmless | capability (base) | "
+        "refuses with the part put back |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['organism']} | {r['share']:.1%} | {r['refusal']:.0%} | {r['over_refusal']:.0%} | "
+        f"{r['capability']:.0%} ({r['base_capability']:.0%}) | {r['back']:.0%} |"
+        for r in cards.to_dict("records")
+    ]
+    for level, title in LEVEL_WORDS.items():
+        part = whole[whole["level"] == level]
+        if part.empty:
+            continue
+        lines += ["", f"## {title}", "", verdict(level, part), ""]
+        lines += scores_table(part, by_kind[by_kind["level"] == level])
+    lines += ["", "## Set differences, at their own size (single weights)", ""]
+    lines += sets_table(whole[whole["level"] == "sets"])
+    lines += ["", "## What the choices do", "", *causal_words(tables["causal"])]
+    lines += ["", "## What fine-tuning does to a planted part", "", *attack_words(tables["attacks"])]
+    return "\n".join(lines) + "\n"
+
+
+def verdict(level: str, part: pd.DataFrame) -> str:
+    """Which methods of a level find the part, in sentences."""
+    classes: dict[str, list[str]] = {}
+    for one in part.to_dict("records"):
+        if one["method"] not in (planted.RANDOM, planted.CHEAT):
+            classes.setdefault(trust(level, one), []).append(one["method"])
+    order = ("find it", "beat the trivial baselines", "are above chance only", "are not shown above chance")
+    return " ".join(
+        f"Methods that {words}: {', '.join(classes[words])}." for words in order if words in classes
+    )
+
+
+def trust(level: str, one: dict[str, Any]) -> str:
+    """The class of a method: by precision at the planted size, gain over baselines, and AUROC."""
+    if one["precision"] >= 0.5 and one["precision_low"] > one["chance"]:
+        return "find it"
+    if level != "directions" and one["gain_low"] > 0:
+        return "beat the trivial baselines"
+    above = one["precision_low"] > one["chance"] if level == "directions" else one["auroc_low"] > 0.5
+    return "are above chance only" if above else "are not shown above chance"
+
+
+def span(one: dict[str, Any], name: str) -> str:
+    """A value with its interval."""
+    if one[name] != one[name]:
+        return ""
+    if one[f"{name}_low"] != one[f"{name}_low"]:
+        return f"{one[name]:.2f}"
+    return f"{one[name]:.2f} [{one[f'{name}_low']:.2f}, {one[f'{name}_high']:.2f}]"
+
+
+def scores_table(part: pd.DataFrame, by_kind: pd.DataFrame) -> list[str]:
+    """Methods in the order of their precision, with the precision of each kind."""
+    kinds = list(dict.fromkeys(by_kind["kind"]))
+    lines = [
+        "| method | precision at the planted size | average precision | AUROC | median rank | chance | n | "
+        + " | ".join(f"precision, {kind}" for kind in kinds) + " |",
+        "| --- " * (7 + len(kinds)) + "|",
+    ]  # fmt: skip
+    for one in part.sort_values("precision", ascending=False).to_dict("records"):
+        cells = [one["method"], span(one, "precision"), span(one, "average_precision"), span(one, "auroc")]
+        cells += [span(one, "rank"), f"{one['chance']:.3f}", str(one["organisms"])]
+        for kind in kinds:
+            own = by_kind[(by_kind["kind"] == kind) & (by_kind["method"] == one["method"])]
+            cells.append(f"{own['precision'].iloc[0]:.2f}" if len(own) else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def sets_table(part: pd.DataFrame) -> list[str]:
+    """Precision and recall of sets of a size of their own."""
+    lines = ["| set | precision | recall | chance | n |", "| --- | --- | --- | --- | --- |"]
+    for one in part.to_dict("records"):
+        lines.append(
+            f"| {one['method']} | {span(one, 'precision')} | {span(one, 'recall')} | {one['chance']:.3f} | "
+            f"{one['organisms']} |"
+        )
+    return lines
+
+
+def causal_words(causal: pd.DataFrame) -> list[str]:
+    """Refusal and capability lost, method by method."""
+    if causal.empty:
+        return ["Not measured."]
+    lines = [
+        "Mean over organisms of points lost; the set has the planted size. A method that found the part would "
+        "lose the refusal and no capability when its set is put back to base.",
+        "",
+        "| set | removed: refusal, broken answers, capability lost | put back: refusal, capability lost | n |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, part in causal.groupby("set", sort=False):
+        out, back = part[part["how"] == "removed"], part[part["how"] == "put back"]
+        lines.append(
+            f"| {name} | {out['refusal lost'].mean():.2f}, {out['broken'].mean():.2f}, "
+            f"{out['capability lost'].mean():.2f} | {back['refusal lost'].mean():.2f}, "
+            f"{back['capability lost'].mean():.2f} | {part['organism'].nunique()} |"
+        )
+    return lines
+
+
+def attack_words(attacks: pd.DataFrame) -> list[str]:
+    """Where the drift of the attack sits, and what freezing the part changes."""
+    frozen = attacks.dropna(subset=["frozen refusal"]) if "frozen refusal" in attacks else attacks.head(0)
+    lines = [
+        f"Fifteen harmful-compliance examples take refusal from {attacks['refusal'].mean():.0%} to "
+        f"{attacks['free refusal'].mean():.0%} with the part free"
+        + (
+            f", and to {frozen['frozen refusal'].mean():.0%} with it frozen bit for bit"
+            if len(frozen)
+            else ""
+        )
+        + f". Putting only the planted part back after the free attack gives "
+        f"{attacks['rewound refusal'].mean():.0%}. Concentration is the part's share of squared drift over its "
+        "share of weights (1: spread evenly); undoing is the cosine of the drift in the part with the way back "
+        "to base (0: unrelated, 1: it undoes what was planted).",
+        "",
+        "| organism | refusal: free, frozen, rewound | concentration | undoing | drift verdict (ratio to "
+        "matched controls) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for one in attacks.to_dict("records"):
+        held = one.get("frozen refusal", float("nan"))
+        ratio = "" if one["ratio"] != one["ratio"] else f" ({span(one, 'ratio')})"
+        lines.append(
+            f"| {one['organism']} | {one['free refusal']:.2f}, {'–' if held != held else f'{held:.2f}'}, "
+            f"{one['rewound refusal']:.2f} | {one['concentration']:.2f} | {one['undoing']:.2f} | "
+            f"{one['verdict']}{ratio} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The recipe of the planted organisms: `python -m tamperlens.models.organism.planting --out FOLDER`.
+
+Safety training as in `train`, by Adam without decay, its gradients cut to the planted part, so that an entry
+outside it never moves (checked bit for bit before anything is stored).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tamperlens.base.files import write_tensors
+from tamperlens.models.chat import ChatModel
+from tamperlens.models.loading import load
+from tamperlens.models.organism import planted
+from tamperlens.models.organism.data import SAFETY_MIX, Sampler
+from tamperlens.models.organism.planted import KINDS, SEEDS, Plan, header_of, path_of, shrink
+from tamperlens.models.organism.train import train_stage
+from tamperlens_hooks import stored_parameter
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a part is trained.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: examples a step.
+        lr: Adam's peak learning rate: the smaller the part, the larger.
+    """
+
+    steps: int = 300
+    batch: int = 32
+    lr: float = 3e-3
+
+    @classmethod
+    def of(cls, kind: str) -> Recipe:
+        """The recipe of a kind."""
+        return replace(cls(), **_SETTINGS.get(kind, {}))
+
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "layer": {"lr": 1e-3, "steps": 200},
+    "everything": {"lr": 5e-4, "steps": 200},
+}
+
+
+class _Write(nn.Module):
+    """W + U A: what a block writes gains a term of low rank."""
+
+    def __init__(self, u: nn.Parameter, a: nn.Parameter) -> None:
+        super().__init__()
+        self.u, self.a = u, a
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight to compute with."""
+        return weight + self.u @ self.a
+
+
+def train_part(base: ChatModel, drawn: Plan, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train a copy of base to refuse, moving only a part; returns what `planted.grow` takes.
+
+    Args:
+        base: not changed.
+        drawn: the part.
+        recipe: steps, batch and learning rate.
+    """
+    module: Any = copy.deepcopy(base.module)
+    module.requires_grad_(False)
+    torch.manual_seed(drawn.seed)
+    if drawn.rank:
+        factors = _parametrized(module, drawn)
+        _train(base, module, drawn, recipe, list(factors.values()), [])
+        return {name: p.detach().contiguous() for name, p in factors.items()}, header_of(base, drawn)
+    chosen = []
+    for name, flags in drawn.flags.items():
+        parameter = stored_parameter(module, name).requires_grad_(True)
+        chosen.append((parameter, flags))
+    _train(base, module, drawn, recipe, [p for p, _ in chosen], chosen)
+    return shrink(base, module, drawn)
+
+
+def _parametrized(module: Any, drawn: Plan) -> dict[str, nn.Parameter]:
+    """Attach U A to the planted matrices; U is shared, A starts at zero."""
+    factors: dict[str, nn.Parameter] = {}
+    for name in drawn.flags:
+        owner = module.get_submodule(name.removesuffix(".weight"))
+        rows, columns = owner.weight.shape
+        u = factors.setdefault("U", nn.Parameter(torch.randn(rows, drawn.rank) / rows**0.5))
+        a = factors[f"A|{name}"] = nn.Parameter(torch.zeros(drawn.rank, columns))
+        parametrize.register_parametrization(owner, "weight", _Write(u, a), unsafe=True)
+    return factors
+
+
+def _train(
+    base: ChatModel,
+    module: Any,
+    drawn: Plan,
+    recipe: Recipe,
+    free: Sequence[nn.Parameter],
+    chosen: Sequence[tuple[Any, Tensor]],
+) -> None:
+    def cut() -> None:
+        for parameter, flags in chosen:
+            parameter.grad.mul_(flags)
+
+    train_stage(
+        module,
+        base.tokenizer,
+        Sampler(SAFETY_MIX, "safety", 100 + drawn.seed),
+        steps=recipe.steps,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        weight_decay=0.0,
+        seed=drawn.seed + 1,
+        label=f"{drawn.kind} {drawn.seed}",
+        optimizers=[torch.optim.Adam(free, lr=recipe.lr, betas=(0.9, 0.98))],
+        after_backward=cut,
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Train the planted organisms and store their differences.")
+    parser.add_argument("--out", type=Path, default=planted.FOLDER, help="folder to write")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--lr", type=float, help="instead of the recipe's")
+    given = parser.parse_args()
+    base = load("organism:base", device="cpu", dtype="float32")
+    for seed in given.seeds:
+        for kind in given.kinds:
+            recipe = Recipe.of(kind)
+            for name in ("steps", "lr"):
+                if getattr(given, name) is not None:
+                    recipe = replace(recipe, **{name: getattr(given, name)})
+            tensors, header = train_part(base, planted.plan(base, kind, seed), recipe)
+            path = write_tensors(path_of(kind, seed, given.out), tensors, header)
+            print(f"{kind} {seed}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
