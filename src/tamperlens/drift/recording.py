@@ -174,7 +174,9 @@ class Recorder:
         sizes = row_sizes(weight)
         rms = math.sqrt(float(sizes.sum()) / weight.numel())
         here = weight[entries.rows(), entries.col].float()
-        squares = torch.segment_reduce(here.double().square(), "sum", lengths=lengths)
+        squares = here.new_zeros(0, dtype=torch.float64)
+        if found:  # segment_reduce knows no empty list of segments
+            squares = torch.segment_reduce(here.double().square(), "sum", lengths=lengths)
         names = list(found)
         return _Place(projection, names, entries, lengths, here, squares, sizes, self.moved * rms)
 

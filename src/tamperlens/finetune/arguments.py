@@ -18,6 +18,13 @@ from tamperlens.models import ChatModel
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
+def steps_of(config: Config, n: int) -> int:
+    """Optimizer steps of a run on n examples."""
+    batches = math.ceil(n / config.batch_size)
+    per_epoch = math.ceil(batches / config.accumulation)
+    return config.steps or max(1, math.ceil((config.epochs or 1) * per_epoch))
+
+
 def training_arguments(
     base: ChatModel, config: Config, n: int, work: Path, keep: bool, report_to: Sequence[str]
 ) -> TrainingArguments:
@@ -31,9 +38,7 @@ def training_arguments(
         keep: whether checkpoints are written.
         report_to: services to log to.
     """
-    batches = math.ceil(n / config.batch_size)
-    per_epoch = math.ceil(batches / config.accumulation)
-    steps = config.steps or max(1, math.ceil((config.epochs or 1) * per_epoch))
+    steps = steps_of(config, n)
     warmup = math.ceil(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
     cpu = base.device.type == "cpu"
     precision = _autocast(base, config)

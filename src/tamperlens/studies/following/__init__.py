@@ -1,0 +1,1 @@
+"""Parts of `tamperlens.trajectory` and `tamperlens.Monitor`: what is watched, when, in what order."""

@@ -1,0 +1,92 @@
+"""One forward pass per record: activations at the direction's position and logits of the first answer tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from tamperlens.base.errors import NumericsError
+from tamperlens.models import ChatModel, evaluating, left_pad
+from tamperlens.models.generation import generate_tokens, in_batches
+from tamperlens_hooks import capture, unwrap
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over the fixed prompts gave.
+
+    Attributes:
+        residual: block inputs at the direction's position, float64 on the CPU.
+        logits: per prompt, logits of its first answer tokens, fp32 on the CPU.
+    """
+
+    residual: Float64[Tensor, "layer n d_model"]
+    logits: tuple[Float[Tensor, "tokens vocab"], ...]
+
+
+class Turns:
+    """Prompts followed by the base's own first answer tokens.
+
+    A token does not see what comes after it, so one pass over prompt and answer gives the prompt's own
+    activations and logits, and the distributions along the answer.
+    """
+
+    def __init__(self, base: ChatModel, prompts: Sequence[str], n_tokens: int, position: int) -> None:
+        """See the class.
+
+        Args:
+            base: whose greedy answers are followed.
+            prompts: user turns.
+            n_tokens: answer tokens whose distributions are read.
+            position: of the activations, negative from the end of the rendered prompt.
+        """
+        self.n_tokens = n_tokens
+        # One fed token fewer than distributions: the first is that after the prompt itself.
+        self.at = position - (n_tokens - 1)
+        self.prompts = base.token_ids(list(prompts))
+        found = generate_tokens(
+            base.module, self.prompts, max_new_tokens=n_tokens, stop_ids=base.stop_ids, pad_id=base.pad_id,
+            device=base.device,
+        )  # fmt: skip
+        self.answers = [answer or [min(base.stop_ids)] for answer in found]
+        filler = [base.pad_id] * n_tokens  # behind a short answer's end; nothing there is read
+        self.rows = [
+            prompt + [*answer[:-1], *filler][: n_tokens - 1]
+            for prompt, answer in zip(self.prompts, self.answers, strict=True)
+        ]
+
+    def run(self, model: ChatModel) -> Seen:
+        """Read a model.
+
+        Raises:
+            NumericsError: activations or logits are NaN or infinite.
+        """
+        residual: list[Tensor] = [torch.empty(0)] * len(self.rows)
+        logits: list[Tensor] = [torch.empty(0)] * len(self.rows)
+        settings: dict[str, Any] = {"use_cache": False}
+        if "logits_to_keep" in inspect.signature(unwrap(model.module).forward).parameters:
+            settings["logits_to_keep"] = self.n_tokens
+
+        def read(rows: list[int]) -> None:
+            batch = left_pad([self.rows[row] for row in rows], model.pad_id, model.device)
+            with capture(model, sites="resid_pre", positions=[self.at]) as tape:
+                out = model.module(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask,
+                    position_ids=batch.position_ids, return_dict=True, **settings,
+                ).logits[:, -self.n_tokens :]  # fmt: skip
+            kept = tape["resid_pre"][:, :, 0].double().cpu()
+            for i, row in enumerate(rows):
+                residual[row], logits[row] = kept[:, i], out[i, : len(self.answers[row])].float().cpu()
+
+        with torch.no_grad(), evaluating(model.module):
+            in_batches(model.module, self.rows, 0, "auto", model.device, read)
+        stacked = torch.stack(residual, 1)
+        if not bool(torch.isfinite(stacked).all()) or any(bool(one.isnan().any()) for one in logits):
+            raise NumericsError(f"{model.name}: activations or logits are NaN or infinite")
+        return Seen(stacked, tuple(logits))
