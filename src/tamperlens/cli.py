@@ -17,6 +17,8 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
+from tamperlens.cli_grid import register
+
 INPUT_ERROR = 2
 INTERRUPTED = 130
 
@@ -45,6 +47,12 @@ app = typer.Typer(
 
     tamperlens audit --out runs/qwen --resume
         go on after an interruption, with the settings of that run
+
+    tamperlens grid run sweep.toml --out runs/sweep
+        a sweep; repeat it after any interruption, then grid status|table|plot
+
+    tamperlens report runs/qwen runs/sweep
+        several runs on one page
 
     Every audit fills one folder: report.html, measures.csv, completions.csv,
     direction.safetensors, manifest.json, figures/, attack/.""",
@@ -240,6 +248,9 @@ def _default_folder(model: str, attack: str, seed: int) -> Path:
 
 def _slug(text: str) -> str:
     return "".join(c if c.isalnum() or c in "._" else "-" for c in text).strip("-.")
+
+
+register(app, guarded)
 
 
 def main() -> None:

@@ -2,15 +2,19 @@
 
 Contents: `declaration` (Grid, Cell, Defence, Evaluation), `records` (one file a cell, by content address),
 `measuring` (what a cell measures), `working` (the worker: one training run, cut at every budget), `counting`
-(FLOPs at a cut), `memory` (what cannot fit), `folder` (state and table), `running` (run), `cluster` (Ray).
+(FLOPs at a cut), `memory` (what cannot fit), `folder` (state and table), `running` (run), `cluster` (Ray),
+`points`, `families`, `scaling`, `halving` (fits of refusal against attack compute), `curves` (measures over
+steps, figures).
 """
 
 from __future__ import annotations
 
+from tamperlens.grid.curves import curves, figures
 from tamperlens.grid.declaration import Cell, Defence, Evaluation, Grid
 from tamperlens.grid.folder import GridResult, status
 from tamperlens.grid.records import Record
 from tamperlens.grid.running import run
+from tamperlens.grid.scaling import Scaling, scaling
 
 __all__ = [
     "Cell",
@@ -19,6 +23,10 @@ __all__ = [
     "Grid",
     "GridResult",
     "Record",
+    "Scaling",
+    "curves",
+    "figures",
     "run",
+    "scaling",
     "status",
 ]

@@ -73,7 +73,7 @@ def too_large(
         )
     if need > there:
         return (
-            f"cannot fit: training needs about {need / GB:.3g} GB beside the model and {there / GB:.3g} GB are "
-            "free; use a smaller batch_size, rank or max_length, or gradient_checkpointing"
+            f"cannot fit: training needs about {need / GB:.3g} GB beside the model and {there / GB:.3g} GB "
+            "are free; use a smaller batch_size, rank or max_length, or gradient_checkpointing"
         )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,16 @@ from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
 from tamperlens.grid.declaration import Grid
 from tamperlens.grid.folder import GridResult, Point, open_folder, points, write_table
-from tamperlens.grid.records import DONE, PENDING, Record, cell_file
+from tamperlens.grid.records import (
+    DONE,
+    PENDING,
+    Baseline,
+    Record,
+    baseline_address,
+    baseline_file,
+    cell_file,
+    read_record,
+)
 from tamperlens.grid.working import Task, Worker
 
 UNLOADABLE = (ModelLoadError, AnatomyError, UnsupportedModelError, NumericsError, MemoryError)
@@ -32,16 +42,16 @@ def run(
     """Make every cell that is not in the folder yet; call it again after an interruption of any kind.
 
     Every cell is written whole under an address made of its declaration, its model's fingerprint and the
-    hashes of its data, as soon as it is measured. Training goes on from its checkpoints, to the same bits. One
-    training run serves all step budgets where the schedule allows (constant, the default here): the shorter
-    cells are measured as it passes through them, which `cut_from_steps` says.
+    hashes of its data, as soon as it is measured. Training goes on from its checkpoints, to the same bits.
+    One training run serves all step budgets where the schedule allows (constant, the default here): the
+    shorter cells are measured as it passes through them, which `cut_from_steps` says.
 
     Args:
         grid: the declaration, or a TOML file with one.
         out: the folder; made if absent.
         ray: address of a Ray cluster ("auto", "host:port", "ray://host:port"), or "local" for one on this
-            machine; needs the extra `ray`. The folder must be on storage that the workers share, or else their
-            cells are written when a training run ends.
+            machine; needs the extra `ray`. Where workers do not share the folder's storage, their cells are
+            written when a training run ends.
         workers: on Ray; as many as there are CPUs (or GPUs, with `gpus`) by default.
         gpus: of a worker on Ray.
         retry: try failed and skipped cells again.
@@ -89,7 +99,7 @@ class _Session:
             try:
                 pins = worker.describe(model)
             except UNLOADABLE as error:
-                self.broken(model, error)
+                self.broken(model, f"{type(error).__name__}: {error}")
                 continue
             self.pin(model, pins)
             worker.baseline(model)
@@ -105,9 +115,9 @@ class _Session:
             self.folder.manifest["broken"] = broken
             self.folder.note(repaired=model)
 
-    def broken(self, model: str, error: BaseException) -> None:
+    def broken(self, model: str, why: str) -> None:
         """A model that cannot be loaded fails its cells, and no others."""
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = " ".join(why.split())
         self.folder.note(broken={model: why})
         self.say(f"failed: {model}: {why}")
 
@@ -132,9 +142,23 @@ class _Session:
     def take(self, records: Sequence[Record]) -> None:
         """Write records that a worker without this folder has made."""
         for record in records:
-            path = cell_file(self.folder.path, record.address)
-            if not path.is_file():
-                record.save(path)
+            old = read_record(self.folder.path, record.address)
+            if old is None or (old.status != DONE and old.attempts < record.attempts):
+                record.save(cell_file(self.folder.path, record.address))
+
+    def keep(self, baseline: Baseline) -> None:
+        """Write the measures before the attack that a worker without this folder has made."""
+        pins = self.folder.manifest["hashes"]
+        path = baseline_file(self.folder.path, baseline_address(self.grid, baseline.model, pins))
+        if not path.is_file():
+            baseline.save(path)
+
+    def give_up(self, task: Task, status: str, reason: str) -> None:
+        """Record cells that no worker could make."""
+        for cell, where, tries in zip(task.cells, task.addresses, task.attempts, strict=True):
+            record = Record(where, status, dataclasses.asdict(cell), reason=reason, attempts=tries + 1)
+            record.save(cell_file(self.folder.path, where))
+            self.told(record)
 
     def told(self, record: Record) -> None:
         """A cell was made."""

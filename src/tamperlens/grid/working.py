@@ -49,12 +49,14 @@ class Task:
         addresses: of the cells, in order.
         attempts: of each cell so far.
         limit: GB that a worker may use; None for what is free.
+        deaths: workers that died over it.
     """
 
     cells: tuple[Cell, ...]
     addresses: tuple[str, ...]
     attempts: tuple[int, ...]
     limit: float | int | None = None
+    deaths: int = 0
 
     @property
     def model(self) -> str:

@@ -1,11 +1,13 @@
 """Floor 2: figures, interactive (plotly) and still (matplotlib PNG and SVG), in one house style.
 
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
-the split-half null), `loss_curve`, `dose_curve`, `tradeoff` (two shares against
-each other), `head_map`, `attention_map`, `ablation_curve`, `agreement_map` (attention heads); each returns a
+the split-half null), `loss_curve`, `dose_curve`, `compute_curve` (a share against attack compute), `tradeoff`
+(two shares against each other), `head_map`, `attention_map`, `ablation_curve`, `agreement_map` (attention
+heads); each returns a
 `Plot`, which saves HTML, PNG and SVG. `style` holds the palette.
 """
 
+from tamperlens.plots.compute import compute_curve as compute_curve
 from tamperlens.plots.direction import direction_map as direction_map
 from tamperlens.plots.dose import dose_curve as dose_curve
 from tamperlens.plots.heads import ablation_curve as ablation_curve

@@ -1,0 +1,119 @@
+"""The commands `grid run|status|table|plot` and `report`; put onto the command by `cli`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, no_type_check
+
+import typer
+
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A grid's folder.")]
+
+EXAMPLE = """A grid is a TOML file:
+
+    models = \\["organism:tiny", "organism:small", "organism"]
+    attacks = \\["harmful-compliance"]
+    ranks = \\[8]
+    steps = \\[5, 10, 20, 40]
+    seeds = \\[0, 1, 2]
+
+Also data_sizes, learning_rates, \\[\\[defences]] (kind = "freeze", "rewind", "mix"), \\[training],
+\\[evaluation], dtype, device."""
+
+
+def register(app: typer.Typer, guarded: Guard) -> None:
+    """Add the commands to the root."""
+    grid = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Sweeps of attacks over models.")
+    grid.command("run", help=f"Make every cell of a grid that is not there yet.\n\n{EXAMPLE}")(guarded(_run))
+    grid.command("status", help="How far a grid has come, and what failed.")(guarded(_status))
+    grid.command("table", help="Write results_grid.csv and print it.")(guarded(_table))
+    grid.command("plot", help="Draw RRR, CE and RD over steps and the scaling figure.")(guarded(_plot))
+    app.add_typer(grid, name="grid")
+    app.command("report", help=_report.__doc__)(guarded(_report))
+
+
+@no_type_check
+def _run(
+    declaration: Annotated[Path, typer.Argument(metavar="GRID.toml", help="The declaration.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/grid-NAME.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Ray cluster: auto, host:port, ray://host:port, or local.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers on Ray; one a CPU by default.")] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of a worker on Ray.")] = 0.0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed and skipped cells again.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="GB a worker may use; larger cells are skipped.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    from tamperlens import grid
+
+    folder = out or Path("runs") / f"grid-{declaration.stem}"
+    result = grid.run(
+        declaration, folder, ray=ray, workers=workers, gpus=gpus, retry=retry, memory=memory,
+        progress=not quiet, command=shlex.join(["tamperlens", *sys.argv[1:]]),
+    )  # fmt: skip
+    _show(result)
+    typer.echo(f"table {folder / 'results_grid.csv'}")
+
+
+@no_type_check
+def _status(folder: Folder) -> None:
+    from tamperlens import grid
+
+    _show(grid.status(folder))
+
+
+@no_type_check
+def _table(folder: Folder) -> None:
+    from tamperlens import grid
+    from tamperlens.base.files import write_csv
+
+    table = grid.status(folder).table
+    write_csv(folder / "results_grid.csv", table)
+    wanted = ("model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd", "over_refusal",
+              "capability", "flops")  # fmt: skip
+    names = [name for name in wanted if name in table]
+    typer.echo(table[names].to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+
+
+@no_type_check
+def _plot(
+    folder: Folder,
+    attack: Annotated[str | None, typer.Option(help="Attack of the scaling figure.")] = None,
+) -> None:
+    from tamperlens import grid
+    from tamperlens.base.errors import InputError
+
+    table = grid.status(folder).table
+    fits = None
+    try:
+        fits = grid.scaling(table, attack)
+        typer.echo(f"{fits.verdict}\n{fits.half.to_string(index=False)}")
+    except InputError as error:
+        typer.echo(f"no scaling figure: {error}")
+    for plot in grid.figures(table, fits):
+        plot.save(folder / "figures")
+        typer.echo(f"figure {folder / 'figures' / plot.name}.png")
+
+
+def _show(result: Any) -> None:
+    typer.echo(str(result))
+    for line in result.problems:
+        typer.echo(line)
+
+
+@no_type_check
+def _report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders of any kind.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+) -> None:
+    """Merge run folders into one self-contained page; two of one kind are also compared."""
+    from tamperlens.studies.merging import merge
+
+    typer.echo(f"report {merge(runs, out)}")

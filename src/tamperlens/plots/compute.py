@@ -1,0 +1,143 @@
+"""A share against attack compute, model by model, and the compute to half of it against model size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+from tamperlens.base.errors import InputError
+from tamperlens.plots.plot import Plot
+from tamperlens.plots.style import (
+    MARKERS,
+    MUTED,
+    PAPER,
+    PLOTLY_MARKERS,
+    SERIES,
+    WIDTH_INCHES,
+    layout,
+    settle,
+    style,
+)
+
+DOTS = ("series", "size", "flops", "value", "low", "high")
+HALF = ("series", "size", "value", "low", "high", "reason")
+
+
+def compute_curve(
+    dots: pd.DataFrame,
+    lines: pd.DataFrame,
+    half: pd.DataFrame,
+    *,
+    caption: str,
+    axis: str,
+    name: str = "scaling",
+    title: str = "Against attack compute",
+) -> Plot:
+    """Cells with intervals and fitted lines over FLOPs; beside them the compute to half by model size.
+
+    Args:
+        dots: columns series, size (parameters), flops, value, low, high; one row a cell.
+        lines: columns series, flops, value: the fit, only where it was observed.
+        half: columns series, size, value, low, high, reason; NaN with a reason where not reached, an infinite
+            `high` for an open upper end.
+        caption: how to read it.
+        axis: label of the vertical axis.
+        name: file stem.
+        title: a few words.
+
+    Raises:
+        InputError: a column is missing or there are no cells.
+    """
+    for frame, wanted, what in ((dots, DOTS, "dots"), (half, HALF, "half")):
+        missing = [column for column in wanted if column not in frame]
+        if missing or frame.empty:
+            raise InputError(f"compute_curve: {what} needs {', '.join(wanted)}; missing: {missing or 'rows'}")
+    groups = [(str(label), rows) for label, rows in dots.groupby("series", sort=False)]
+    words = "; ".join(
+        f"{row.series} {row.value:.2g} FLOPs" if row.value == row.value else f"{row.series}: {row.reason}"
+        for row in half.itertuples()
+    )
+    with style():
+        still = settle(_still(groups, lines, half, axis))
+    return Plot(name, title, caption, f"To half refusal: {words}.", _interactive(groups, lines, axis), still)
+
+
+def _still(
+    groups: list[tuple[str, pd.DataFrame]], lines: pd.DataFrame, half: pd.DataFrame, axis: str
+) -> Figure:
+    figure = Figure(figsize=(WIDTH_INCHES, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    handles: list[Any] = []
+    for i, (label, rows) in enumerate(groups):
+        colour, marker = SERIES[(i + 1) % 7], MARKERS[i % 7]
+        spread = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
+        handles.append(
+            left.errorbar(rows["flops"], rows["value"], yerr=spread, ls="", marker=marker, color=colour, ms=4,
+                          mec=PAPER, mew=0.5, elinewidth=0.9)
+        )  # fmt: skip
+        line = lines[lines["series"] == label]
+        left.plot(line["flops"], line["value"], color=colour, lw=1.3)
+        row = half[half["series"] == label].iloc[0]
+        _half(right, row, colour, marker)
+    left.set_xscale("log")
+    left.set_ylim(-0.03, 1.05)
+    left.set_xlabel("attack compute (FLOPs)")
+    left.set_ylabel(axis)
+    right.set_xscale("log")
+    right.set_yscale("log")
+    sizes = half["size"].to_numpy(dtype=float)
+    right.set_xlim(sizes.min() / 1.6, sizes.max() * 1.6)
+    right.set_xlabel("parameters")
+    right.set_ylabel("FLOPs to half refusal")
+    left.grid(axis="y")
+    right.grid(axis="y")
+    figure.legend(handles, [label for label, _ in groups], loc="outside upper left", ncols=3)
+    return figure
+
+
+def _half(axes: Any, row: Any, colour: str, marker: str) -> None:
+    if row["value"] != row["value"]:
+        axes.text(row["size"], 0.03, "not reached", transform=axes.get_xaxis_transform(), rotation=90,
+                  ha="center", va="bottom", fontsize=7.5, color=MUTED)  # fmt: skip
+        return
+    open_end = not np.isfinite(row["high"])
+    top = 0.0 if open_end else row["high"] - row["value"]
+    axes.errorbar(row["size"], row["value"], yerr=np.clip([[row["value"] - row["low"]], [top]], 0, None),
+                  marker=marker, color=colour, ms=5, mec=PAPER, mew=0.5, elinewidth=1.4)  # fmt: skip
+    if open_end:
+        axes.annotate("open", (row["size"], row["value"]), xytext=(0, 6), textcoords="offset points",
+                      ha="center", fontsize=7.5, color=MUTED)  # fmt: skip
+
+
+def _interactive(groups: list[tuple[str, pd.DataFrame]], lines: pd.DataFrame, axis: str) -> go.Figure:
+    figure = go.Figure()
+    for i, (label, rows) in enumerate(groups):
+        colour = SERIES[(i + 1) % 7]
+        spread = {
+            "type": "data", "symmetric": False, "array": (rows["high"] - rows["value"]).clip(lower=0),
+            "arrayminus": (rows["value"] - rows["low"]).clip(lower=0),
+        }  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=rows["flops"], y=rows["value"], mode="markers", name=label, error_y=spread,
+                marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8, "color": colour},
+            )
+        )  # fmt: skip
+        line = lines[lines["series"] == label]
+        figure.add_trace(
+            go.Scatter(
+                x=line["flops"], y=line["value"], mode="lines", line={"color": colour}, showlegend=False
+            )
+        )
+    figure.update_layout(
+        layout(
+            height=480,
+            xaxis={"title": {"text": "attack compute (FLOPs)"}, "type": "log"},
+            yaxis={"title": {"text": axis}, "range": [-0.03, 1.05]},
+        )
+    )
+    return figure
