@@ -54,12 +54,12 @@ def scored(model: Any, options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def write(folder: Path, table: pd.DataFrame, verdict: str, plots: list[Any], name: str = "table") -> None:
-    """The table as CSV, the verdict as text, the figures as HTML, PNG and SVG."""
+    """The table as CSV, the verdict as text, the figures as HTML, PNG, SVG and PDF."""
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "verdict.txt").write_text(inspect.cleandoc(verdict) + "\n", encoding="utf-8")
     for plot in plots:
-        plot.save(folder)
+        plot.save(folder, pdf=True)
     print(inspect.cleandoc(verdict), f"\nWritten to {folder}", sep="\n", flush=True)
 
 

@@ -1,7 +1,7 @@
 """The architecture page, from the import rules in pyproject.toml and the imports that the code really has.
 
-    python docs/tools/architecture.py            # write docs/architecture.md
-    python docs/tools/architecture.py --check    # exit 1 if it is not current
+python docs/tools/architecture.py            # write docs/architecture.md
+python docs/tools/architecture.py --check    # exit 1 if it is not current
 """
 
 from __future__ import annotations
@@ -95,7 +95,13 @@ def page() -> str:
     layers = [layer for layer in layers if layer]
     lines = [HEAD, "```text"]
     lines += [f"{len(layers) - i:>2}  {'  |  '.join(layer)}" for i, layer in enumerate(layers)]
-    lines += [f" 0  {HOOKS}", "```", "", "| floor | room | its one job | imports |", "| --- | --- | --- | --- |"]
+    lines += [
+        f" 0  {HOOKS}",
+        "```",
+        "",
+        "| floor | room | its one job | imports |",
+        "| --- | --- | --- | --- |",
+    ]
     for i, layer in enumerate(layers):
         for room in layer:
             path = SOURCE / room / "__init__.py"

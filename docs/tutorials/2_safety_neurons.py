@@ -21,7 +21,7 @@ print(safety.definition)
 
 # %%
 sets = {
-    "safety-critical (p 1 %, q 10 %)": neurons.set_difference(safety, utility, p=0.01, q=0.1),
+    "safety-critical (p 5 %, q 2 %)": neurons.set_difference(safety, utility, p=0.05, q=0.02),
     "top safety 1 %": safety.top(0.01),
     "top utility 1 %": utility.top(0.01),
 }

@@ -29,7 +29,7 @@ exact.plot()
 # %%
 others = prompts.packaged("harmful", split="test").subset(range(100, 140))
 curve = heads.ablation_curve(model, exact.ranking()[:5], others, mode="mean", draws=10, **target)
-curve.plot()
+curve.plot(name="ablation-heads")
 
 # %% [markdown]
 # Now the tax. A helpful-only base model is tuned on a hundred refusals and nothing else, and everything is asked

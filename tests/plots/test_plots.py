@@ -154,3 +154,13 @@ def test_empty_input_is_named():
         loss_curve(pd.DataFrame({"step": [1], "loss": [math.nan]}), caption="c")
     with pytest.raises(InputError, match="null_low"):
         cosine_by_layer(cosines().drop(columns="null_low"), layer=0, caption="c")
+
+
+def test_pdf_is_vector_with_text_and_repeatable(tmp_path):
+    for plot in all_plots()[:2]:
+        *_, path = plot.save(tmp_path / "one", pdf=True)
+        data = path.read_bytes()
+        assert data.startswith(b"%PDF")
+        assert b"/CIDFontType2" in data  # TrueType, not drawn outlines
+        assert b"/Subtype /Image" not in data or plot.name == "direction"
+        assert plot.pdf(tmp_path / "again.pdf").read_bytes() == data

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tamperlens.base.files import PathLike, atomic_path, write_text
 from tamperlens.plots.style import style, themed_svg
 
+_UNDATED = {"CreationDate": None, "Creator": "tamperlens"}  # the same data give the same file
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -56,8 +57,22 @@ class Plot:
             )
         return themed_svg(buffer.getvalue(), self.name)
 
-    def save(self, folder: PathLike) -> list[Path]:
+    def pdf(self, path: PathLike) -> Path:
+        """Write the still figure as PDF for a paper: vectors, fonts embedded as text.
+
+        Raises:
+            RunFolderError: the file cannot be written.
+        """
+        with atomic_path(path) as temporary, style(), _quiet():
+            self.still.savefig(temporary, format="pdf", bbox_inches="tight", metadata=_UNDATED)
+        return Path(path)
+
+    def save(self, folder: PathLike, *, pdf: bool = False) -> list[Path]:
         """Write NAME.html, NAME.png and NAME.svg; the page shares one `plotly.min.js` per folder, no network.
+
+        Args:
+            folder: where to.
+            pdf: also NAME.pdf, for papers.
 
         Raises:
             RunFolderError: the folder cannot be written.
@@ -83,6 +98,8 @@ class Plot:
             )
         written.append(png)
         written.append(write_text(root / f"{self.name}.svg", self.svg()))
+        if pdf:
+            written.append(self.pdf(root / f"{self.name}.pdf"))
         return written
 
 

@@ -65,6 +65,7 @@ _RC: dict[str, Any] = {
     "axes.facecolor": "none",
     "text.parse_math": False,  # names of prompt sets and tokens are text, never formulas
     "svg.fonttype": "none",  # text stays text: searchable, and it takes the page's colour
+    "pdf.fonttype": 42,  # whole fonts, as publishers ask
     "svg.hashsalt": "tamperlens",  # the same data give the same file
 }
 

@@ -1,0 +1,114 @@
+"""Documentation: what it says exists, what links it has lead somewhere, generated pages are current."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from doc_blocks import ROOT, blocks, pages
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+MADE = {"tutorials": "docs/tutorials", "reference": "docs"}  # pages that the build makes from other files
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py"))
+
+
+def anchors(text: str) -> set[str]:
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads}
+
+
+def target(page: Path, link: str) -> Path | None:
+    """The file that a link leads to; None for a page that the build makes and whose source exists."""
+    path = (page.parent / link).resolve()
+    if path.exists():
+        return path
+    inside = path.relative_to(ROOT)
+    if inside.parts[:2] == ("docs", "tutorials") and path.with_suffix(".py").exists():
+        return None
+    from_root = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md",
+                 "analyses.md": "analyses/README.md"}  # fmt: skip
+    if inside.parts[0] == "docs" and inside.name in from_root:
+        return ROOT / from_root[inside.name]
+    if inside.parts[:2] == ("docs", "reference"):
+        return None
+    raise AssertionError(f"{page.relative_to(ROOT)}: {link} leads nowhere")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for found in LINK.findall(text):
+        link = next(filter(None, found))
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        where = target(page, name) if name else page
+        if anchor and where is not None:
+            assert anchor in anchors(where.read_text(encoding="utf-8")), f"{page.name}: no heading {link}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_parse_and_blocks_have_a_language(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in {"python", "bash", "text"}, f"{page.name}:{block.line}: {block.language}"
+        if block.language == "python":
+            ast.parse(block.text)
+
+
+def test_scripts_and_options_that_pages_name_exist() -> None:
+    for page in pages():
+        for block in blocks(page):
+            for script in re.findall(r"python (\S+\.py)", block.text if block.language == "bash" else ""):
+                assert (ROOT / script).is_file(), f"{page.name}:{block.line}: {script}"
+        for script in re.findall(r"`(?:python )?(analyses/\w+\.py)", page.read_text(encoding="utf-8")):
+            assert (ROOT / script).is_file(), f"{page.name}: {script}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in pages():
+        for goal in re.findall(r"\bmake ([a-z-]+)(?=`|\s+#|\n)", page.read_text(encoding="utf-8")):
+            assert re.search(rf"^{goal}:", makefile, re.MULTILINE), f"{page.name}: make {goal}"
+
+
+def test_the_architecture_page_is_current() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "tools" / "architecture.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_versions_agree() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    tags = subprocess.run(
+        ["git", "-C", str(ROOT), "tag", "--points-at", "HEAD"], capture_output=True, text=True
+    ).stdout.split()
+    released = [tag for tag in tags if re.fullmatch(r"v\d+\.\d+\.\d+", tag)]
+    assert released in ([], [f"v{version}"])
+
+
+def test_every_analysis_is_in_the_table_and_among_the_figures() -> None:
+    table = (ROOT / "analyses" / "README.md").read_text(encoding="utf-8")
+    figures = (ROOT / "analyses" / "all_figures.py").read_text(encoding="utf-8")
+    for script in (ROOT / "analyses").glob("*.py"):
+        if script.stem.startswith("_") or script.stem in ("all_figures", "organism_card"):
+            continue
+        assert f"`{script.name}`" in table, script.name
+        assert f'"{script.stem}"' in figures, script.name
+
+
+def test_tutorials_split_into_cells() -> None:
+    sys.path.insert(0, str(ROOT / "docs" / "tools"))
+    try:
+        from run_tutorial import cells
+    finally:
+        sys.path.pop(0)
+    assert len(TUTORIALS) == 7
+    for script in TUTORIALS:
+        found = cells(script.read_text(encoding="utf-8"))
+        assert found[0][0] == "markdown"
+        assert found[0][1].startswith("# ")
+        assert sum(kind == "code" for kind, _ in found) >= 3
+    assert cells("# %% [markdown]\n# # A\n# b\n# %%\nx = 1\n") == [("markdown", "# A\nb"), ("code", "x = 1")]

@@ -1,0 +1,90 @@
+"""Every Python block and command of the README and the documentation runs; so does every tutorial."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doc_blocks import ROOT, commands, pages, python
+
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py"))
+ENVIRONMENT = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
+# make sets up an environment first; of these goals the command behind it is run, of the others nothing.
+GOALS = {"make audit": "audit", "make docs": "docs-fast"}
+OTHERS = {"make test", "make test-all", "make check", "make figures", "make setup"}
+
+pytestmark = pytest.mark.slow
+
+
+def shell(command: str, cwd: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=850,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if python(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_python_blocks(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(block.text for block in python(page))
+    (tmp_path / "page.py").write_text(code, encoding="utf-8")
+    shell(f"{sys.executable} page.py", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "analyses").symlink_to(ROOT / "analyses")
+    for block in commands(page):
+        lines = block.text.replace("\\\n", " ").splitlines()
+        kept = []
+        for line in lines:
+            words = line.split("#")[0].strip()
+            if words in OTHERS:
+                continue
+            if words in GOALS:
+                recipe = subprocess.run(
+                    ["make", "-n", GOALS[words], f"BIN={BIN}", "STAMP=Makefile",
+                     f"OUT={tmp_path / 'made'}"],
+                    cwd=ROOT, capture_output=True, text=True, check=True,
+                ).stdout  # fmt: skip
+                line = f"(cd {ROOT} && {recipe.strip().splitlines()[-1]})"
+            kept.append(line)
+        shell("\n".join(kept), tmp_path)
+
+
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda script: script.stem)
+def test_tutorials(script: Path, tmp_path: Path) -> None:
+    shell(f"{sys.executable} {ROOT}/docs/tools/run_tutorial.py {script} {tmp_path}/out", tmp_path)
+    page = json.loads((tmp_path / "out" / script.stem / "page.json").read_text())
+    outputs = [one for cell in page["cells"] for one in cell.get("outputs", [])]
+    assert any("svg" in one for one in outputs)
+    assert page["seconds"] < 900  # a limit against hanging; the goal is three minutes on quiet cores
+    for one in outputs:
+        if "svg" in one:
+            assert (tmp_path / "out" / script.stem / one["svg"]).stat().st_size > 2000
+
+
+def test_all_figures_quick(tmp_path: Path) -> None:
+    command = (
+        f"{sys.executable} {ROOT}/analyses/all_figures.py --quick --out {tmp_path}/r --only neuron_drift"
+    )
+    shell(command, tmp_path)
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    entry = manifest["neuron_drift"]
+    assert entry["status"] == 0
+    assert {"verdict.txt", "drift.csv"} <= set(entry["files"])
+    before = (tmp_path / "r" / "manifest.json").read_bytes()
+    shell(command, tmp_path)  # finished: left alone
+    assert (tmp_path / "r" / "manifest.json").read_bytes() == before
