@@ -23,7 +23,7 @@ from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no
 from tamperlens_hooks import describe
 
 ORGANISM = Path(__file__).parent / "organism" / "weights"
-VARIANTS = ("aligned", "base")
+VARIANTS = ("aligned", "base", "small", "tiny")
 SMALL = 1_000_000_000
 # Checkpoints that hold text and vision (Gemma 3 from 4 B on) name the language model's weights in these ways.
 _TEXT_KEYS = {
@@ -58,8 +58,8 @@ def load(
     Code from a checkpoint is never run.
 
     Args:
-        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", a local folder, or a hub
-            id.
+        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", the smaller aligned ones of
+            the ladder ("organism:small", "organism:tiny"), a local folder, or a hub id.
         adapter: a PEFT adapter (folder or hub id); checked against this base and attached unmerged.
         device: "auto" takes CUDA, then MPS, then CPU.
         dtype: "auto" keeps the stored type, except on CPU, where half-precision models below one billion

@@ -1,0 +1,202 @@
+"""Several run folders on one self-contained page, and two of one kind beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tamperlens import report
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike
+from tamperlens.base.runs import RunFolder
+
+ROWS = 40
+"""Rows of a table that are shown; the rest stays in the CSV."""
+TABLES = (
+    "measures.csv",
+    "changes.csv",
+    "results_grid.csv",
+    "order.csv",
+    "rows.csv",
+    "tuned/log.csv",
+    "table.csv",
+)
+_HIDDEN = ("fingerprint", "address", "reason", "tokens", "cut_from_steps")
+
+
+def merge(runs: Sequence[PathLike], out: PathLike) -> Path:
+    """Write one page about any run folders: what was run, its tables and figures, and comparisons.
+
+    Two runs of one kind are compared: the settings that differ, and every measure that both have, with the
+    difference and its interval. Nothing is recomputed.
+
+    Args:
+        runs: run folders, finished or not.
+        out: the page to write.
+
+    Raises:
+        InputError: no folders, or one named twice.
+        RunFolderError: a folder without a manifest, or the page cannot be written.
+    """
+    if not runs:
+        raise InputError("report needs at least one run folder")
+    folders = [RunFolder.read(one) for one in runs]
+    places = [folder.path.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise InputError("report: one run folder is named twice; name each once")
+    names = _names(folders)
+    sections = [
+        report.Section(f"{name}: {folder.manifest.get('kind', 'run')}", _blocks(folder), anchor=f"run-{i}")
+        for i, (name, folder) in enumerate(zip(names, folders, strict=True))
+    ]
+    if len(folders) == 2 and len({folder.manifest.get("kind") for folder in folders}) == 1:
+        sections.insert(0, report.Section("The two beside each other", compare(folders, names)))
+    states = ", ".join(f"{n} ({f.manifest.get('kind')}, {f.manifest.get('status')})"
+                       for n, f in zip(names, folders, strict=True))  # fmt: skip
+    page = report.Page(
+        title=f"{len(folders)} run{'s' if len(folders) > 1 else ''}", headline=states,
+        subtitle="Merged from run folders; every number as those runs wrote it.", sections=sections,
+    )  # fmt: skip
+    return report.write(out, page)
+
+
+def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.Block]:
+    """What differs between two runs: settings, and measures with the interval of their difference."""
+    one, two = (folder.manifest.get("config", {}) for folder in folders)
+    keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
+    blocks: list[report.Block] = []
+    if keys:
+        rows = tuple((key, _text(one.get(key)), _text(two.get(key))) for key in keys)
+        blocks.append(report.Table("Settings that differ.", ("setting", *names), rows, (0, 1, 2)))
+    else:
+        blocks.append(report.Text(("Both runs have the same settings.",)))
+    pairs = paired(folders)
+    if pairs.empty:
+        blocks.append(report.Text(("They have no measure in common.",)))
+        return blocks
+    shown = tuple(
+        (
+            row.what,
+            _interval(row.one, row.one_low, row.one_high),
+            _interval(row.two, row.two_low, row.two_high),
+            _interval(row.difference, row.low, row.high),
+            f"{row.n:.0f}",
+        )
+        for row in pairs.head(4 * ROWS).itertuples()
+    )
+    caption = (
+        "Second less first. The interval is put together from the two runs' own (Newcombe's way) as if they "
+        "were independent: too wide where both asked the same prompts. n is the smaller one."
+    )
+    blocks.append(report.Table(caption, ("measure", *names, "difference", "n"), shown))
+    return blocks
+
+
+def paired(folders: Sequence[RunFolder]) -> pd.DataFrame:
+    """Every measure that two runs have, with their difference.
+
+    Returns:
+        what, one, one_low, one_high, two, two_low, two_high, difference, low, high, n.
+    """
+    one, two = (_estimates(folder) for folder in folders)
+    rows = []
+    for what in one:
+        if what not in two:
+            continue
+        (a, a_low, a_high, n), (b, b_low, b_high, m) = one[what], two[what]
+        rows.append(
+            {
+                "what": what, "one": a, "one_low": a_low, "one_high": a_high, "two": b, "two_low": b_low,
+                "two_high": b_high, "difference": b - a, "low": b - a - math.hypot(b - b_low, a_high - a),
+                "high": b - a + math.hypot(b_high - b, a - a_low), "n": min(n, m),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]]:
+    """Name of a measure to (value, low, high, n), from the tables of an audit or a grid."""
+    found: dict[str, tuple[float, float, float, float]] = {}
+    audit, grid = folder.path / "measures.csv", folder.path / "results_grid.csv"
+    if audit.is_file():
+        frame = pd.read_csv(audit)
+        for _, row in frame.iterrows():
+            name = " · ".join(str(row[part]) for part in ("measure", "set", "stage") if part in frame)
+            found[name] = tuple(float(row[part]) for part in ("value", "low", "high", "n"))  # type: ignore[assignment]
+    if grid.is_file():
+        frame = pd.read_csv(grid)
+        places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
+        for _, row in frame.iterrows():
+            cell = " · ".join(_text(row[part]) for part in places if _text(row[part]) != "nan")
+            for measure in ("rrr", "rd", "over_refusal", "capability"):
+                numbers = tuple(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high", "_n"))
+                if not math.isnan(numbers[0]):
+                    found[f"{measure}: {cell}"] = numbers  # type: ignore[assignment]
+    return found
+
+
+def _blocks(folder: RunFolder) -> list[report.Block]:
+    blocks: list[report.Block] = [report.Facts(_facts(folder))]
+    if folder.manifest.get("status") != "finished":
+        blocks.append(report.Notice(f"This run is {folder.manifest.get('status')}; its numbers are partial."))
+    for name in TABLES:
+        path = folder.path / name
+        if path.is_file():
+            blocks.append(_table(name, pd.read_csv(path)))
+    for svg in sorted((folder.path / "figures").glob("*.svg")):
+        words = svg.stem.replace("_", " ")
+        blocks.append(
+            report.FigureBlock(svg.stem, words, f"As drawn by that run ({svg.name}).", words,
+                               svg.read_text(encoding="utf-8"))
+        )  # fmt: skip
+    return blocks
+
+
+def _facts(folder: RunFolder) -> tuple[tuple[str, str], ...]:
+    manifest = folder.manifest
+    rows = [("folder", str(folder.path)), ("kind", _text(manifest.get("kind")))]
+    for key in (
+        "status",
+        "model",
+        "created",
+        "finished",
+        "wall_seconds",
+        "training_flops",
+        "counts",
+        "command",
+    ):
+        if manifest.get(key) not in (None, ""):
+            rows.append((key.replace("_", " "), _text(manifest[key])))
+    for name, value in manifest.get("hashes", {}).items():
+        rows.append((name, str(value)))
+    packages = manifest.get("versions", {})
+    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in packages.items())))
+    return tuple(rows)
+
+
+def _table(name: str, frame: pd.DataFrame) -> report.Table:
+    shown = frame[[c for c in frame if c not in _HIDDEN and not str(c).endswith(("_low", "_high", "_n"))]]
+    more = f"; the first {ROWS} of {len(frame)} rows" if len(frame) > ROWS else ""
+    rows = tuple(tuple(_text(value) for value in row) for row in shown.head(ROWS).itertuples(index=False))
+    words = tuple(i for i, c in enumerate(shown) if shown[c].dtype == object or i == 0)
+    return report.Table(f"{name}{more}. Intervals are in the file.", tuple(map(str, shown)), rows, words)
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """Folder names, with as much of their path as tells them apart."""
+    short = [folder.path.resolve().name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(folder.path) for folder in folders]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
