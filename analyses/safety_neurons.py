@@ -24,7 +24,7 @@ from tamperlens import neurons, plots, prompts, refusal
 from tamperlens.prompts import PromptSet
 
 GRID = "0.01,0.01 0.03,0.03 0.05,0.05 0.1,0.05 0.1,0.1 0.3,0.1"
-KINDS = (("set difference", "SD"), ("top safety", "top safety"), ("other sets", "top utility"))
+KINDS = (("set difference", "SD"), ("top safety", "top safety"), ("top utility", "top utility"))
 
 
 def options() -> argparse.Namespace:

@@ -7,6 +7,7 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from tamperlens.base.errors import InputError
@@ -78,6 +79,7 @@ def _still(frame: pd.DataFrame, x_axis: str, y_axis: str) -> Figure:
             short(str(row["label"]), 24), (row["x"], row["y"]), xytext=shift,
             textcoords="offset points", fontsize=7, color=MUTED,
             ha="left" if shift[0] > 0 else "right", va="center", zorder=4,
+            path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
         )  # fmt: skip
     axes.set_xlim(-0.03, 1.06)
     axes.set_ylim(-0.04, 1.06)
@@ -102,7 +104,8 @@ def _label_places(frame: pd.DataFrame) -> tuple[list[dict[str, object]], list[tu
         wanted = row["y"] * 250.0
         place = min(wanted, last.get(left, 1e9) - 9.0)
         last[left] = place
-        shifts.append((-8.0 if left else 8.0, place - wanted))
+        # above the whiskers, which go sideways from the point
+        shifts.append((-5.0 if left else 5.0, place - wanted + 6.5))
     return [{str(k): v for k, v in row.items()} for row in rows], shifts
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tamperlens.base import stats
 from tamperlens.studies.brittle.conditions import MEASURES, State
 
 RESAMPLES = 2000
@@ -43,6 +44,10 @@ def effect(
     distance = abs(value - each.mean())
     extreme = int((np.abs(each - each.mean()) >= distance - 1e-12).sum())
     low, high = np.quantile(samples, [0.025, 0.975])
+    if measure != "perplexity" and np.ptp(samples) == 0:
+        # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
+        room = stats.wilson(0, n).high
+        low, high = low - room, high + room
     shown = [one.value(measure) for one in controls]
     return {
         "set": name,
@@ -84,6 +89,9 @@ def sentence(rows: Sequence[dict[str, Any]], label: str, share: float, band: flo
         label: what the set is called.
         share: of the weights.
         band: loss of capability against the controls that still counts as holding.
+
+    "Breaks capability" is said of a loss that certainly exceeds the band, "costs capability" of one that is
+    certain but may lie inside it.
     """
     by = {row["measure"]: row for row in rows}
     refuse, able = by["refusal"], by["capability"]
@@ -102,4 +110,6 @@ def sentence(rows: Sequence[dict[str, Any]], label: str, share: float, band: flo
         return f"{head} It carries refusal apart from capability."
     if able["high"] < -band:
         return f"{head} It lowers refusal more than random sets do, and breaks capability with it."
+    if able["high"] < 0:
+        return f"{head} It lowers refusal more than random sets do, and costs capability with it."
     return f"{head} It lowers refusal more than random sets do; whether capability holds cannot be told."
