@@ -36,6 +36,7 @@ SCRIPTS: dict[str, list[str]] = {
                           "--examples", "10"],
     "safety_neurons": ["--n", "16", "--draws", "1", "--limit", "6", "--questions", "2", "--grid", "0.03,0.03",
                        "--max-new-tokens", "8"],
+    "planted_truth": ["--quick"],
 }  # fmt: skip
 
 

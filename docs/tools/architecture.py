@@ -65,6 +65,7 @@ def job_of(path: Path) -> str:
     text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
     text = re.sub(r"^Floor \d(, \w+)?: ", "", " ".join(text.split()))
     first = re.split(r"(?<=\.)\s", text)[0].rstrip(".:")
+    first = first.replace("|", "\\|")
     return first if first.startswith("tamperlens") else first[:1].upper() + first[1:]
 
 
