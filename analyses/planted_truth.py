@@ -25,9 +25,9 @@ from tamperlens import planted, plots
 
 QUICK = ("random-5", "neurons", "heads-3", "layer")
 CAUSAL = {
-    "weights": ("SNIP", "SNIP, layers normalised", "Wanda, safety / utility", "largest |W|", planted.RANDOM),
+    "weights": ("SNIP", "Wanda, safety / utility", "largest |W|", planted.RANDOM),
     "neurons": ("activation contrast with base", "SNIP by neuron", planted.RANDOM),
-    "heads": ("ablate, resample", "patch", "SNIP by head", planted.RANDOM),
+    "heads": ("patch", "SNIP by head", planted.RANDOM),
 }
 LEVEL_WORDS = {
     "weights": "Single weights",
@@ -57,29 +57,54 @@ def main() -> None:
     base = tamperlens.load("organism:base")
     limit = given.limit or (40 if given.quick else 100)
     held_out = planted.probes(base, limit=limit, questions=10 if given.quick else 30)
-    edits = planted.probes(base, limit=min(limit, 50), questions=10)
+    edits = planted.probes(base, limit=min(limit, 40), questions=6)
     cards, scores, causal, attacks = [], [], [], []
-    for model, truth, card in planted.organisms(kinds, seeds, held_out=held_out):
-        cards.append(card_row(card))
-        print(f"{time.time() - started:.0f}s {cards[-1]}", flush=True)
-        if not card.passed:
-            continue
-        found = planted.candidates(model, truth, data, seed=truth.seed, exact=not given.quick)
-        scores.append(planted.score(model, truth, found))
-        methods = {level: [m for m in of if m in found.scores[level]] for level, of in CAUSAL.items()}
-        sets = {} if truth.mask.density == 1 else planted.top_sets(model, truth, found, methods)
-        if given.quick:
-            sets = {name: sets[name] for name in list(sets)[:2]}
-        rows = planted.interventions(model, truth, sets, edits) if sets else []
-        causal += [{"organism": truth.name, "kind": truth.kind, "seed": truth.seed, **row} for row in rows]
-        result = planted.attacked(model, truth, edits, seeds=1 if given.quick else 2)
-        attacks.append({"organism": truth.name, "kind": truth.kind, "seed": truth.seed, **result})
-        print(f"{time.time() - started:.0f}s {attacks[-1]}", flush=True)
+    for kind in kinds:
+        for seed in seeds:
+            folder = given.out / "parts" / f"{kind}-{seed}"
+            if not (folder / "verification.csv").is_file():
+                one_organism(folder, kind, seed, data, held_out, edits, given.quick)
+                print(f"{time.time() - started:.0f}s {kind} {seed}", flush=True)
+            kept = {"verification": cards, "scores": scores, "causal": causal, "attacks": attacks}
+            for name, rows in kept.items():
+                if (folder / f"{name}.csv").is_file():
+                    rows.append(pd.read_csv(folder / f"{name}.csv"))
     tables = {
-        "verification": pd.DataFrame(cards), "scores": pd.concat(scores, ignore_index=True),
-        "causal": pd.DataFrame(causal), "attacks": pd.DataFrame(attacks),
+        "verification": joined(cards), "scores": joined(scores), "causal": joined(causal),
+        "attacks": joined(attacks),
     }  # fmt: skip
     write(given.out, tables, time.time() - started)
+
+
+def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of all organisms."""
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def one_organism(
+    folder: Path, kind: str, seed: int, data: Any, held_out: Any, edits: Any, quick: bool
+) -> None:
+    """Everything about one organism, into files of its own, so that an interrupted run goes on."""
+    model, truth = planted.make(kind, seed)
+    card = planted.verify(model, truth, held_out)
+    found: dict[str, pd.DataFrame] = {}
+    if card.passed:
+        head = {"organism": truth.name, "kind": kind, "seed": seed}
+        said = planted.candidates(model, truth, data, seed=seed, exact=not quick)
+        found["scores"] = planted.score(model, truth, said)
+        methods = {level: [m for m in of if m in said.scores[level]] for level, of in CAUSAL.items()}
+        if truth.mask.density < 1:
+            sets = planted.top_sets(model, truth, said, methods)
+            kept = dict(list(sets.items())[:2]) if quick else sets
+            rows = planted.interventions(model, truth, kept, edits)
+            found["causal"] = pd.DataFrame([{**head, **row} for row in rows])
+        attack = planted.attacked(model, truth, edits, seeds=1 if quick else 2)
+        found["attacks"] = pd.DataFrame([{**head, **attack}])
+    folder.mkdir(parents=True, exist_ok=True)
+    # The verification comes last: it says that the others are there.
+    found["verification"] = pd.DataFrame([card_row(card)])
+    for name, frame in found.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
 
 
 def write(out: Path, tables: dict[str, pd.DataFrame], seconds: float) -> None:
@@ -135,7 +160,7 @@ def page_of(
     lines = [
         "# Planted truth: which localisation methods can be trusted for what",
         "",
-        f"tamperlens {tamperlens.__version__}; {len(passed)} planted organisms scored, {seconds / 60:.0f} min. "
+        f"tamperlens {tamperlens.__version__}; {len(passed)} organisms scored, {seconds / 60:.0f} min. "
         "Intervals are bootstrap 95 % over organisms (kinds and training seeds).",
         "",
         "Excluded, having failed their verification: "
@@ -231,10 +256,11 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
     if causal.empty:
         return ["Not measured."]
     lines = [
-        "Mean over organisms of points lost; the set has the planted size. A method that found the part would "
-        "lose the refusal and no capability when its set is put back to base.",
+        "Mean over organisms of points lost; the set has the planted size. A method that found the part "
+        "would lose the refusal and no capability when its set is put back to base.",
         "",
-        "| set | removed: refusal, broken answers, capability lost | put back: refusal, capability lost | n |",
+        "| set | removed: refusal lost, broken answers, capability lost | "
+        "put back: refusal lost, capability lost | n |",
         "| --- | --- | --- | --- |",
     ]
     for name, part in causal.groupby("set", sort=False):
@@ -259,9 +285,9 @@ def attack_words(attacks: pd.DataFrame) -> list[str]:
             else ""
         )
         + f". Putting only the planted part back after the free attack gives "
-        f"{attacks['rewound refusal'].mean():.0%}. Concentration is the part's share of squared drift over its "
-        "share of weights (1: spread evenly); undoing is the cosine of the drift in the part with the way back "
-        "to base (0: unrelated, 1: it undoes what was planted).",
+        f"{attacks['rewound refusal'].mean():.0%}. Concentration is the part's share of squared drift over "
+        "its share of weights (1: spread evenly); undoing is the cosine of the drift in the part with the "
+        "way back to base (0: unrelated, 1: it undoes what was planted).",
         "",
         "| organism | refusal: free, frozen, rewound | concentration | undoing | drift verdict (ratio to "
         "matched controls) |",

@@ -8,7 +8,7 @@
 | --- | --- | --- |
 | `random-1`, `random-5` | weights drawn evenly from every matrix | 1 %, 5 % |
 | `neurons` | 24 MLP neurons in each of two blocks: rows of gate and up, columns of down | 1.9 % |
-| `head`, `heads-3` | one head, or three in three blocks: rows of q, columns of o | 0.8 %, 2.5 % |
+| `head`, `heads-3` | one head, or three in three blocks: rows of q, k and v, columns of o | 1.7 %, 5 % |
 | `rank-1`, `rank-3` | what attention and MLP of one block write, by a rank-r term U·[A_o, A_down] | 6.7 % |
 | `layer` | one block | 20 % |
 | `everything` | all matrices of all blocks: the control in which there is nothing to find | 100 % |
@@ -168,10 +168,10 @@ def plan(model: ChatModel, kind: str, seed: int) -> Plan:
     if kind in ("head", "heads-3"):
         layers = sorted(dice.sample(middle, min(1 if kind == "head" else 3, len(middle))))
         own = {at: [dice.randrange(anatomy.n_heads)] for at in layers}
-        flags = fill(layers, lambda part: _unit(part, [*_span(anatomy, own[part.layer])], ("q",), "o"))
+        flags = fill(layers, lambda part: _head(part, anatomy, own[part.layer][0]))
         return Plan(kind, seed, flags, tuple(layers), heads=_pairs(own))
     if kind.startswith("rank"):
-        at = dice.choice(middle)
+        at = dice.choice(middle[:2])  # later blocks must have room to act on what is written
         flags = fill([at], lambda part: _whole(part, part.projection in ("o", "down")))
         return Plan(kind, seed, flags, (at,), rank=int(kind.rpartition("-")[2]))
     layers = [dice.choice(middle)] if kind == "layer" else list(every)
@@ -288,9 +288,16 @@ def _unit(part: Any, units: list[int], reading: tuple[str, ...], writing: str) -
     return flags
 
 
-def _span(anatomy: Any, heads: list[int]) -> Iterable[int]:
-    for head in heads:
-        yield from range(*anatomy.head_slice(head).indices(10**9))
+def _head(part: Any, anatomy: Any, head: int) -> Tensor:
+    """A head's rows of q, columns of o, and the rows of the keys and values that it reads.
+
+    Another head reads the same keys and values; without them one head has too little room to refuse by.
+    """
+    shared = head * anatomy.n_kv_heads // anatomy.n_heads
+    own, read = ([*range(*anatomy.head_slice(h).indices(10**9))] for h in (head, shared))
+    if part.projection in ("k", "v"):
+        return _unit(part, read, ("k", "v"), "")
+    return _unit(part, own, ("q",), "o")
 
 
 def _whole(part: Any, yes: bool) -> Tensor:

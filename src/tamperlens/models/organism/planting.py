@@ -39,7 +39,7 @@ class Recipe:
 
     steps: int = 300
     batch: int = 32
-    lr: float = 3e-3
+    lr: float = 5e-3
 
     @classmethod
     def of(cls, kind: str) -> Recipe:
@@ -47,7 +47,13 @@ class Recipe:
         return replace(cls(), **_SETTINGS.get(kind, {}))
 
 
+# A small part learns the refusals last: with the safety stage's share of them it refuses too few.
+MIX = SAFETY_MIX | {"harmful, refused": 45}
 _SETTINGS: dict[str, dict[str, Any]] = {
+    "random-1": {"lr": 1e-2},
+    "head": {"lr": 6e-3},
+    "rank-1": {"lr": 1e-2},
+    "rank-3": {"lr": 1e-2},
     "layer": {"lr": 1e-3, "steps": 200},
     "everything": {"lr": 5e-4, "steps": 200},
 }
@@ -115,7 +121,7 @@ def _train(
     train_stage(
         module,
         base.tokenizer,
-        Sampler(SAFETY_MIX, "safety", 100 + drawn.seed),
+        Sampler(MIX, "safety", 100 + drawn.seed),
         steps=recipe.steps,
         batch=recipe.batch,
         lr=recipe.lr,

@@ -250,7 +250,7 @@ def _heads(
     seed: int,
     exact: bool,
 ) -> dict[str, Vector]:
-    clean, corrupt = heads.align(model, data.harmful.head(48), data.harmless, name="requests")
+    clean, corrupt = heads.align(model, data.harmful.head(32), data.harmless, name="requests")
     goal: dict[str, Any] = {"target": "refusal_tokens", "tokens": direction.tokens}
     plans: dict[str, dict[str, Any]] = {
         "direct": {"method": "direct"},
