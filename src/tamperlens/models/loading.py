@@ -58,8 +58,8 @@ def load(
     Code from a checkpoint is never run.
 
     Args:
-        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", the smaller aligned ones of
-            the ladder ("organism:small", "organism:tiny"), a local folder, or a hub id.
+        name_or_path: "organism" (the same as "organism:aligned"), "organism:base", the smaller aligned ones
+            ("organism:small", "organism:tiny"), a local folder, or a hub id.
         adapter: a PEFT adapter (folder or hub id); checked against this base and attached unmerged.
         device: "auto" takes CUDA, then MPS, then CPU.
         dtype: "auto" keeps the stored type, except on CPU, where half-precision models below one billion

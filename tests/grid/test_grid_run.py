@@ -1,0 +1,143 @@
+"""The grid: cells by content, one training run cut at every budget, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from grid_killing import contents, stamps
+
+import tamperlens
+from tamperlens import finetune, grid
+from tamperlens.base.errors import InputError, RunFolderError
+
+
+def test_a_cell_cut_from_a_longer_run_is_the_cell_run_by_itself(declared, tmp_path: Path) -> None:
+    both = grid.run(declared(), tmp_path / "both")
+    alone = grid.run(declared(steps=(1,)), tmp_path / "alone")
+    one = both.table[both.table["steps"] == 1].iloc[0]
+    other = alone.table[alone.table["steps"] == 1].iloc[0]
+    assert one["cut_from_steps"] == 3
+    assert other["cut_from_steps"] == 1
+    assert one["address"] == other["address"]
+    same = [c for c in both.table if c != "cut_from_steps"]
+    assert one[same].astype(str).to_dict() == other[same].astype(str).to_dict()
+    # With a schedule that depends on the end, no run serves two budgets.
+    linear = declared(training={"batch_size": 2, "schedule": "linear"})
+    assert [len(group) for group in linear.groups()] == [1, 1]
+    assert [len(group) for group in declared().groups()] == [2]
+
+
+def test_flops_at_the_cut_are_those_of_a_run_that_ends_there(declared, tmp_path: Path) -> None:
+    declaration = declared()
+    table = grid.run(declaration, tmp_path / "g").table
+    model = tamperlens.load(declaration.models[0])
+    attack = finetune.attacks.harmful_compliance(4)
+    for steps in (1, 3):
+        config = finetune.LoraConfig(rank=2, alpha=4, batch_size=2, steps=steps, learning_rate=1e-3,
+                                     schedule="constant")  # fmt: skip
+        bill = finetune.run(model, attack.data, config, progress=False).accounting
+        row = table[table["steps"] == steps].iloc[0]
+        assert row["flops"] == bill.flops
+        assert row["tokens"] == bill.tokens
+        assert row["flops_n"] == bill.sequences
+
+
+def test_defences_freeze_rewind_mix_and_full_fine_tuning(declared, tmp_path: Path) -> None:
+    kinds = (grid.Defence(), grid.Defence(kind="rewind"), grid.Defence(kind="freeze"),
+             grid.Defence(kind="mix", examples=2))  # fmt: skip
+    declaration = declared(defences=kinds, steps=(2,))
+    assert sorted(len(group) for group in declaration.groups()) == [1, 1, 2]  # rewinding shares a run
+    result = grid.run(declaration, tmp_path / "g")
+    assert result.counts == {"done": 4, "failed": 0, "skipped": 0, "pending": 0}
+    assert result.table["address"].nunique() == 5
+    full = grid.run(declared(ranks=(0,), steps=(1,)), tmp_path / "full")
+    assert full.counts["done"] == 1
+
+
+def test_a_second_run_does_nothing_and_another_grid_is_refused(declared, tmp_path: Path) -> None:
+    folder = tmp_path / "g"
+    first = grid.run(declared(), folder)
+    written, found = stamps(folder), contents(folder)
+    again = grid.run(declared(), folder)
+    assert stamps(folder) == written
+    assert again.table.to_csv() == first.table.to_csv()
+    with pytest.raises(RunFolderError, match="another run: steps is"):
+        grid.run(declared(steps=(1, 2)), folder)
+    assert contents(folder) == found
+
+
+def test_a_changed_model_under_an_old_folder_is_refused(declared, tiny_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_folder, copy)
+    declaration = declared(models=(str(copy),), steps=(1,))
+    grid.run(declaration, tmp_path / "g")
+    weights = load_file(copy / "model.safetensors")
+    name = next(key for key in weights if key.endswith("down_proj.weight"))
+    weights[name] = weights[name] + torch.ones(()) * 1e-3
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunFolderError, match=r"model .* the input changed"):
+        grid.run(declaration, tmp_path / "g")
+
+
+def test_a_model_that_cannot_be_loaded_fails_its_cells_and_no_others(declared, tmp_path: Path) -> None:
+    declaration = declared(steps=(1,))
+    missing = str(tmp_path / "nowhere")
+    both = dataclasses.replace(declaration, models=(missing, *declaration.models))
+    result = grid.run(both, tmp_path / "g")
+    assert result.counts == {"done": 1, "failed": 1, "skipped": 0, "pending": 0}
+    assert "nowhere" in result.problems[0]
+
+
+def test_cells_that_cannot_fit_are_skipped_and_named_and_retried_on_request(declared, tmp_path: Path) -> None:
+    result = grid.run(declared(), tmp_path / "g", memory=1e-6)
+    assert result.counts["skipped"] == 2
+    assert "cannot fit" in result.problems[0]
+    assert "1e-06 GB" in result.problems[0]
+    assert grid.run(declared(), tmp_path / "g").counts["skipped"] == 2  # only when asked
+    assert grid.run(declared(), tmp_path / "g", retry=True).counts["done"] == 2
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(declared, tmp_path: Path) -> None:
+    declaration = declared(learning_rates=(1e-3, 9.0), training={"batch_size": 2, "max_grad_norm": 0})
+    result = grid.run(declaration, tmp_path / "g")
+    good = result.table[result.table["learning_rate"] == 1e-3]
+    assert len(good) == 2
+    assert result.counts["done"] + result.counts["failed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ranks = [8]", "models is missing"),
+        ('models = "organism"', "must be a list"),
+        ('models = ["organism"]\nstep = [3]', "no setting 'step'"),
+        ('models = ["organism"]\nsteps = [0]', "steps holds 0"),
+        ('models = ["organism"]\nseeds = [1, 1]', "names one value twice"),
+        ('models = ["organism"]\n[training]\nsteps = 3', "training.steps is an axis"),
+        ('models = ["organism"]\n[[defences]]\nkind = "pray"', "no defence 'pray'"),
+        ('models = ["organism"]\n[evaluation]\nlimits = 3', "no setting 'limits'"),
+        ("models = [", "not valid TOML"),
+    ],
+)
+def test_declarations_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"grid\.toml") as caught:
+        grid.Grid.from_toml(path)
+    assert words in str(caught.value)
+
+
+def test_a_ray_address_that_does_not_answer(declared, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'"):
+        grid.run(declared(), tmp_path / "g", ray="127.0.0.1:9")
+    with pytest.raises(InputError, match="is not auto, local, host:port"):
+        grid.run(declared(), tmp_path / "g", ray="somewhere")
+    assert not (tmp_path / "g").exists()
