@@ -90,7 +90,7 @@ def one_organism(
     found: dict[str, pd.DataFrame] = {}
     if card.passed:
         head = {"organism": truth.name, "kind": kind, "seed": seed}
-        said = planted.candidates(model, truth, data, seed=seed, exact=not quick)
+        said = planted.candidates(model, truth, data, seed=seed)
         found["scores"] = planted.score(model, truth, said)
         methods = {level: [m for m in of if m in said.scores[level]] for level, of in CAUSAL.items()}
         if truth.mask.density < 1:

@@ -35,11 +35,14 @@ class Recipe:
         steps: optimizer steps.
         batch: examples a step.
         lr: Adam's peak learning rate: the smaller the part, the larger.
+        refused: share of refused requests in the mixture, beside `SAFETY_MIX`'s other shares. A small part
+            learns refusals last: with the safety stage's own share (28) it refuses too few.
     """
 
     steps: int = 300
     batch: int = 32
     lr: float = 5e-3
+    refused: int = 45
 
     @classmethod
     def of(cls, kind: str) -> Recipe:
@@ -47,10 +50,9 @@ class Recipe:
         return replace(cls(), **_SETTINGS.get(kind, {}))
 
 
-# A small part learns the refusals last: with the safety stage's share of them it refuses too few.
-MIX = SAFETY_MIX | {"harmful, refused": 45}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "random-1": {"lr": 1e-2},
+    "neurons": {"steps": 500, "lr": 3e-3, "refused": 28},
     "head": {"lr": 6e-3},
     "rank-1": {"lr": 1e-2},
     "rank-3": {"lr": 1e-2},
@@ -121,7 +123,7 @@ def _train(
     train_stage(
         module,
         base.tokenizer,
-        Sampler(MIX, "safety", 100 + drawn.seed),
+        Sampler(SAFETY_MIX | {"harmful, refused": recipe.refused}, "safety", 100 + drawn.seed),
         steps=recipe.steps,
         batch=recipe.batch,
         lr=recipe.lr,
