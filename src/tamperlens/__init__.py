@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
+    from tamperlens.studies.following.monitor import Monitor as Monitor
     from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
     from tamperlens.studies.spillover import spillover as spillover
 
@@ -44,6 +45,7 @@ _ROOMS = {
 _NAMES = {
     "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
+    "Monitor": "tamperlens.studies.following.monitor",
     "PromptSet": "tamperlens.prompts",
     "SpilloverReport": "tamperlens.studies.spillover",
     "audit": "tamperlens.studies.audit",

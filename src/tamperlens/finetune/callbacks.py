@@ -69,7 +69,9 @@ class Recording(TrainerCallback):  # type: ignore[misc]
 
     def _record(self, step: int, *, final: bool) -> None:
         due = [
-            i for i, every in enumerate(self.every) if (final or step % every == 0) and self.last[i] != step
+            i
+            for i, every in enumerate(self.every)
+            if (final or (step % every == 0 and _wanted(self.recorders[i], step))) and self.last[i] != step
         ]
         if not due:
             return
@@ -174,6 +176,12 @@ def _every(recorder: Any) -> int:
             f"{type(recorder).__name__}.every is {every!r}; it must be a whole number of at least 1"
         )
     return every
+
+
+def _wanted(recorder: Any, step: int) -> bool:
+    """What a recorder that picks its own steps says."""
+    due = getattr(recorder, "due", None)
+    return due is None or bool(due(step))
 
 
 def _names(recorders: Sequence[Any]) -> list[str]:

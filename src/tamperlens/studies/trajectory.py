@@ -61,14 +61,14 @@ class Trajectory(Result):
 
     Attributes:
         table: one row per seed, step and measure: seed, step, measure, value, low, high, n, null, null_low,
-            null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over matrices); null: the
-            base against itself (split halves for directions and heads, other prompts for log-odds and gap).
+            null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over matrices); null:
+            the base against itself (split halves for direction and heads, resampled prompts for the others).
         draws: [row, resample], the rows of `table` under each resample of the prompts; NaN where there are
             none (training loss).
         layers: seed, step, layer, cosine of the difference of means with the base's.
         heads: seed, step, layer, head, score.
         examples: seed, step, prompt, answer (cut), label.
-        cost: one row per seed: seed, steps, training_seconds, recording_seconds, overhead (their ratio), flops.
+        cost: one row per seed: seed, steps, training_seconds, recording_seconds, overhead (ratio), flops.
         model: name of the base.
         fingerprint: of it.
         attack: name of the attack or data.
@@ -130,7 +130,7 @@ class Trajectory(Result):
         found = []
         for seed in self.seeds:
             rows = self.of(measure, seed)
-            drawn = self.draws[rows.index.to_numpy()].double().numpy()
+            drawn = self.draws[rows.index.tolist()].double().numpy()
             known = bool((drawn == drawn).all())
             found.append(
                 ([float(step) for step in rows["step"]], rows["value"].to_numpy(), drawn if known else None)
@@ -173,7 +173,7 @@ def record(
             (refusal and over-refusal), "kl" (per token), "nats" (of the base's own harmless answers), "heads"
             are measured at every record; "rates" (refusal, over-refusal on look-alikes, broken text), "rd"
             and "capability" need generated answers and are measured at `sampled` steps.
-        every: "log" (0, 1, 2, 3, 4, 6, 8, 11, 16, …), n for every n-th step, or a list of steps; step 0 and
+        every: "log" (0, 1, 2, 4, 8, 16, …), n for every n-th step, or a list of steps; step 0 and
             the last step are always recorded.
         sampled: the same for generated answers; by default 0, 64, 256, 1024, … and the last step.
         freeze: weights that must not move (`finetune.run`).

@@ -63,8 +63,7 @@ class Observer:
         """The model as it is now; step 0 is the base, measured once."""
         if step == 0:
             return self.start
-        # Scores carry the model's fingerprint, a hash of all weights: too dear for a model that is gone a step
-        # later.
+        # Scores carry a fingerprint, a hash of all weights: too dear for a model that is gone a step on.
         model = dataclasses.replace(model, _fingerprint=(versions(model.module), f"in training, step {step}"))
         now = self._heads(model) if self.heads is not None else None
         try:

@@ -20,7 +20,7 @@ CANNOT_TELL = "cannot tell"
 RULE = (
     "first passage of 10, 50 and 90 % of the change from step 0 to the last step, of the mean over seeds, "
     "linear between records; bootstrap over seeds and, within them, prompts (drift: matrices); intervals are "
-    "widened to the records around them; one measure is first when its interval ends before the other's begins"
+    "widened to the records around them; a measure is first when its interval ends before the other's begins"
 )
 
 
@@ -32,8 +32,8 @@ class Order(Result):
         steps: one row per measure and level: measure, level, step, low, high, change, change_low,
             change_high, n_seeds, n_records, reason. `step` is NaN with a reason where there is no change.
         pairs: one row per pair: first, second, probability (that the first's half-change comes before the
-            second's, ties by halves), lead (steps by which the first is ahead, mean over 10 to 90 %), lead_low,
-            lead_high, verdict (name of the one that is first, or "cannot tell").
+            second's, ties by halves), lead (steps by which the first is ahead, mean over 10 to 90 %),
+            lead_low, lead_high, verdict (name of the one that is first, or "cannot tell").
         n_seeds: runs.
         draws: bootstrap draws.
         rule: the definition in words.
@@ -81,10 +81,10 @@ class Order(Result):
             for row in told.to_dict("records")
         )
         still = self.steps[(self.steps["level"] == 0.5) & self.steps["step"].isna()]["measure"]
-        rest = f" Without a change to date: {', '.join(still)}." if len(still) else ""
+        rest = f" Without a change: {', '.join(still)}." if len(still) else ""
         return (
-            f"Half of the final change at step: {listed}. Told apart in {len(told)} of {len(self.pairs)} pairs"
-            f"{': ' + clear if clear else ''}; of the others one cannot tell "
+            f"Half of the final change at step: {listed}. Told apart in {len(told)} of {len(self.pairs)} "
+            f"pairs{': ' + clear if clear else ''}; of the others one cannot tell "
             f"({self.n_seeds} seeds, {self.draws} draws).{rest}"
         )
 

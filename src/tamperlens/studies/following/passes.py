@@ -1,4 +1,4 @@
-"""One forward pass per record: activations at the direction's position and logits of the first answer tokens."""
+"""One forward pass per record: activations at the direction's position and logits along the answer."""
 
 from __future__ import annotations
 

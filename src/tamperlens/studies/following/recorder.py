@@ -40,22 +40,19 @@ class TrajectoryRecorder:
         self.observer, self.last, self.path = observer, last, path
         self.when, self.answers = every, sampled
         self.records: list[Record] = []
-        is_due(every, 1), sampled is None or is_due(sampled, 1)  # refuses nonsense before training
+        self.due(1)  # refuses nonsense before training
 
     def start(self, model: ChatModel) -> None:
         """Begin anew; `restore` puts back what there was."""
         self.records = []
 
+    def due(self, step: int) -> bool:
+        """Whether a step is looked at; `finetune` does not even stop for others."""
+        return self._sampled(step) or is_due(self.when, step, self.last)
+
     def record(self, step: int, model: ChatModel) -> Sequence[Mapping[str, Any]]:
-        """Measure, if the step is due."""
-        sampled = (
-            sampled_by_default(step, self.last)
-            if self.answers is None
-            else is_due(self.answers, step, self.last)
-        )
-        if not (sampled or is_due(self.when, step, self.last)):
-            return []
-        record = self.observer.observe(step, model, sampled=sampled)
+        """Measure the model as it is now."""
+        record = self.observer.observe(step, model, sampled=self._sampled(step))
         self.records.append(record)
         if self.path is not None:
             append(self.path, record, first=len(self.records) == 1)
@@ -71,3 +68,8 @@ class TrajectoryRecorder:
     def finish(self) -> list[Record]:
         """The records."""
         return self.records
+
+    def _sampled(self, step: int) -> bool:
+        if self.answers is None:
+            return sampled_by_default(step, self.last)
+        return is_due(self.answers, step, self.last)

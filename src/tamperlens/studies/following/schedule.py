@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tamperlens.base.errors import InputError
 
@@ -10,11 +11,11 @@ LOG = "log"
 Every = str | int | Sequence[int]
 
 
-def is_due(every: Every, step: int, last: int | None = None) -> bool:
+def is_due(every: Any, step: int, last: int | None = None) -> bool:
     """Whether a step is to be recorded; step 0 and the last step, where it is known, always are.
 
     Args:
-        every: "log" (0, 1, 2, 3, 4, 6, 8, 11, 16, …: two a doubling), n for every n-th step, or steps.
+        every: "log" (0, 1, 2, 4, 8, 16, …), n for every n-th step, or steps.
         step: number of optimizer steps made.
         last: the last step of the run, if known.
 
@@ -24,7 +25,7 @@ def is_due(every: Every, step: int, last: int | None = None) -> bool:
     if step == 0 or step == last:
         return True
     if every == LOG:
-        return step in _half_octaves(step)
+        return step & (step - 1) == 0
     if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
         return step % every == 0
     if isinstance(every, (list, tuple)) and all(isinstance(one, int) and one >= 0 for one in every):
@@ -40,7 +41,3 @@ def steps_until(every: Every, last: int) -> list[int]:
 def sampled_by_default(step: int, last: int | None = None) -> bool:
     """Generated answers are dear: at 0, at 64, 256, 1024, … and at the last step."""
     return step in (0, last) or (step >= 64 and step & (step - 1) == 0 and step.bit_length() % 2 == 1)
-
-
-def _half_octaves(limit: int) -> set[int]:
-    return {round(2 ** (k / 2)) for k in range(2 * limit.bit_length() + 1)}

@@ -84,7 +84,7 @@ def watch_for(
     judge: str | Judge | None = None,
     n: int = 16,
     questions: int = 4,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = 24,
     **settings: Any,
 ) -> Watch:
     """A watch for a base model, completed by packaged sets in its language.
