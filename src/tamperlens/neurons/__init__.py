@@ -6,6 +6,7 @@ Contents:
 - `selection` (WeightScores.top, set_difference, sweep) over `cutoffs` (exact top-k) -> WeightMask.
 - `ranks`: ActSVD, removal of ranks, orthogonal difference, subspace overlap.
 - `units`: scores by row, neuron and head; activation contrast; contrastive attribution.
+- `presets` (published, calibrated: options that go together; normalised).
 - `interventions` (zeroed, control: a matched random set), `overlaps` (overlap, noise_floor).
 """
 
@@ -15,6 +16,7 @@ from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.parts import Part
 from tamperlens.neurons.interventions import control, zeroed
 from tamperlens.neurons.overlaps import NoiseFloor, Overlap, noise_floor, overlap
+from tamperlens.neurons.presets import PRESETS, Preset, normalised, preset, preset_scores
 from tamperlens.neurons.ranks import (
     RankEdit,
     Subspaces,
@@ -40,10 +42,12 @@ from tamperlens.neurons.units import (
 )
 
 __all__ = [
+    "PRESETS",
     "Jaccard",
     "NoiseFloor",
     "Overlap",
     "Part",
+    "Preset",
     "RankEdit",
     "Subspaces",
     "UnitScores",
@@ -58,8 +62,11 @@ __all__ = [
     "control",
     "magnitude",
     "noise_floor",
+    "normalised",
     "orthogonal_difference",
     "overlap",
+    "preset",
+    "preset_scores",
     "random",
     "random_ranks",
     "ranks_removed",

@@ -192,7 +192,8 @@ def _weights(
         "SNIP, first token, batch gradient": flat(s["first_1, batch"]),
         "SNIP, ranked per matrix": _ranked(plain, "matrix"),
         "SNIP, ranked per row": _ranked(plain, "row"),
-        "SNIP, layers normalised": _per_layer(plain),
+        "SNIP, layers normalised": flat(neurons.normalised(plain, "layer")),
+        "SNIP, matrices normalised": flat(neurons.normalised(plain, "matrix")),
         "SNIP, safety / utility": _over(base, flat(u["response_mean"])),
         "SNIP, first token, safety / utility": _over(one, flat(u["first_1"])),
         "SNIP, rank in safety − rank in utility": _ranked(plain, "matrix")
@@ -337,16 +338,6 @@ def _ranked(scores: WeightScores, group: str) -> Vector:
         np.put_along_axis(rank, order, np.arange(rows.shape[1])[None].repeat(len(rows), 0), 1)
         made.append(((rank + 1) / rows.shape[1]).astype(np.float32).ravel())
     return np.concatenate(made)
-
-
-def _per_layer(scores: WeightScores) -> Vector:
-    """Scores over their layer's mean."""
-    means: dict[int, list[float]] = {}
-    for part, values in scores.by_part():
-        means.setdefault(part.layer, []).append(float(values.mean(dtype=np.float64)))
-    return np.concatenate(
-        [(values / np.mean(means[part.layer])).ravel() for part, values in scores.by_part()]
-    ).astype(np.float32)
 
 
 def _over(one: Vector, two: Vector) -> Vector:
