@@ -1,0 +1,115 @@
+"""How much attack does refusal withstand? RRR, CE and RD against LoRA steps and compute, across models.
+
+    python analyses/refusal_robustness.py
+    python analyses/refusal_robustness.py --models FOLDER FOLDER --steps 500 1000 2000 --ranks 8
+    python analyses/refusal_robustness.py --grid runs/grid-sweep        # a grid that is there already
+
+By default the ladder of embedded organisms (0.23, 0.36 and 1.31 million weights). The model and every tuned
+one answer the same held-out prompts, decoded alike. Repeat the command after an interruption: cells that are
+done stay. Writes table.csv (one row a cell, as results_grid.csv), figures RRR_compare, CE_compare, RD_compare,
+over_refusal_compare, capability_compare and scaling, half.csv (attack FLOPs to half refusal) and a verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from _shared import write
+from tamperlens.errors import InputError
+
+import tamperlens
+from tamperlens import grid
+
+LADDER = ("organism:tiny", "organism:small", "organism")
+PUBLISHED = (
+    "Published: after 500–2000 LoRA steps (rank 8) RRR .72 → 0 for Phi-3 (3.8 B) and .13 → 0 for Qwen2-7B; "
+    "RD .30 to .32; RD had several definitions there and baseline and tuned model were decoded differently."
+)
+
+
+def options() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=list(LADDER), help="organisms, folders or hub ids")
+    parser.add_argument("--attack", default="harmful-compliance", help="packaged attack, or a file")
+    parser.add_argument("--n", type=int, default=15, help="examples of the attack")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[8])
+    parser.add_argument("--learning-rate", type=float, help="the attack's own by default")
+    parser.add_argument("--seeds", type=int, default=3, help="runs with different seeds")
+    parser.add_argument("--n-test", type=int, default=60, help="prompts that refusal is measured on")
+    parser.add_argument("--ray", help="a Ray cluster's address, or local")
+    parser.add_argument("--grid", type=Path, help="folder of a grid, instead of running one")
+    parser.add_argument("--out", type=Path, default=Path("results") / "refusal_robustness")
+    return parser.parse_args()
+
+
+def cells(given: argparse.Namespace) -> grid.GridResult:
+    """The grid, run or read."""
+    if given.grid is not None:
+        return grid.status(given.grid)
+    declared = grid.Grid(
+        models=tuple(given.models), attacks=(given.attack,), ranks=tuple(given.ranks),
+        steps=tuple(given.steps), data_sizes=(given.n,), seeds=tuple(range(given.seeds)),
+        learning_rates=() if given.learning_rate is None else (given.learning_rate,),
+        evaluation=grid.Evaluation(limit=given.n_test, suite_limit=20),
+    )  # fmt: skip
+    return grid.run(declared, given.out / "grid", ray=given.ray, progress=True)
+
+
+def falls(table: pd.DataFrame) -> list[str]:
+    """One line a model and setting: RRR, RD and what else it cost, before and at the largest budget."""
+    words = []
+    named = {"rrr": "RRR", "rd": "RD", "over_refusal": "over-refusal", "capability": "capability"}
+    ends = {}
+    for measure in named:
+        frame = grid.curves(table, measure)
+        for series, rows in frame.groupby("series", sort=False):
+            first, last = rows.iloc[0], rows.iloc[-1]
+            before = "" if first["step"] else f"{first['value']:.2f} → "
+            ends.setdefault(series, []).append(
+                f"{named[measure]} {before}{last['value']:.2f} [{last['low']:.2f}, {last['high']:.2f}]"
+            )
+            budget = f"after {last['step']} steps, {last['seeds']:.0f} seeds, n {last['n']}"
+            ends[series, "budget"] = budget
+    for series in [key for key in ends if not isinstance(key, tuple)]:
+        words.append(f"- {series}, {ends[series, 'budget']}: {'; '.join(ends[series])}.")
+    return words
+
+
+def main() -> None:
+    """Run or read the grid; write table, figures, fits and verdict."""
+    given = options()
+    result = cells(given)
+    table = result.table
+    lines = [f"tamperlens {tamperlens.__version__}: {result}.", *result.problems, "", *falls(table), ""]
+    fits = None
+    attacks = [name for name in table["attack"].unique() if name != "none"]
+    try:
+        fits = grid.scaling(table, given.attack if given.attack in attacks else None)
+    except InputError as error:
+        lines.append(f"No scaling fit: {error}")
+    if fits is not None:
+        lines += [
+            f"Scaling, {fits.runs} training runs: {fits.verdict}.",
+            fits.to_frame().to_string(index=False),
+        ]
+        for row in fits.half.itertuples():
+            if row.flops == row.flops:
+                found = (
+                    f"{row.flops:.2g} FLOPs [{row.low:.2g}, {row.high:.2g}], {row.share_of_1e25:.1g} of 10²⁵"
+                )
+            else:
+                found = row.reason
+            lines.append(f"- {row.model} ({row.parameters:,} weights) to half refusal: {found}.")
+        given.out.mkdir(parents=True, exist_ok=True)
+        fits.half.to_csv(given.out / "half.csv", index=False)
+    write(given.out, table, "\n".join([*lines, "", PUBLISHED]), grid.figures(table, fits))
+
+
+if __name__ == "__main__":
+    main()
