@@ -1,0 +1,66 @@
+"""What breaks first while alignment is fine-tuned away? Weights, direction, heads, answers, step by step.
+
+    python analyses/alignment_trajectory.py
+    python analyses/alignment_trajectory.py --model FOLDER --attack benign --steps 200
+
+Fine-tunes once per seed, records drift by group, the refusal direction, head attribution, log-odds, KL, rates
+and capability on fixed held-out prompts, and says in which order they change, or that one cannot tell. Writes
+trajectory.csv, order.csv, pairs.csv, a figure, a page with a step slider and a verdict. A run that was killed
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from _shared import header, options, scored, write
+
+import tamperlens
+from tamperlens import drift, finetune, trajectory
+
+STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 256, 360, 512, 724, 1024)
+
+
+def main() -> None:
+    """Command line."""
+    parser = options(__doc__, Path(__file__).stem)
+    parser.add_argument("--attack", default="harmful-compliance", help="see finetune.attacks")
+    parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
+    parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
+    parser.add_argument("--n", type=int, default=32, help="prompts per set")
+    given = parser.parse_args()
+    model = tamperlens.load(given.model)
+    safety, utility = scored(model, given)
+    groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
+    followed = {name: groups[name] for name in ("top safety", "control of top safety") if name in groups}
+    attack = finetune.attacks.get(given.attack)()
+    steps = [step for step in STEPS if step < given.steps]
+    found = trajectory.record(
+        model, attack, attack.config_for(model, steps=given.steps), every=steps,
+        sampled=[step for step in steps if step % 2 == 0], seeds=given.seeds, groups=followed, n=given.n,
+        out=given.out / "runs",
+    )  # fmt: skip
+    result = trajectory.order(found)
+    trajectory.write_page(given.out / "page.html", found, result)
+    cost = found.cost
+    words = "\n".join(
+        [
+            header(model, given) + f" Fine-tuned on {attack.name}, {given.steps} steps.",
+            "",
+            result.statement(),
+            "",
+            f"Direction at layer {found.layer}, position {found.position}; n = {given.n} prompts a set. "
+            f"Recording took {cost['recording_seconds'].sum():.0f} s beside "
+            f"{cost['training_seconds'].sum():.0f} s of training (overhead {found.overhead:.0%}: denser than "
+            "the default schedule), the base once "
+            f"{found.setup_seconds:.0f} s.",
+            f"Rule: {result.rule}.",
+        ]
+    )
+    write(given.out, found.table, words, [found.plot(result)], "trajectory")
+    result.steps.to_csv(given.out / "order.csv", index=False)
+    result.pairs.to_csv(given.out / "pairs.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Trajectory: orders that are known are recovered, numbers are the rooms' own, a killed run goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import shutil
+from pathlib import Path
+
+import browser as browsers
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tamperlens
+from tamperlens import finetune, prompts, refusal, trajectory
+from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.studies.following import records
+from tamperlens.studies.following.schedule import steps_until
+from tamperlens.studies.trajectory import order_of
+
+STEPS = [float(step) for step in range(0, 61)]
+
+
+def simulated(half, *, seeds=4, prompts_n=40, noise=0.15, change=2.0, rng=None, width=2.0):
+    """Curves whose true half-change step is `half`: a logistic in step, jittered by seed and prompt."""
+    rng = rng or np.random.default_rng(0)
+    runs = []
+    x = np.array(STEPS)
+    for _ in range(seeds):
+        middle = half + rng.normal(0, 0.6)
+        progress = 1 / (1 + np.exp(-(x - middle) / width))
+        progress = (progress - progress[0]) / (progress[-1] - progress[0])
+        sizes = change * (1 + rng.normal(0, noise, prompts_n))
+        values = sizes[:, None] * progress
+        picks = np.random.default_rng(7).integers(0, prompts_n, (50, prompts_n))
+        runs.append((STEPS, values.mean(0), values[picks].mean(1).T))
+    return runs
+
+
+def test_a_known_order_is_recovered():
+    rng = np.random.default_rng(1)
+    truth = {"weights": 6.0, "direction": 15.0, "heads": 15.4, "rate": 30.0}
+    curves = {name: simulated(half, rng=rng) for name, half in truth.items()}
+    curves["falls"] = [(x, -v, -d) for x, v, d in simulated(45.0, rng=rng)]
+    curves["nothing"] = [(x, 0 * v, 0 * d) for x, v, d in simulated(20.0, rng=rng)]
+    found = trajectory.order_of(curves, draws=400)
+    half = found.half().set_index("measure")
+    for name, step in {**truth, "falls": 45.0}.items():
+        assert half.loc[name, "step"] == pytest.approx(step, abs=1.5)
+        assert half.loc[name, "low"] <= step <= half.loc[name, "high"]
+    assert list(half.index)[0] == "weights" and list(half.index)[-2:] == ["rate", "falls"]
+    assert found.verdict("weights", "rate") == found.verdict("rate", "weights") == "weights"
+    assert found.verdict("direction", "heads") == "cannot tell"  # .4 steps apart, jitter .6
+    row = found.pairs.query("first == 'weights' and second == 'rate'").iloc[0]
+    assert row["probability"] == 1 and row["lead"] == pytest.approx(24, abs=2)
+    assert row["lead_low"] < row["lead"] < row["lead_high"]
+    nothing = found.steps.query("measure == 'nothing' and level == 0.5").iloc[0]
+    assert np.isnan(nothing["step"]) and "no change" in nothing["reason"]
+    assert "weights before rate" in found.statement() and "Without a change: nothing" in found.statement()
+    levels = found.steps.query("measure == 'weights'").set_index("level")["step"]
+    assert levels[0.1] < levels[0.5] < levels[0.9]
+
+
+def test_between_two_records_nothing_is_told_apart():
+    """Both pass between the records at 8 and 16; interpolation alone would put them in order."""
+    steps = [0.0, 4.0, 8.0, 16.0, 32.0]
+    one, two = np.array([0, 0, 0, 1.0, 1.0]), np.array([0, 0, 0.4, 0.9, 1.0])
+    curves = {"a": [(steps, one, None)] * 3, "b": [(steps, two, None)] * 3}
+    found = order_of(curves, draws=50)
+    half = found.half().set_index("measure")["step"]
+    assert half["a"] == 12 and half["b"] == pytest.approx(9.6)
+    assert found.verdict("a", "b") == "cannot tell"
+
+
+def test_the_change_is_that_of_the_mean_over_seeds_not_of_one():
+    steps = [0.0, 1.0, 2.0, 3.0]
+    quick, slow = np.array([0, 4.0, 4.0, 4.0]), np.array([0, 0, 0, 4.0])
+    found = order_of({"a": [(steps, quick, None), (steps, slow, None)]}, draws=200)
+    row = found.half().iloc[0]
+    assert row["step"] == 1.0  # the mean curve 0 2 2 4 is at its half at step 1
+    assert (row["low"], row["high"]) == (0.0, 3.0)  # a draw of the slow seed twice is there at 2.5
+
+
+def test_bad_input_of_order():
+    with pytest.raises(InputError, match="no measures"):
+        order_of({})
+    with pytest.raises(InputError, match="one curve per seed"):
+        order_of({"a": [([0, 1], [0, 1], None)], "b": [([0, 1], [0, 1], None)] * 2})
+    with pytest.raises(InputError, match="same two or more recorded steps"):
+        order_of({"a": [([0, 1], [0, 1], None), ([0, 2], [0, 1], None)]})
+
+
+def test_schedules():
+    assert steps_until("log", 20) == [0, 1, 2, 4, 8, 16, 20]
+    assert steps_until(6, 20) == [0, 6, 12, 18, 20]
+    assert steps_until([3, 5], 9) == [0, 3, 5, 9]
+    for wrong in ("often", 0, True, [-1], [0.5]):
+        with pytest.raises(InputError, match="every="):
+            steps_until(wrong, 3)
+
+
+@pytest.fixture(scope="module")
+def organism():
+    return tamperlens.load("organism")
+
+
+@pytest.fixture(scope="module")
+def watch(organism):
+    bad, good = (prompts.packaged(name, split="train").head(16) for name in ("harmful", "harmless"))
+    direction = refusal.direction_at(organism, bad, good, layer=2, position=-1)
+    return trajectory.watch_for(
+        organism, direction=direction, n=8, questions=1, max_new_tokens=12, draws=20, head_prompts=4
+    )
+
+
+SETTINGS = finetune.LoraConfig(steps=6, batch_size=2, learning_rate=3e-3, rank=4, save_every=2)
+DATA = prompts.packaged("harmful-compliance").head(6)
+
+
+@pytest.fixture(scope="module")
+def recorded(organism, watch, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "one"
+    found = trajectory.record(
+        organism, DATA, SETTINGS, watch=watch, every=[1, 2, 4], seeds=2, out=out, sampled=[3]
+    )
+    return found, out
+
+
+def test_one_record_joins_all_measures(organism, watch, recorded):
+    found, _ = recorded
+    assert found.seeds == [0, 1]
+    by_step = {step: set(rows["measure"]) for step, rows in found.table.groupby("step")}
+    assert {
+        "drift: all weights",
+        "direction cosine",
+        "direction angle",
+        "projection gap",
+        "head cosine",
+        "token KL",
+        "refusal log-odds",
+        "over-refusal log-odds",
+        "nats on harmless answers",
+    } <= by_step[1]
+    sampled = {"refusal rate", "over-refusal rate", "broken text", "RD", "capability"}
+    assert sampled <= by_step[0] and sampled <= by_step[3] and sampled <= by_step[6]
+    assert not sampled & by_step[1]  # fmt: skip
+    assert list(found.of("refusal log-odds", 0)["step"]) == [0, 1, 2, 3, 4, 6]
+    first = found.table[(found.table["step"] == 0) & (found.table["seed"] == 0)].set_index("measure")
+    assert first.loc["direction cosine", "value"] == 1 and first.loc["drift: all weights", "value"] == 0
+    assert first.loc["direction cosine", "null_low"] < 1 and first.loc["token KL", "value"] == 0
+    assert found.draws.shape == (len(found.table), watch.draws)
+    # The same training by hand gives the same numbers by the rooms' own functions.
+    tuned = finetune.run(organism, DATA, SETTINGS, progress=False)
+    last = found.table[(found.table["step"] == 6) & (found.table["seed"] == 0)].set_index("measure")["value"]
+    odds = refusal.refusal_metric(tuned.model.logits_last(list(watch.probes.harmful.prompts)), watch.tokens)
+    assert last["refusal log-odds"] == pytest.approx(float(odds.mean()), abs=1e-4)
+    rates = refusal.evaluate(tuned.model, watch.probes.harmful, max_new_tokens=12)
+    before = refusal.evaluate(organism, watch.probes.harmful, max_new_tokens=12)
+    distance = refusal.representation_distance(before.completions, rates.completions, organism)
+    assert last["refusal rate"] == rates.rate
+    assert last["RD"] == pytest.approx(distance.overall.value, abs=1e-6)
+    losses = found.of("training loss", 0)["value"].to_numpy()
+    assert losses == pytest.approx(tuned.log["loss"].to_numpy())
+    assert torch.equal(
+        torch.tensor(last["refusal log-odds"]),
+        torch.tensor(found.of("refusal log-odds", 0)["value"].iloc[-1]),
+    )
+
+
+def test_saved_and_read_again(recorded, tmp_path):
+    found, _ = recorded
+    again = trajectory.Trajectory.load(found.save(tmp_path / "t"))
+    pd.testing.assert_frame_equal(again.table, found.table, check_dtype=False)
+    assert torch.equal(again.draws.nan_to_num(), found.draws.nan_to_num())
+
+
+def test_a_killed_run_goes_on(organism, watch, recorded, tmp_path, monkeypatch):
+    found, out = recorded
+    folder = tmp_path / "killed"
+    shutil.copytree(out, folder)
+    (folder / "seed-1.safetensors").unlink()
+    shutil.rmtree(folder / "seed-1")
+    settings = {"watch": watch, "every": [1, 2, 4], "seeds": 2, "out": folder, "sampled": [3]}
+    whole = trajectory.Observer.observe
+
+    def dies(self, step, model, *, sampled):
+        if step == 4:
+            raise KeyboardInterrupt
+        return whole(self, step, model, sampled=sampled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trajectory.Observer, "observe", dies)
+        with pytest.raises(KeyboardInterrupt):
+            trajectory.record(organism, DATA, SETTINGS, **settings)
+    file = folder / "seed-1" / "records.jsonl"
+    assert [one.step for one in records.read(file)] == [0, 1, 2, 3]
+    with file.open("a") as handle:
+        handle.write('{"step": 4, "rows": [')  # what a kill in the middle of a write leaves
+    again = trajectory.record(organism, DATA, SETTINGS, **settings)
+    columns = ["seed", "step", "measure", "value"]
+    one, two = (t.table[columns].sort_values(columns[:3]).reset_index(drop=True) for t in (found, again))
+    pd.testing.assert_frame_equal(one, two, check_dtype=False)
+    third = trajectory.record(organism, DATA, SETTINGS, **settings)  # all is there: read, not run
+    pd.testing.assert_frame_equal(third.table, again.table, check_dtype=False)
+    with pytest.raises(RunFolderError, match="holds another trajectory"):
+        trajectory.record(organism, DATA, dataclasses.replace(SETTINGS, steps=7), **settings)
+
+
+def test_bad_input_of_record(organism, watch):
+    with pytest.raises(InputError, match="no measure rates and"):
+        trajectory.watch_for(organism, direction=watch.direction, measures=["rates and"])
+    with pytest.raises(InputError, match="at least 8"):
+        trajectory.watch_for(organism, direction=watch.direction, n=4)
+    with pytest.raises(InputError, match="seeds="):
+        trajectory.record(organism, DATA, SETTINGS, watch=watch, seeds=[1, 1])
+    with pytest.raises(InputError, match="was not recorded"):
+        trajectory.order(_without_rows(), ["x"])
+
+
+def _without_rows():
+    empty = pd.DataFrame(columns=["seed", "step", "measure", "value"])
+    return trajectory.Trajectory(
+        empty, torch.zeros(0, 2), empty, empty, empty, empty, "m", "f", "a", 0, -1, 0, 0.0, "w"
+    )
+
+
+EVIL = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>\u202e'
+
+
+def poisoned(found):
+    examples = found.examples.copy()
+    examples["answer"] = EVIL
+    return dataclasses.replace(found, examples=examples, model='<b>"m"')
+
+
+def test_model_text_is_data_on_the_page(recorded, tmp_path):
+    page = trajectory.write_page(tmp_path / "page.html", poisoned(recorded[0])).read_text(encoding="utf-8")
+    assert EVIL not in page and html.escape('<b>"m"') in page.replace("&#34;", "&quot;")
+    assert page.count("</script>") == 2 and "\u202e" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+
+
+@pytest.mark.skipif(browsers.find() is None, reason="no Chromium here")
+def test_the_slider_page_in_a_browser(recorded, tmp_path):
+    path = trajectory.write_page(tmp_path / "page.html", poisoned(recorded[0]))
+    with browsers.browser() as tab:
+        tab.open(path)
+        assert tab.js("document.getElementById('now').textContent") == "0"
+        tab.key("Tab", 9)
+        assert tab.js("document.activeElement.id") == "step"
+        heads = tab.js("document.getElementById('heads').textContent")
+        tab.key("End", 35)
+        assert tab.js("document.getElementById('now').textContent") == "6"
+        assert tab.js("document.getElementById('heads').textContent") != heads
+        assert "step 6" in tab.js("document.getElementById('step').getAttribute('aria-valuetext')")
+        tab.key("ArrowLeft", 37)
+        assert tab.js("document.getElementById('now').textContent") == "4"
+        assert "step 3, the last before" in tab.js("document.getElementById('answers-note').textContent")
+        assert tab.js("document.querySelector('#answers blockquote').textContent").startswith("</script>")
+        assert tab.js("document.querySelectorAll('img').length") == 0 and tab.js("document.title") != "owned"
+        assert tab.js("document.querySelectorAll('.bar').length") == 5
+        assert tab.messages == []
+        assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
+        tab.open(path, width=390, height=800)
+        assert tab.js("document.documentElement.scrollWidth") <= 390
+        assert Path(tab.screenshot(tmp_path / "narrow.png")).stat().st_size > 10_000
