@@ -6,8 +6,9 @@
 
 By default the ladder of embedded organisms (0.23, 0.36 and 1.31 million weights). The model and every tuned
 one answer the same held-out prompts, decoded alike. Repeat the command after an interruption: cells that are
-done stay. Writes table.csv (one row a cell, as results_grid.csv), figures RRR_compare, CE_compare, RD_compare,
-over_refusal_compare, capability_compare and scaling, half.csv (attack FLOPs to half refusal) and a verdict.
+done stay. Writes table.csv (one row a cell, as results_grid.csv), figures RRR_compare, CE_compare,
+RD_compare, over_refusal_compare, capability_compare and scaling, half.csv (attack FLOPs to half refusal) and
+a verdict.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class Grid(Result):
     def cuttable(self) -> bool:
         """Whether a longer run passes through the weights of a shorter one: nothing depends on its end."""
         warmup = self.settings.get("warmup", 0)
-        return self.settings["schedule"] == "constant" and (warmup == 0 or warmup >= 1)
+        return bool(self.settings["schedule"] == "constant" and (warmup == 0 or warmup >= 1))
 
     def cells(self) -> list[Cell]:
         """Every cell, models outermost."""
@@ -240,7 +240,8 @@ class Grid(Result):
             given["defences"] = tuple(_made(Defence, one, "defences") for one in given["defences"])
         if "evaluation" in given:
             given["evaluation"] = _made(Evaluation, given["evaluation"], "evaluation")
-        return cls(**{k: tuple(v) if k in _LISTS else v for k, v in given.items()})
+        settings: dict[str, Any] = {k: tuple(v) if k in _LISTS else v for k, v in given.items()}
+        return cls(**settings)
 
     @classmethod
     def from_toml(cls, path: PathLike) -> Grid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from tamperlens.finetune import FullConfig, LoraConfig, resolve_targets
@@ -36,8 +38,8 @@ def trained_weights(model: ChatModel, config: LoraConfig | FullConfig) -> int:
     """How many weights the training moves."""
     if isinstance(config, FullConfig):
         return int(model.n_parameters)
-    shapes = (model.module.get_submodule(p).weight.shape for p in resolve_targets(model, config.targets))
-    return sum(config.rank * (int(shape[0]) + int(shape[1])) for shape in shapes)
+    matrices: list[Any] = [model.module.get_submodule(p) for p in resolve_targets(model, config.targets)]
+    return sum(config.rank * sum(map(int, one.weight.shape)) for one in matrices)
 
 
 def model_bytes(model: ChatModel) -> float:

@@ -37,8 +37,10 @@ class Points:
 
     def only(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Points:
         """Some of the cells."""
-        return Points(*(column[keep] for column in (self.flops, self.size, self.refused, self.asked,
-                                                    self.before, self.run)))  # fmt: skip
+        return Points(
+            self.flops[keep], self.size[keep], self.refused[keep], self.asked[keep], self.before[keep],
+            self.run[keep],
+        )  # fmt: skip
 
 
 def points_of(cells: pd.DataFrame, table: pd.DataFrame) -> tuple[Points, float]:
@@ -51,10 +53,12 @@ def points_of(cells: pd.DataFrame, table: pd.DataFrame) -> tuple[Points, float]:
         raise InputError(f"the table has no row before the attack for {sorted(missing)[0]}")
     start = before.loc[cells["model"], "rrr"].to_numpy(dtype=float)
     asked = cells["rrr_n"].to_numpy(dtype=float)
-    run = cells.groupby(RUN, sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    run = cells.groupby(RUN, sort=False, dropna=False).ngroup().to_numpy()
     refused = np.round(cells["rrr"].to_numpy(dtype=float) * asked)
     size = np.log10(cells["parameters"].to_numpy(dtype=float)) - centre
-    return Points(cells["flops"].to_numpy(dtype=float), size, refused, asked, start, run), centre
+    return Points(
+        cells["flops"].to_numpy(dtype=float), size, refused, asked, start, run.astype(np.int64)
+    ), centre
 
 
 def resampled(points: Points, rng: np.random.Generator, draws: int) -> list[Points]:

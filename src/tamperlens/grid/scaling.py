@@ -13,9 +13,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.runs import FRONTIER_FLOPS
 from tamperlens.base.stats import Estimate, bootstrap
-from tamperlens.grid.families import FAMILIES, Array, log_likelihood, maximise, names_of, rate_of
+from tamperlens.grid.families import FAMILIES, log_likelihood, maximise, names_of, rate_of
 from tamperlens.grid.halving import half_refusal
-from tamperlens.grid.points import RUN, Points, points_of, resampled
+from tamperlens.grid.points import RUN, Array, Points, points_of, resampled
 
 DRAWS = 100
 
@@ -85,8 +85,9 @@ class Scaling(Result):
         sized = "slope" in self.best.parameters
         theta = np.array([one.value for one in self.best.parameters.values()])
         size = np.array([math.log10(parameters) - self.centre])
-        point = Points(np.array([float(flops)]), size, *(np.array([v]) for v in (0.0, 0.0, self.before)),
-                       np.array([0]))  # fmt: skip
+        nothing = np.zeros(1)
+        before = np.array([self.before])
+        point = Points(np.array([float(flops)]), size, nothing, nothing, before, np.zeros(1, dtype=np.int64))
         return float(rate_of(self.best.family, theta, point, sized)[0])
 
     def to_frame(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,10 @@ def compute_curve(
             raise InputError(f"compute_curve: {what} needs {', '.join(wanted)}; missing: {missing or 'rows'}")
     groups = [(str(label), rows) for label, rows in dots.groupby("series", sort=False)]
     words = "; ".join(
-        f"{row.series} {row.value:.2g} FLOPs" if row.value == row.value else f"{row.series}: {row.reason}"
-        for row in half.itertuples()
+        f"{row['series']} {row['value']:.2g} FLOPs"
+        if math.isfinite(row["value"])
+        else f"{row['series']}: {row['reason']}"
+        for _, row in half.iterrows()
     )
     with style():
         still = settle(_still(groups, lines, half, axis))

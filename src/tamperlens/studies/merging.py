@@ -80,13 +80,13 @@ def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.B
         return blocks
     shown = tuple(
         (
-            row.what,
-            _interval(row.one, row.one_low, row.one_high),
-            _interval(row.two, row.two_low, row.two_high),
-            _interval(row.difference, row.low, row.high),
-            f"{row.n:.0f}",
+            str(row["what"]),
+            _interval(row["one"], row["one_low"], row["one_high"]),
+            _interval(row["two"], row["two_low"], row["two_high"]),
+            _interval(row["difference"], row["low"], row["high"]),
+            f"{row['n']:.0f}",
         )
-        for row in pairs.head(4 * ROWS).itertuples()
+        for _, row in pairs.head(4 * ROWS).iterrows()
     )
     caption = (
         "Second less first. The interval is put together from the two runs' own (Newcombe's way) as if they "
@@ -192,7 +192,7 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(folder.path) for folder in folders]
 
 
-def _interval(value: float, low: float, high: float) -> str:
+def _interval(value: Any, low: Any, high: Any) -> str:
     if math.isnan(value):
         return "undefined"
     return f"{value:.3g}" if math.isnan(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
