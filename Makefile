@@ -28,10 +28,12 @@ check: lint types test docs-fast
 
 docs: $(STAMP)  # tutorials are executed (minutes) unless build/tutorials has them
 	$(BIN)/python docs/tools/run_tutorial.py --missing docs/tutorials/*.py build/tutorials
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/tools/site.py build/docs
+	$(BIN)/zensical build --strict
 
 docs-fast: $(STAMP)  # the site alone
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/tools/site.py build/docs
+	$(BIN)/zensical build --strict
 
 figures: $(STAMP)  # every published figure on the organism, with a manifest (an hour on two cores)
 	$(BIN)/python analyses/all_figures.py --out results
@@ -45,4 +47,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf build dist results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .cache build dist results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

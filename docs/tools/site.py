@@ -1,7 +1,10 @@
-"""Pages of the site that are made from other files: tutorials, the reference, and what lives at the root.
+"""Lay the site's pages out for the generator: those in docs/, and those made from other files.
 
-A tutorial's page holds what it printed and drew where `build/tutorials` has an execution of this very version
-(`make docs` runs them first); otherwise it holds the code alone and says so.
+    python docs/tools/site.py build/docs
+
+Made are the tutorials, the reference, and copies of what lives at the root. A tutorial's page holds what it
+printed and drew where `build/tutorials` has an execution of this very version (`make docs` runs them first);
+otherwise it holds the code alone and says so.
 """
 
 from __future__ import annotations
@@ -9,14 +12,11 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-
-sys.path.insert(0, str(Path(__file__).parent))
 from run_tutorial import cells, digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,7 @@ ROOMS = {
     "stats": ("tamperlens.base.stats", "Intervals, paired tests, corrections (`tamperlens.stats`)."),
     "plots": ("tamperlens.plots", "Figures in the house style."),
     "report": ("tamperlens.report", "The self-contained page."),
+    "grid": ("tamperlens.grid", "Many studies: models × attacks × seeds, here or on Ray."),
     "base": ("tamperlens.base", "What every room speaks."),
 }
 # Modules shown one by one, where a room's contents page does not list names.
@@ -65,22 +66,10 @@ MODULES = {
         "tamperlens.base.errors",
     ],
 }
-LATER = {"grid": ("tamperlens.grid", "Many studies: models × attacks × seeds, local or on Ray.")}
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Rooms that this version has, in the navigation."""
-    for name, (module, words) in LATER.items():
-        if _source(module) is not None:
-            ROOMS[name] = (module, words)
-            for section in config.nav or []:
-                if "Reference" in section:
-                    section["Reference"].append({name: f"reference/{name}.md"})
-    return config
-
-
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that no file in docs/ holds."""
+def stage(out: Path) -> None:
+    """Write every page and asset of the site under a folder."""
     made = {
         "contributing.md": _from_root("CONTRIBUTING.md"),
         "changelog.md": _from_root("CHANGELOG.md"),
@@ -91,9 +80,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         made[f"reference/{name}.md"] = _reference(name, module, words)
     for script in sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py")):
         made[f"tutorials/{script.stem}.md"] = tutorial(script)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", out, ignore=shutil.ignore_patterns("*.py", "tools", "__pycache__"))
     for path, text in made.items():
-        files.append(File.generated(config, path, content=text))
-    return files
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_text(text, encoding="utf-8")
 
 
 def _from_root(name: str) -> str:
@@ -161,3 +152,7 @@ def _output(one: dict[str, Any], folder: Path) -> str:
     if "html" in one:
         return f'<div class="output">{one["html"]}</div>'
     return f'<div class="output"><pre><code>{html.escape(one["text"])}</code></pre></div>'
+
+
+if __name__ == "__main__":
+    stage(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "build" / "docs")
