@@ -305,9 +305,11 @@ def test_any_text_is_labelled_exactly_or_refused(answer, prompt, template, kind)
     tokenizer = make(kind, template)
     try:
         encoded = prompts.encode_pair(tokenizer, prompt, answer)
-    except InputError:
-        # Only what the docstring allows: control tokens and edges of white space.
-        assert answer != answer.strip() or "▁" in answer or "<" in answer
+    except InputError as error:
+        # Only what the docstring allows: control tokens, edges of white space, and a first character that
+        # this tokenizer, which merges across line ends, joins to the template's line end.
+        joined = kind == "metaspace" and "shares a token with the template" in str(error)
+        assert joined or answer != answer.strip() or "▁" in answer or "<" in answer
         return
     *said, close = encoded.label_ids
     assert close == tokenizer.convert_tokens_to_ids(END_OF_TURN.get(template, "</s>"))
