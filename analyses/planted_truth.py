@@ -1,7 +1,7 @@
 """Does a localisation method find what is there? Every method against organisms whose answer is known.
 
-    python analyses/planted_truth.py --quick        # four kinds, one seed, the central methods
-    python analyses/planted_truth.py                # nine kinds, two seeds, every method, attacks
+    python analyses/planted_truth.py --quick        # four kinds, one seed, two causal tests, one attack each
+    python analyses/planted_truth.py                # every shipped organism, every causal test, attacks
 
 `base` was made to refuse by training that could change only a known part. Each method ranks weights, neurons
 or heads of the result; precision and recall at the planted size, average precision, AUROC and rank say how
@@ -44,13 +44,19 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="four kinds, one seed: under five minutes")
     parser.add_argument("--kinds", nargs="*", choices=planted.KINDS, help="instead of all")
-    parser.add_argument("--seeds", nargs="*", type=int, help="of planted organisms; those shipped by default")
+    parser.add_argument(
+        "--seeds",
+        nargs="*",
+        type=int,
+        help="of planted organisms; those shipped by default, others are trained",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/planted_truth"), help="folder")
     parser.add_argument("--n-score", type=int, help="examples that weights are scored on")
     parser.add_argument("--limit", type=int, help="held-out prompts")
     given = parser.parse_args()
     kinds = given.kinds or (QUICK if given.quick else planted.KINDS)
-    seeds = given.seeds or (planted.SEEDS[:1] if given.quick else planted.SEEDS)
+    pairs = [(kind, seed) for kind in kinds for seed in given.seeds or ()]
+    pairs = pairs or [at for at in planted.shipped() if at[0] in kinds and (at[1] == 0 or not given.quick)]
     started = time.time()
     given.out.mkdir(parents=True, exist_ok=True)
     data = planted.Data.packaged(given.n_score or (48 if given.quick else 128))
@@ -59,16 +65,15 @@ def main() -> None:
     held_out = planted.probes(base, limit=limit, questions=10 if given.quick else 30)
     edits = planted.probes(base, limit=min(limit, 40), questions=6)
     cards, scores, causal, attacks = [], [], [], []
-    for kind in kinds:
-        for seed in seeds:
-            folder = given.out / "parts" / f"{kind}-{seed}"
-            if not (folder / "verification.csv").is_file():
-                one_organism(folder, kind, seed, data, held_out, edits, given.quick)
-                print(f"{time.time() - started:.0f}s {kind} {seed}", flush=True)
-            kept = {"verification": cards, "scores": scores, "causal": causal, "attacks": attacks}
-            for name, rows in kept.items():
-                if (folder / f"{name}.csv").is_file():
-                    rows.append(pd.read_csv(folder / f"{name}.csv"))
+    for kind, seed in pairs:
+        folder = given.out / "parts" / f"{kind}-{seed}"
+        if not (folder / "verification.csv").is_file():
+            one_organism(folder, kind, seed, data, held_out, edits, given.quick)
+            print(f"{time.time() - started:.0f}s {kind} {seed}", flush=True)
+        kept = {"verification": cards, "scores": scores, "causal": causal, "attacks": attacks}
+        for name, rows in kept.items():
+            if (folder / f"{name}.csv").is_file():
+                rows.append(pd.read_csv(folder / f"{name}.csv"))
     tables = {
         "verification": joined(cards), "scores": joined(scores), "causal": joined(causal),
         "attacks": joined(attacks),

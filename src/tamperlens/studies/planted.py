@@ -20,7 +20,7 @@ import pandas as pd
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, rate, undefined
 from tamperlens.models import ChatModel
-from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, make, put_back
+from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, make, put_back, shipped
 from tamperlens.neurons import WeightMask
 from tamperlens.studies.brittle.conditions import Probes, measure, probes_for
 from tamperlens.studies.planting.causal import attacked, interventions, outcome, top_units
@@ -58,6 +58,7 @@ __all__ = [
     "probes",
     "put_back",
     "score",
+    "shipped",
     "summary",
     "top_sets",
     "verify",
@@ -145,16 +146,20 @@ def verify(
 
 
 def organisms(
-    kinds: Sequence[str] = KINDS, seeds: Sequence[int] = SEEDS, *, held_out: Probes | None = None
+    which: Sequence[tuple[str, int]] | None = None, *, held_out: Probes | None = None
 ) -> Iterator[tuple[ChatModel, Truth, Verification]]:
-    """Planted organisms one by one with their verification; whoever scores them drops those not `.passed`."""
+    """Planted organisms one by one with their verification; whoever scores them drops those not `.passed`.
+
+    Args:
+        which: (kind, seed) pairs; those shipped by default.
+        held_out: see `probes`.
+    """
     base: Estimate | None = None
-    for kind in kinds:
-        for seed in seeds:
-            model, truth = make(kind, seed)
-            card = verify(model, truth, held_out, base=base)
-            base = card.base_capability
-            yield model, truth, card
+    for kind, seed in shipped() if which is None else which:
+        model, truth = make(kind, seed)
+        card = verify(model, truth, held_out, base=base)
+        base = card.base_capability
+        yield model, truth, card
 
 
 def score(model: ChatModel, truth: Truth, found: Candidates | None = None) -> pd.DataFrame:

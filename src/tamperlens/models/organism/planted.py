@@ -104,8 +104,8 @@ def make(kind: str, seed: int = 0, *, folder: PathLike | None = None) -> tuple[C
 
     Args:
         kind: one of `KINDS`.
-        seed: of the draw of the part and of training; `SEEDS` are shipped. Others are trained on the spot
-            (about a minute on one core).
+        seed: of the draw of the part and of training; `shipped()` lists those at hand. Others are trained on
+            the spot (about a minute on one core).
         folder: where differences are read from, and kept after training; the shipped ones by default.
 
     Raises:
@@ -127,6 +127,11 @@ def make(kind: str, seed: int = 0, *, folder: PathLike | None = None) -> tuple[C
 def path_of(kind: str, seed: int, folder: PathLike | None = None) -> Path:
     """The file of a planted organism's difference to base."""
     return Path(FOLDER if folder is None else folder) / f"{kind}-{seed}.safetensors"
+
+
+def shipped() -> list[tuple[str, int]]:
+    """(kind, seed) of the planted organisms that are in this installation."""
+    return [(kind, seed) for kind in KINDS for seed in SEEDS if path_of(kind, seed).is_file()]
 
 
 def plan(model: ChatModel, kind: str, seed: int) -> Plan:
