@@ -8,7 +8,7 @@ or heads of the result; precision and recall at the planted size, average precis
 well it points at the part, beside chance, trivial baselines, a random method and one that cheats. Then each
 method's choice is removed or put back to base (refusal lost, capability lost), and each organism is attacked
 with its part free and frozen. Writes verification.csv, scores.csv, table.csv, causal.csv, attacks.csv, the
-figure and page.md, which says in plain words what can be trusted for what.
+figure, verdict.txt and page.md, which says in plain words what can be trusted for what.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ CAUSAL = {
     "neurons": ("activation contrast with base", "SNIP by neuron", planted.RANDOM),
     "heads": ("patch", "SNIP by head", planted.RANDOM),
 }
+TRIVIAL = ("largest |W|", "largest gradient")
+LEVELS = ("weights", "neurons", "heads")
 LEVEL_WORDS = {
     "weights": "Single weights",
     "neurons": "MLP neurons",
@@ -123,6 +125,10 @@ def write(out: Path, tables: dict[str, pd.DataFrame], seconds: float) -> None:
     figure(whole, scores["organism"].nunique()).save(out)
     page = page_of(tables, whole, by_kind, seconds)
     (out / "page.md").write_text(page, encoding="utf-8")
+    said = [
+        line for line in page.splitlines() if line.startswith(("Excluded", "##", "Methods that", "Fifteen"))
+    ]
+    (out / "verdict.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
     print(page, f"Written to {out}", sep="\n", flush=True)
 
 
@@ -138,7 +144,10 @@ def card_row(card: Any) -> dict[str, Any]:
 def figure(whole: pd.DataFrame, n: int) -> plots.Plot:
     """Precision at the planted size and AUROC of every method, level by level."""
     rows = []
-    for one in whole[whole["level"].isin(("weights", "neurons", "heads"))].to_dict("records"):
+    drawn = pd.concat(
+        [whole[whole["level"] == level].sort_values("auroc", ascending=False) for level in LEVELS]
+    )
+    for one in drawn.to_dict("records"):
         for series, name in (("AUROC (chance .5)", "auroc"), ("precision at the planted size", "precision")):
             low, high = one[f"{name}_low"], one[f"{name}_high"]
             rows.append(
@@ -167,6 +176,10 @@ def page_of(
         "",
         f"tamperlens {tamperlens.__version__}; {len(passed)} organisms scored, {seconds / 60:.0f} min. "
         "Intervals are bootstrap 95 % over organisms (kinds and training seeds).",
+        "",
+        "Methods are sorted into: *find it* (half of what they choose is planted, their interval above "
+        "chance), *beat the trivial baselines* (AUROC above that of the better of largest |W| and largest "
+        "gradient, paired by organism, interval above 0), *above chance only* (AUROC interval above .5).",
         "",
         "Excluded, having failed their verification: "
         + ("; ".join(f"{r['organism']} ({r['reason']})" for r in failed.to_dict("records")) or "none")
@@ -199,13 +212,14 @@ def page_of(
 def verdict(level: str, part: pd.DataFrame) -> str:
     """Which methods of a level find the part, in sentences."""
     classes: dict[str, list[str]] = {}
-    for one in part.to_dict("records"):
-        if one["method"] not in (planted.RANDOM, planted.CHEAT):
+    for one in part.sort_values("precision", ascending=False).to_dict("records"):
+        if one["method"] not in (planted.RANDOM, planted.CHEAT, *TRIVIAL):
             classes.setdefault(trust(level, one), []).append(one["method"])
     order = ("find it", "beat the trivial baselines", "are above chance only", "are not shown above chance")
-    return " ".join(
-        f"Methods that {words}: {', '.join(classes[words])}." for words in order if words in classes
-    )
+    words = [f"Methods that {name}: {'; '.join(classes[name])}." for name in order if name in classes]
+    if part["organisms"].max() < 5:
+        words.append(f"Only {part['organisms'].max()} organisms: intervals are little more than their range.")
+    return " ".join(words)
 
 
 def trust(level: str, one: dict[str, Any]) -> str:
