@@ -68,7 +68,7 @@ def main() -> None:
     edits = planted.probes(base, limit=min(limit, 40), questions=6)
     cards, scores, causal, attacks = [], [], [], []
     for kind, seed in pairs:
-        folder = given.out / "parts" / f"{kind}-{seed}"
+        folder = given.out / ("parts-quick" if given.quick else "parts") / f"{kind}-{seed}"
         if not (folder / "verification.csv").is_file():
             one_organism(folder, kind, seed, data, held_out, edits, given.quick)
             print(f"{time.time() - started:.0f}s {kind} {seed}", flush=True)
