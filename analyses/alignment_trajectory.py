@@ -54,7 +54,8 @@ def main() -> None:
             f"{cost['training_seconds'].sum():.0f} s of training (overhead {found.overhead:.0%}: denser than "
             "the default schedule), the base once "
             f"{found.setup_seconds:.0f} s.",
-            f"Rule: {result.rule}.",
+            f"Rule: {result.rule}. Each measure is on its own scale: a rate is through with its change when "
+            "log-odds still move, so an order of half-changes is no order of causes.",
         ]
     )
     write(given.out, found.table, words, [found.plot(result)], "trajectory")

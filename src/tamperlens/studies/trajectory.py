@@ -204,7 +204,7 @@ def record(
         root = Path(spare) if out is None else _claim(Path(out), plan)
         runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
         parts = [runner.run(seed, every, sampled, last) for seed in numbers]
-    return _joined(parts, plan, asked, runner.setup_seconds)
+    return _joined(parts, plan)
 
 
 def order(
@@ -230,6 +230,8 @@ def order(
         InputError: a measure that was not recorded, or nothing to order.
     """
     names = [name for name in found.measures if name != LOSS] if measures is None else list(measures)
+    for name in names:
+        found.of(name)  # names what was recorded where one is unknown
     curves = {name: found.curves(name) for name in names}
     if measures is None:
         curves = {name: runs for name, runs in curves.items() if len(runs[0][0]) >= 3}
@@ -291,6 +293,7 @@ class _Runner:
         work = self.root / f"seed-{seed}"
         if (work / "run" / "tuned").is_dir():
             shutil.rmtree(work)  # killed between its last step and its record: what it saw last is lost
+        spent = self.setup_seconds
         if self.observer is None:
             self.observer = self._observer()
         recorder = TrajectoryRecorder(
@@ -301,7 +304,7 @@ class _Runner:
             self.model, self.prompts, dataclasses.replace(self.config, seed=seed), freeze=self.freeze,
             recorders=[recorder], out=work / "run" if self.keep else None, progress=self.progress,
         )  # fmt: skip
-        found = _of_records(recorder.records, seed, tuned, self.watch)
+        found = _of_records(recorder.records, seed, tuned, self.watch, self.setup_seconds - spent)
         if self.keep:
             found.save(done)
         return found
@@ -315,7 +318,9 @@ class _Runner:
         return made
 
 
-def _of_records(records: Sequence[Record], seed: int, tuned: Any, watch: Watch) -> Trajectory:
+def _of_records(
+    records: Sequence[Record], seed: int, tuned: Any, watch: Watch, setup_seconds: float
+) -> Trajectory:
     rows, draws, layers, heads, examples = [], [], [], [], []
     nothing = [float("nan")] * watch.draws
     for one in records:
@@ -350,21 +355,20 @@ def _of_records(records: Sequence[Record], seed: int, tuned: Any, watch: Watch) 
         examples=pd.DataFrame(examples, columns=["seed", "step", "prompt", "answer", "label"]),
         cost=pd.DataFrame([cost]), model=tuned.base.name, fingerprint=tuned.base.fingerprint,
         attack=tuned.data, layer=watch.direction.layer, position=watch.direction.position,
-        frozen=0 if tuned.frozen is None else tuned.frozen.count, setup_seconds=0.0, watch=watch.sha256,
+        frozen=0 if tuned.frozen is None else tuned.frozen.count, setup_seconds=setup_seconds,
+        watch=watch.sha256,
     )  # fmt: skip
 
 
-def _joined(
-    parts: Sequence[Trajectory], plan: dict[str, Any], watch: Watch, setup_seconds: float
-) -> Trajectory:
-    def frames(name: str) -> pd.DataFrame:
-        return pd.concat([getattr(part, name) for part in parts], ignore_index=True)
-
+def _joined(parts: Sequence[Trajectory], plan: dict[str, Any]) -> Trajectory:
     names = ("table", "layers", "heads", "examples", "cost")
+    frames: dict[str, Any] = {
+        name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in names
+    }
     return dataclasses.replace(
         parts[0],
-        **{name: frames(name) for name in names},
+        **frames,
         draws=torch.cat([part.draws for part in parts]),
         attack=plan["attack"],
-        setup_seconds=setup_seconds,
+        setup_seconds=sum(part.setup_seconds for part in parts),
     )

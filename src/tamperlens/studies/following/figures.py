@@ -43,8 +43,8 @@ def stacked(found: Any, order: Order) -> Plot:
     marks = "; ".join(f"{name} {row['step']:.3g}" for name, row in half.iterrows())
     caption = (
         f"{found.model}, {found.attack}; mean over {len(found.seeds)} seeds (thin lines: each seed), band: "
-        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: what the base gives against itself or "
-        "on resampled prompts; blue: step of half the final change, bar: its interval."
+        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: what the base gives against itself "
+        "or on resampled prompts; blue: step of half the final change, bar: its interval."
     )
     with style():
         still = settle(_still(parts, half, found))
@@ -97,7 +97,7 @@ def _still(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame, found: Any
         if np.isfinite(curve["null_low"]).any():
             axes.fill_between(x, curve["null_low"], curve["null_high"], color=GREY, alpha=0.25, lw=0)
         axes.fill_between(x, curve["low"], curve["high"], color=VERMILLION, alpha=0.18, lw=0)
-        for column in [name for name in curve if name.startswith("seed ")]:
+        for column in [str(name) for name in curve if str(name).startswith("seed ")]:
             axes.plot(x, curve[column], color=VERMILLION, lw=0.6, alpha=0.5)
         axes.plot(x, curve["value"], color=VERMILLION, lw=1.6, marker="o" if len(x) < 30 else "", ms=2.5)
         if name in half.index:
@@ -161,7 +161,8 @@ def _interactive(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame) -> g
         )  # fmt: skip
         if name in half.index:
             figure.add_vline(
-                x=float(np.log2(1 + half.loc[name, "step"])), line={"color": BLUE, "dash": "dash", "width": 1},
+                x=float(np.log2(1 + half["step"].to_dict()[name])),
+                line={"color": BLUE, "dash": "dash", "width": 1},
                 row=i, col=1,
             )  # fmt: skip
     ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))

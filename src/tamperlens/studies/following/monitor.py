@@ -40,9 +40,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         monitor = Monitor("runs/monitor", stop="refusal log-odds below the null band twice")
         trainer.add_callback(monitor)
 
-    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's log. The
-    first step must start from the model that is the reference: its activations, answers and
-    head scores at that moment are the base. Training is left bit for bit as it is without the monitor: random
+    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
+    log. The first step must start from the model that is the reference: its activations, answers and head
+    scores at that moment are the base. Training is left bit for bit as it is without the monitor: random
     states (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every
     look. After training `monitor.cost` says what it took, and FOLDER/monitor.json holds it.
 
@@ -283,7 +283,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
 
     def _show(self, total: int) -> None:
         """Put the newest numbers behind the Trainer's bar, or behind any bar of this length."""
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         found = self._newest()
         words = ", ".join(f"{short} {found[name]:.2f}" for name, short in SHOWN.items() if name in found)

@@ -119,7 +119,8 @@ class Observer:
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
         record.add("direction cosine", value, cosines, self.n, null)
         # Cosines turn into angles the other way round.
-        angle = Estimate(*(_degrees(x) for x in (null.value, null.high, null.low)), self.n, null.method)
+        centre, near, far = (_degrees(x) for x in (null.value, null.high, null.low))
+        angle = Estimate(centre, near, far, self.n, null.method)
         record.add("direction angle", _degrees(value), cosines.arccos().rad2deg(), self.n, angle)
         gap, gaps = self._gap(now)
         record.add("projection gap", gap, gaps, self.n, self.nulls["projection gap"])

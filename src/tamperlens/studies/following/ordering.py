@@ -26,7 +26,11 @@ RULE = (
 
 @dataclass(frozen=True)
 class Order(Result):
-    """In which order measures change.
+    """In which order measures change, each on its own scale.
+
+    A measure that saturates (a rate, RD) is through with its change when one that does not (log-odds, KL) is
+    still moving, even where the second drives the first: read a half-change step as "when half of what this
+    number ever shows was there", not as cause.
 
     Attributes:
         steps: one row per measure and level: measure, level, step, low, high, change, change_low,
@@ -75,18 +79,29 @@ class Order(Result):
             f"{row['measure']} {row['step']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
             for row in half.to_dict("records")
         )
-        told = self.pairs[self.pairs["verdict"] != CANNOT_TELL]
-        clear = "; ".join(
-            f"{row['verdict']} before {row['second'] if row['verdict'] == row['first'] else row['first']}"
-            for row in told.to_dict("records")
-        )
+        told = int((self.pairs["verdict"] != CANNOT_TELL).sum())
+        tiers = "; then ".join(", ".join(tier) for tier in self.tiers())
         still = self.steps[(self.steps["level"] == 0.5) & self.steps["step"].isna()]["measure"]
         rest = f" Without a change: {', '.join(still)}." if len(still) else ""
         return (
-            f"Half of the final change at step: {listed}. Told apart in {len(told)} of {len(self.pairs)} "
-            f"pairs{': ' + clear if clear else ''}; of the others one cannot tell "
-            f"({self.n_seeds} seeds, {self.draws} draws).{rest}"
+            f"Half of the final change at step: {listed}. In order, where everything before a 'then' is told "
+            f"apart from everything behind it: {tiers}. Told apart in {told} of {len(self.pairs)} pairs, of "
+            f"the others one cannot tell ({self.n_seeds} seeds, {self.draws} draws).{rest}"
         )
+
+    def tiers(self) -> list[list[str]]:
+        """Measures in groups: every member of a group comes before every member of the next."""
+        names = self.half()["measure"].tolist()
+        first = {
+            (str(row["verdict"]), str(row["second"] if row["verdict"] == row["first"] else row["first"]))
+            for row in self.pairs.to_dict("records")
+        }
+        found: list[list[str]] = [[]]
+        for i, name in enumerate(names):
+            if i and all((one, other) in first for one in names[:i] for other in names[i:]):
+                found.append([])
+            found[-1].append(name)
+        return found
 
 
 def order_of(
@@ -180,7 +195,9 @@ class _Curve:
         low, high = np.quantile(self.drawn[level], self.tails)
         low, high = min(low, self.at[level]), max(high, self.at[level])
         below = self.x[self.x < low]
-        return float(below[-1] if len(below) else self.x[0]), float(self.x[self.x >= high][0])
+        return float(below[-1] if len(below) else self.x[0]), float(
+            self.x[self.x >= min(high, self.x[-1])][0]
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of `Order.steps`."""
@@ -214,7 +231,9 @@ def _pair(a: _Curve, b: _Curve, confidence: float) -> dict[str, Any]:
 
 def _passages(x: Array, curves: Array, level: float) -> Array:
     """Step at which each curve [draw, step] first reaches a share of its own final change."""
-    progress = (curves - curves[:, :1]) / (curves[:, -1:] - curves[:, :1])
+    shift = curves[:, -1:] - curves[:, :1]
+    progress = (curves - curves[:, :1]) / np.where(shift == 0, np.inf, shift)
+    progress[:, -1] = 1.0  # a draw without a change has not changed before the end
     reached = progress >= level - 1e-12
     at = np.maximum(reached.argmax(1), 1)
     rows = np.arange(len(curves))

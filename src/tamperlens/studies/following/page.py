@@ -17,6 +17,9 @@ from tamperlens.report.page import visible
 from tamperlens.studies.following.figures import curve_of, panels_of
 from tamperlens.studies.following.ordering import Order
 
+SHOWN = ("step", "value", "low", "high", "null_low", "null_high")
+MARK = ("step", "low", "high")
+
 
 def write(path: PathLike, found: Any, order: Order) -> Path:
     """Write the page atomically.
@@ -45,7 +48,8 @@ def render(found: Any, order: Order) -> str:
     return template.render(
         title=f"{found.model} under {found.attack}", statement=order.statement(), rule=order.rule,
         steps=sorted({int(step) for step in found.layers["step"]} | {int(s) for s in _steps(found)}),
-        script=_markup(script), sheet=_markup(sheet), digest=digest, data=_markup(_json(data_of(found, order))),
+        script=_markup(script), sheet=_markup(sheet), digest=digest,
+        data=_markup(_json(data_of(found, order))),
         seeds=len(found.seeds), layer=found.layer, position=found.position,
     )  # fmt: skip
 
@@ -56,10 +60,8 @@ def data_of(found: Any, order: Order) -> dict[str, Any]:
     curves = []
     for name in panels_of(found):
         curve = curve_of(found, name)
-        mark = half.loc[name, ["step", "low", "high"]].tolist() if name in half.index else None
-        columns = {
-            key: curve[key].tolist() for key in ("step", "value", "low", "high", "null_low", "null_high")
-        }
+        mark = [float(half[key].to_dict()[name]) for key in MARK] if name in half.index else None
+        columns = {key: curve[key].tolist() for key in SHOWN}
         curves.append({"measure": name, "half": mark, **columns})
     by_step: dict[str, dict[str, Any]] = {}
     for seed in found.seeds:

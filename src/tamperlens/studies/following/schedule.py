@@ -33,7 +33,7 @@ def is_due(every: Any, step: int, last: int | None = None) -> bool:
     raise InputError(f"every={every!r} must be 'log', a whole number of at least 1, or a list of steps")
 
 
-def steps_until(every: Every, last: int) -> list[int]:
+def steps_until(every: Any, last: int) -> list[int]:
     """All steps that are recorded in a run of `last` steps."""
     return [step for step in range(last + 1) if is_due(every, step, last)]
 

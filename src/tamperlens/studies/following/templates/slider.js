@@ -90,6 +90,7 @@
     }));
   };
 
+  const open = [];  // answers are folded until somebody opens them, and stay open while the slider moves
   const drawAnswers = (seed, index) => {
     const place = document.getElementById("answers"), note = document.getElementById("answers-note");
     let at = index;
@@ -100,8 +101,9 @@
       "No answers were generated.";
     place.replaceChildren(...answers.map((one, i) => {
       const box = make("details", { class: "answer" });
-      if (i < 2) box.open = true;
-      box.append(make("summary", {}, `${one.label}: ${one.prompt.slice(0, 90)}`),
+      if (open[i]) box.open = true;
+      box.addEventListener("toggle", () => { open[i] = box.open; });
+      box.append(make("summary", {}, `Prompt ${i + 1}: ${one.label}`), make("p", { class: "caption" }, one.prompt),
         make("blockquote", {}, one.answer || "(empty)"));
       return box;
     }));
