@@ -2,8 +2,9 @@
 
 A cutoff is a threshold and a number of ties: every score above the threshold is in, and of those equal to it
 the first `ties`. The threshold of one matrix is bracketed by a sample and found exactly inside the bracket,
-which holds a few per cent of the entries (Floyd and Rivest 1975); the threshold over all matrices from a two-digit radix histogram of the fp32 bit pattern, which reads the scores twice and holds
-512 kB, and is exact because the bit patterns of non-negative floats are ordered like the floats.
+which holds a few per cent of the entries (Floyd and Rivest 1975). The threshold over all matrices comes from
+a two-digit radix histogram of the fp32 bit pattern, which reads the scores twice and holds 512 kB, and is
+exact because the bit patterns of non-negative floats are ordered like the floats.
 """
 
 from __future__ import annotations
