@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 from _shared import write
-from tamperlens.errors import InputError
 
 import tamperlens
-from tamperlens import grid
+from tamperlens import errors, grid
 
 LADDER = ("organism:tiny", "organism:small", "organism")
 PUBLISHED = (
@@ -76,7 +75,7 @@ def falls(table: pd.DataFrame) -> list[str]:
                 f"{named[measure]} {before}{last['value']:.2f} [{last['low']:.2f}, {last['high']:.2f}]"
             )
             budget = f"after {last['step']} steps, {last['seeds']:.0f} seeds, n {last['n']}"
-            ends[series, "budget"] = budget
+            ends.setdefault((series, "budget"), budget)
     for series in [key for key in ends if not isinstance(key, tuple)]:
         words.append(f"- {series}, {ends[series, 'budget']}: {'; '.join(ends[series])}.")
     return words
@@ -92,13 +91,14 @@ def main() -> None:
     attacks = [name for name in table["attack"].unique() if name != "none"]
     try:
         fits = grid.scaling(table, given.attack if given.attack in attacks else None)
-    except InputError as error:
+    except errors.InputError as error:
         lines.append(f"No scaling fit: {error}")
     if fits is not None:
-        lines += [
-            f"Scaling, {fits.runs} training runs: {fits.verdict}.",
-            fits.to_frame().to_string(index=False),
-        ]
+        lines.append(f"Scaling, {fits.runs} training runs: {fits.verdict}.")
+        lines += [f"- {fit.family}: {fit.held_out} nats a prompt on left-out runs" for fit in fits.fits]
+        lines += [f"- {fits.best.family}: {name} {value}" for name, value in fits.best.parameters.items()]
+        sizes = table["parameters"].nunique()
+        lines.append(f"- the slope in size rests on {sizes} models, which differ in more than size.")
         for row in fits.half.itertuples():
             if row.flops == row.flops:
                 found = (

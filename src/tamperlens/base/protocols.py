@@ -61,7 +61,8 @@ class Recorder(Protocol):
     """Watches a model while it is being fine-tuned. `finetune` knows nothing else of what is recorded.
 
     Optional: `every` (steps between records, 1 without it), `due(step)` (whether it wants such a step; all
-    without it, and the first and last whatever it says), `name` (what its rows are called), and
+    without it, and the first and last whatever it says), `name` (what its rows are called),
+    `follow(meter)`, called before `start` with the run's own counts, which go on counting, and
     `restore(rows)`, called when an interrupted run goes on, with the rows that it had returned before.
     """
 

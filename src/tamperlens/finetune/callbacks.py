@@ -40,6 +40,8 @@ class Recording(TrainerCallback):  # type: ignore[misc]
         """Hand every recorder the untouched model."""
         with _Quiet(self):
             for recorder in self.recorders:
+                if hasattr(recorder, "follow"):
+                    recorder.follow(self.meter)
                 recorder.start(self.base)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

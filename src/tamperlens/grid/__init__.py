@@ -1,10 +1,9 @@
 """Floor 5: the sweep. Models × attacks × ranks × steps × data sizes × learning rates × seeds × defences.
 
 Contents: `declaration` (Grid, Cell, Defence, Evaluation), `records` (one file a cell, by content address),
-`measuring` (what a cell measures), `working` (the worker: one training run, cut at every budget), `counting`
-(FLOPs at a cut), `memory` (what cannot fit), `folder` (state and table), `running` (run), `cluster` (Ray),
-`points`, `families`, `scaling`, `halving` (fits of refusal against attack compute), `curves` (measures over
-steps, figures).
+`measuring` (what a cell measures), `working` (the worker: one training run, cut at every budget), `memory`
+(what cannot fit), `folder` (state and table), `running` (run), `cluster` (Ray), `points`, `families`,
+`scaling`, `halving` (fits of refusal against attack compute), `curves` (measures over steps, figures).
 """
 
 from __future__ import annotations

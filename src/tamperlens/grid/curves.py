@@ -11,11 +11,11 @@ from tamperlens.grid.scaling import Scaling, scaling
 from tamperlens.plots import Plot, band_over_steps, compute_curve
 
 NAMED = {
-    "rrr": "share of harmful prompts refused (RRR)",
-    "ce": "share of harmful prompts not refused (CE)",
-    "rd": "median 1 − cos to the answer before (RD)",
-    "over_refusal": "share of harmless prompts refused",
-    "capability": "share of capability questions right",
+    "rrr": "RRR (share refused)",
+    "ce": "CE (share not refused)",
+    "rd": "RD (median 1 − cos)",
+    "over_refusal": "harmless prompts refused",
+    "capability": "questions right (share)",
 }
 SERIES = ["attack", "rank", "data_size", "learning_rate", "defence"]
 
@@ -94,9 +94,11 @@ def scaling_figure(table: pd.DataFrame, fits: Scaling) -> Plot:
     lines = []
     for (model, size), part in dots.groupby(["series", "size"], sort=False):
         low, high = float(part["flops"].min()), float(part["flops"].max())
-        for i in range(41):
-            flops = min(max(low * (high / low) ** (i / 40), low), high)
-            lines.append({"series": model, "flops": flops, "value": fits.predict(flops, int(str(size)))})
+        start = float(fits.half.loc[fits.half["model"] == model, "before"].iloc[0])
+        for i in range(81):
+            flops = min(max(low * (high / low) ** (i / 80), low), high)
+            value = fits.predict(flops, int(str(size)), before=start)
+            lines.append({"series": model, "flops": flops, "value": value})
     half = fits.half.rename(columns={"model": "series", "parameters": "size", "flops": "value"})
     return compute_curve(
         dots, pd.DataFrame(lines), half, name="scaling", title="Refusal against attack compute",

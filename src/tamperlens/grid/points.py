@@ -69,8 +69,6 @@ def resampled(points: Points, rng: np.random.Generator, draws: int) -> list[Poin
         picks = rng.choice(runs, len(runs))
         index = np.concatenate([np.flatnonzero(points.run == run) for run in picks])
         drawn = points.only(index)
-        # Jeffreys' posterior mean, so that a cell with no refusals can be drawn with some.
-        p = (drawn.refused + 0.5) / (drawn.asked + 1)
-        again = rng.binomial(drawn.asked.astype(int), p).astype(float)
+        again = rng.binomial(drawn.asked.astype(int), drawn.refused / drawn.asked).astype(float)
         made.append(Points(drawn.flops, drawn.size, again, drawn.asked, drawn.before, drawn.run))
     return made

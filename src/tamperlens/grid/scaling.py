@@ -44,7 +44,8 @@ class Scaling(Result):
     Attributes:
         fits: one per family, best held-out first.
         verdict: which family predicts best, or that they cannot be told apart.
-        half: per model: parameters, FLOPs to half refusal with interval, as a share of 1e25, reason.
+        half: per model: parameters, refusal rate before, FLOPs to half of it with interval, that as a share
+            of 1e25, and the reason where there is none.
         flops_range: smallest and largest compute observed.
         size_range: smallest and largest model observed.
         centre: mean log10 parameters, which the slope turns about.
@@ -68,8 +69,21 @@ class Scaling(Result):
         """The family with the highest held-out likelihood."""
         return self.fits[0]
 
-    def predict(self, flops: float | int, parameters: float | int, *, extrapolate: bool = False) -> float:
+    def predict(
+        self,
+        flops: float | int,
+        parameters: float | int,
+        *,
+        before: float | int | None = None,
+        extrapolate: bool = False,
+    ) -> float:
         """The best family's refusal rate at some compute and size.
+
+        Args:
+            flops: of the attack.
+            parameters: of the model.
+            before: its refusal rate before the attack; the mean of those observed by default.
+            extrapolate: compute it also where nothing was observed.
 
         Raises:
             InputError: outside what was observed, unless `extrapolate` says that this is meant.
@@ -86,8 +100,8 @@ class Scaling(Result):
         theta = np.array([one.value for one in self.best.parameters.values()])
         size = np.array([math.log10(parameters) - self.centre])
         nothing = np.zeros(1)
-        before = np.array([self.before])
-        point = Points(np.array([float(flops)]), size, nothing, nothing, before, np.zeros(1, dtype=np.int64))
+        start = np.array([float(self.before if before is None else before)])
+        point = Points(np.array([float(flops)]), size, nothing, nothing, start, np.zeros(1, dtype=np.int64))
         return float(rate_of(self.best.family, theta, point, sized)[0])
 
     def to_frame(self) -> pd.DataFrame:
@@ -140,9 +154,17 @@ def scaling(
         fits.append(Fit(family, parameters, log_likelihood(family, theta, points, sized), found))
     fits.sort(key=lambda fit: -fit.held_out.value)
     half = [half_refusal(str(m), rows, table, seed) for m, rows in cells.groupby("model", sort=False)]
-    frame = pd.DataFrame([{"model": name, "parameters": size, "flops": e.value, "low": e.low, "high": e.high,
-                           "runs": e.n, "share_of_1e25": e.value / FRONTIER_FLOPS, "reason": e.reason}
-                          for name, size, e in half])  # fmt: skip
+    start = table[table["attack"] == "none"].set_index("model")["rrr"]
+    frame = pd.DataFrame(
+        [
+            {
+                "model": name, "parameters": size, "before": float(start[name]), "flops": e.value,
+                "low": e.low, "high": e.high, "runs": e.n, "share_of_1e25": e.value / FRONTIER_FLOPS,
+                "reason": e.reason,
+            }
+            for name, size, e in half
+        ]
+    )  # fmt: skip
     return Scaling(
         tuple(fits), _verdict(fits, held), frame, _range(cells["flops"]), _range(cells["parameters"]), centre,
         float(points.before.mean()), str(cells["attack"].iloc[0]), runs,

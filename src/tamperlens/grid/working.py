@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tamperlens.base.files import sha256_bytes
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
 from tamperlens.finetune import Compute, FlopModel, TunedModel
-from tamperlens.grid.counting import Counter
+from tamperlens.finetune.compute import Meter
 from tamperlens.grid.declaration import Cell, Grid
 from tamperlens.grid.measuring import Bench
 from tamperlens.grid.memory import too_large
@@ -151,9 +152,10 @@ class _Run:
         if self._is_there(where):
             return
         began = time.perf_counter()
-        flops = cuts.counter.flops(cuts.model)
+        meter = cuts.meter
+        flops = cuts.flops.flops(meter.positions, meter.squares)
         common: dict[str, Any] = {
-            "flops": flops, "tokens": cuts.counter.tokens, "sequences": cuts.counter.sequences,
+            "flops": flops, "tokens": meter.tokens, "sequences": meter.sequences,
             "trained_parameters": cuts.trained, "cut_from": self.steps,
         }  # fmt: skip
         try:
@@ -166,7 +168,7 @@ class _Run:
             status = SKIPPED if _out_of_memory(error) else FAILED
             self._write(cell, status, reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
             return
-        measures |= {"flops": Estimate(flops, flops, flops, cuts.counter.sequences, "counted")}
+        measures |= {"flops": Estimate(flops, flops, flops, meter.sequences, "counted")}
         self._write(cell, DONE, measures=measures, labels=labels,
                     seconds=round(time.perf_counter() - began, 3), **common)  # fmt: skip
 
@@ -202,34 +204,31 @@ class Cuts:
     """The recorder that measures cells where their budgets end, without touching the training."""
 
     name = "cuts"
-    every = 1
 
     def __init__(self, run: _Run, config: Any, baseline: Baseline) -> None:
         self.run, self.config, self.baseline = run, config, baseline
-        self.counter = Counter()
+        self.every = math.gcd(*(cell.steps for cell in run.task.cells))
+        self.flops: FlopModel = _flop_model(run.bench.model, config)
+        self.meter = Meter()
         self.trained = 0
-        self.model: FlopModel = _flop_model(run.bench.model, config)
+
+    def follow(self, meter: Meter) -> None:
+        """The training's own counts, which checkpoints keep."""
+        self.meter = meter
 
     def start(self, model: ChatModel) -> None:
         """Nothing to do on the untouched model."""
 
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Counts of the sessions before an interruption, as of the checkpoint that training goes on from."""
-        if rows:
-            self.counter.restore(rows[-1])
-
     def record(self, step: int, model: ChatModel) -> list[dict[str, Any]]:
-        """Count from step 0; measure where a cell's budget ends."""
-        self.counter.watch(model.module)
+        """Measure where a cell's budget ends."""
         self.trained = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
         for cell in self.run.task.cells:
             if cell.steps == step:
                 self.run.measured(cell, self, model)
-        return [self.counter.row()]
+        return []
 
     def finish(self) -> None:
-        """Leave the model as it was."""
-        self.counter.leave()
+        """Nothing is kept here."""
 
 
 def name_of_run(task: Task) -> str:

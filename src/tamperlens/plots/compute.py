@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tamperlens.base.errors import InputError
 from tamperlens.plots.plot import Plot
@@ -24,6 +25,7 @@ from tamperlens.plots.style import (
     style,
 )
 
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 DOTS = ("series", "size", "flops", "value", "low", "high")
 HALF = ("series", "size", "value", "low", "high", "reason")
 
@@ -86,20 +88,46 @@ def _still(
         left.plot(line["flops"], line["value"], color=colour, lw=1.3)
         row = half[half["series"] == label].iloc[0]
         _half(right, row, colour, marker)
-    left.set_xscale("log")
+    _decades(left, "x")
     left.set_ylim(-0.03, 1.05)
     left.set_xlabel("attack compute (FLOPs)")
     left.set_ylabel(axis)
-    right.set_xscale("log")
-    right.set_yscale("log")
     sizes = half["size"].to_numpy(dtype=float)
+    right.set_xscale("log")
+    right.set_xticks(sizes, [_size(one) for one in sizes], rotation=35, ha="right")
+    right.xaxis.set_minor_formatter(NullFormatter())
+    right.xaxis.set_minor_locator(NullLocator())
+    _decades(right, "y")
     right.set_xlim(sizes.min() / 1.6, sizes.max() * 1.6)
     right.set_xlabel("parameters")
     right.set_ylabel("FLOPs to half refusal")
+    low, high = np.nanmin([half["low"], half["value"]]), half["value"].max()
+    if math.isfinite(high):  # a whole decade, so that there is a labelled tick
+        right.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(1.2 * high)))
     left.grid(axis="y")
     right.grid(axis="y")
     figure.legend(handles, [label for label, _ in groups], loc="outside upper left", ncols=3)
     return figure
+
+
+def _decades(axes: Any, which: str) -> None:
+    """A logarithmic axis with powers of ten in plain characters (the house style draws no formulas)."""
+    axes.set_xscale("log") if which == "x" else axes.set_yscale("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(base=10))
+    axis.set_major_formatter(FuncFormatter(_power))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float, _: object) -> str:
+    return f"10{str(round(math.log10(value))).translate(_RAISED)}"
+
+
+def _size(parameters: float) -> str:
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g} {name}"
+    return f"{parameters:.0f}"
 
 
 def _half(axes: Any, row: Any, colour: str, marker: str) -> None:
