@@ -13,9 +13,10 @@
 | `layer` | one block | 20 % |
 | `everything` | all matrices of all blocks: the control in which there is nothing to find | 100 % |
 
-Embeddings and norms never move. The wheel holds the differences to `base` (half precision, only at the
-planted entries); `planting` is the recipe that makes them anew. What each one refuses, still can do, and does
-when the part is put back is on the card (docs/planted-card.md), measured by `studies.planted.verify`.
+Embeddings and norms never move. The wheel holds the differences to `base` of the organisms in `shipped()`
+(half precision, only at the planted entries); `planting` is the recipe that makes them, and others, anew. What
+each refuses, still can do, and does when the part is put back is in docs/planted-truth.md, measured by
+`studies.planted.verify`; some fail it, and the benchmark leaves them out by name.
 """
 
 from __future__ import annotations

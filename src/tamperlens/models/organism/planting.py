@@ -113,7 +113,7 @@ def _train(
     module: Any,
     drawn: Plan,
     recipe: Recipe,
-    free: Sequence[nn.Parameter],
+    free: Sequence[Tensor],
     chosen: Sequence[tuple[Any, Tensor]],
 ) -> None:
     def cut() -> None:
