@@ -14,7 +14,7 @@
 | `everything` | all matrices of all blocks: the control in which there is nothing to find | 100 % |
 
 Embeddings and norms never move. The wheel holds the differences to `base` of the organisms in `shipped()`
-(half precision, only at the planted entries); `planting` is the recipe that makes them, and others, anew. What
+(half precision, planted entries only); `planting` is the recipe that makes them, and others, anew. What
 each refuses, still can do, and does when the part is put back is in docs/planted-truth.md, measured by
 `studies.planted.verify`; some fail it, and the benchmark leaves them out by name.
 """
