@@ -70,7 +70,18 @@ def collate(rows):
     }
 
 
-def train(organism, tmp_path, monitor=None, *, full=False, rate=2e-3, steps=STEPS, bar=False):
+def train(
+    organism,
+    tmp_path,
+    monitor=None,
+    *,
+    full=False,
+    rate=2e-3,
+    steps=STEPS,
+    bar=False,
+    save=False,
+    resume=None,
+):
     """A script as anyone writes it; dropout makes the result depend on the random state."""
     torch.manual_seed(0)
     module = tamperlens.load("organism").module
@@ -79,7 +90,8 @@ def train(organism, tmp_path, monitor=None, *, full=False, rate=2e-3, steps=STEP
         module = get_peft_model(module, LoraConfig(r=4, lora_dropout=0.2, target_modules=targets))
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "out"), max_steps=steps, per_device_train_batch_size=2, learning_rate=rate,
-        report_to="none", save_strategy="no", logging_steps=1, use_cpu=True, seed=0, disable_tqdm=not bar,
+        report_to="none",
+        save_strategy="steps" if save else "no", save_steps=2, logging_steps=1, use_cpu=True, seed=0, disable_tqdm=not bar,
         gradient_accumulation_steps=2,
     )  # fmt: skip
     draws = Draws()
@@ -89,7 +101,7 @@ def train(organism, tmp_path, monitor=None, *, full=False, rate=2e-3, steps=STEP
     )  # fmt: skip
     if monitor is not None:
         trainer.add_callback(monitor)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return module, draws.seen, trainer
 
 
@@ -156,6 +168,41 @@ def test_a_stop_rule_goes_back_to_the_last_good_weights(organism, direction, tmp
     good = frame.query("step == @monitor.good_step and measure == 'refusal log-odds'").iloc[0]
     assert odds == pytest.approx(good["value"], abs=1e-4) and odds >= good["null_low"]
     assert (tmp_path / "m" / "last-good.safetensors").is_file()
+
+
+def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, direction, tmp_path):
+    """The base is the model without its adapter, not the half-trained one that the Trainer loads."""
+    settings = {
+        "every": 1,
+        "measures": ("direction", "log-odds"),
+        "direction": direction,
+        "n": 8,
+        "draws": 20,
+    }
+    whole = tamperlens.Monitor(tmp_path / "m", **settings)
+    train(organism, tmp_path, whole, save=True, steps=4)
+    expected = whole.to_frame()
+    with (tmp_path / "m" / "rows.csv").open("a") as handle:
+        handle.write("4,refusal log-")  # what a kill leaves
+    again = tamperlens.Monitor(tmp_path / "m", **settings)
+    train(organism, tmp_path, again, save=True, steps=4, resume=str(tmp_path / "out" / "checkpoint-2"))
+    columns = ["step", "measure", "value", "null_low"]
+    pd.testing.assert_frame_equal(again.to_frame()[columns], expected[columns], check_dtype=False, rtol=1e-5)
+    on_disk = pd.read_csv(tmp_path / "m" / "rows.csv")
+    assert len(on_disk) == len(expected) and set(on_disk["step"]) == {0, 1, 2, 3, 4}
+
+
+def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):
+    settings = {"measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20}
+    train(organism, tmp_path, save=True, steps=2, full=True)
+    checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    with pytest.raises(InputError, match="reference="):
+        train(
+            organism, tmp_path, tamperlens.Monitor(tmp_path / "m", **settings), full=True, resume=checkpoint
+        )
+    monitor = tamperlens.Monitor(tmp_path / "m", reference=organism, **settings)
+    train(organism, tmp_path, monitor, full=True, resume=checkpoint)
+    assert set(monitor.to_frame()["step"]) == {3}
 
 
 def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_path, capsys):
