@@ -91,7 +91,8 @@ def train(
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "out"), max_steps=steps, per_device_train_batch_size=2, learning_rate=rate,
         report_to="none",
-        save_strategy="steps" if save else "no", save_steps=2, logging_steps=1, use_cpu=True, seed=0, disable_tqdm=not bar,
+        save_strategy="steps" if save else "no", save_steps=2, logging_steps=1,
+        use_cpu=True, seed=0, disable_tqdm=not bar,
         gradient_accumulation_steps=2,
     )  # fmt: skip
     draws = Draws()
