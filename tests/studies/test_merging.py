@@ -15,10 +15,8 @@ from tamperlens.studies.merging import merge, paired
 def run(folder: Path, seed: int, value: float) -> Path:
     with RunFolder.open(folder, kind="audit", config={"seed": seed, "model": "m"}) as made:
         with made.stage("baseline"):
-            frame = pd.DataFrame(
-                [{"measure": "refusal_rate", "set": "harmful", "stage": "after", "value": value, "low": value - 0.1,
-                  "high": value + 0.1, "n": 40}]
-            )  # fmt: skip
+            row = {"measure": "refusal_rate", "set": "harmful", "stage": "after", "value": value, "n": 40}
+            frame = pd.DataFrame([{**row, "low": value - 0.1, "high": value + 0.1}])
             frame.to_csv(folder / "measures.csv", index=False)
         made.finish()
     return folder
