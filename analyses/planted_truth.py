@@ -250,7 +250,12 @@ def scores_table(part: pd.DataFrame, by_kind: pd.DataFrame) -> list[str]:
         "| --- " * (7 + len(kinds)) + "|",
     ]  # fmt: skip
     for one in part.sort_values("precision", ascending=False).to_dict("records"):
-        cells = [one["method"], span(one, "precision"), span(one, "average_precision"), span(one, "auroc")]
+        cells = [
+            one["method"].replace("|", "\\|"),
+            span(one, "precision"),
+            span(one, "average_precision"),
+            span(one, "auroc"),
+        ]
         cells += [span(one, "rank"), f"{one['chance']:.3f}", str(one["organisms"])]
         for kind in kinds:
             own = by_kind[(by_kind["kind"] == kind) & (by_kind["method"] == one["method"])]
@@ -283,9 +288,10 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for name, part in causal.groupby("set", sort=False):
+        label = str(name).replace("|", "\\|")
         out, back = part[part["how"] == "removed"], part[part["how"] == "put back"]
         lines.append(
-            f"| {name} | {out['refusal lost'].mean():.2f}, {out['broken'].mean():.2f}, "
+            f"| {label} | {out['refusal lost'].mean():.2f}, {out['broken'].mean():.2f}, "
             f"{out['capability lost'].mean():.2f} | {back['refusal lost'].mean():.2f}, "
             f"{back['capability lost'].mean():.2f} | {part['organism'].nunique()} |"
         )
