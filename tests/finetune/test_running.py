@@ -267,7 +267,17 @@ def test_a_model_spread_by_a_device_map_trains_alike(
     with pytest.raises(InputError, match=r"model\.layers\.2.* is offloaded"):
         train(offloaded, toy, LORA)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="2 processes were launched"):
+    with pytest.raises(InputError, match="RANK or MASTER_ADDR is not set"):
+        train(whole, toy, LORA)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(InputError, match=r"accelerate was used before finetune\.run"):  # by the runs above
+        train(whole, toy, LORA)
+    monkeypatch.setattr(whole.module, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False)
+    with pytest.raises(InputError, match="loaded with a device_map"):
+        train(whole, toy, LORA)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="does not train with FSDP"):
         train(whole, toy, LORA)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from tamperlens.base.errors import InputError
+from tamperlens.finetune import processes
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.fitting import Config
 from tamperlens.models import ChatModel
@@ -20,7 +21,7 @@ _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": 
 
 def steps_of(config: Config, n: int) -> int:
     """Optimizer steps of a run on n examples."""
-    batches = math.ceil(n / config.batch_size)
+    batches = math.ceil(n / (config.batch_size * processes.count()))
     per_epoch = math.ceil(batches / config.accumulation)
     return config.steps or max(1, math.ceil((config.epochs or 1) * per_epoch))
 
@@ -70,7 +71,7 @@ def training_arguments(
             dataloader_pin_memory=not cpu,
             use_cpu=cpu,
         )
-        # One process, one device: several visible GPUs would otherwise be wrapped in DataParallel.
+        # A process, a device: several visible GPUs would otherwise be wrapped in DataParallel.
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 

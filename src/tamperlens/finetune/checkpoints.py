@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerState
 
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
+from tamperlens.finetune import processes
 from tamperlens.finetune.compute import Meter
 from tamperlens.finetune.rng import random_state, set_random_state
 
@@ -45,6 +46,10 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
         self.rows: list[dict[str, Any]] = []
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        states = processes.everyone(random_state())
+        processes.by_first(lambda: self._write_checkpoint(states))
+
+    def _write_checkpoint(self, states: list[dict[str, Any]]) -> None:
         folder = Path(self.args.output_dir)
         name = f"{_PREFIX}{self.state.global_step}"
         half = folder / f".{name}.tmp"
@@ -63,7 +68,7 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
         write_json(
             half / _STATE,
             {
-                "random": random_state(),
+                "random": states,
                 "schedule": _plain(self.lr_scheduler.state_dict()),
                 "scaler": None if scaler is None else _plain(scaler.state_dict()),
                 "meter": vars(self.meter),
@@ -120,7 +125,7 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_random_state(read_json(Path(checkpoint) / _STATE)["random"])
+            set_random_state(read_json(Path(checkpoint) / _STATE)["random"][self.args.process_index])
 
     def _trained(self) -> dict[str, torch.Tensor]:
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}

@@ -22,7 +22,7 @@ class TrainingConfig(Result):
         steps: optimizer steps; exclusive with `epochs`. With neither, one epoch.
         epochs: passes over the data.
         learning_rate: peak learning rate of AdamW (betas .9, .999, eps 1e-8).
-        batch_size: examples per forward pass.
+        batch_size: examples per forward pass, in each process if several were launched.
         accumulation: forward passes per optimizer step.
         warmup: steps over which the learning rate rises, or a fraction below 1 of all steps.
         schedule: of the learning rate after the warm-up.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import torch
 
@@ -39,15 +38,9 @@ def check_fit(model: ChatModel, config: Config) -> None:
     """Refuse what cannot be trained, before anything slow.
 
     Raises:
-        InputError: several processes, an adapter, offloaded or quantised weights, a precision that the model
+        InputError: an adapter, offloaded or quantised weights, a precision that the model
             or its device cannot give.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise InputError(
-            f"{processes} processes were launched and finetune.run trains in one; start it with python, and "
-            "spread a large model over devices by load(..., device_map='auto')"
-        )
     if unwrap(model.module) is not model.module or any(
         hasattr(part, "lora_A") for part in model.module.modules()
     ):

@@ -19,6 +19,7 @@ from tamperlens.base.files import PathLike
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Recorder
 from tamperlens.base.runs import RunFolder
+from tamperlens.finetune import processes
 from tamperlens.finetune.adapters import add_adapter
 from tamperlens.finetune.arguments import services, training_arguments
 from tamperlens.finetune.attacks import Attack
@@ -74,11 +75,17 @@ def run(
         seed: overrides the config's.
         report_to: services of transformers to log to, such as "tensorboard" or "wandb"; none unless asked.
 
-    One process trains; a model that one device does not hold is spread by `load(..., device_map="auto")`,
-    which the run leaves as it is. Launching several processes (torchrun, FSDP) is refused.
+    A model that one device does not hold is spread by `load(..., device_map="auto")`, which the run leaves as
+    it is. Under `torchrun` or `accelerate launch` the processes train data parallel, each with the whole
+    model on its own device; `batch_size` is then per process. Without dropout, n processes give what one with
+    n times the batch size gives, to rounding, where that divides the data (else an epoch's last batch is
+    filled up with examples from its start). The first process alone writes `out` (which all must reach),
+    calls the recorders and has their rows; weights, log and counts are the same in all. FSDP and DeepSpeed
+    are refused.
 
     Raises:
-        InputError: empty or unusable data, settings that do not fit the model, a model with an adapter.
+        InputError: empty or unusable data, settings that do not fit the model, a model with an adapter,
+            sharded weights, or processes that were given different things.
         DivergenceError: (a NumericsError) the loss or a gradient became NaN, infinite, or exploded. It names
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
@@ -87,27 +94,41 @@ def run(
     check_recorders(recorders)
     check_freeze(model, freeze, config)
     check_fit(model, config)
+    processes.join(model)
+    if processes.count() > 1:
+        frozen = None if freeze is None else hash_of(freeze)
+        processes.check_same(
+            model=model.fingerprint, data=prompts.sha256, config=config, freeze=frozen, out=str(out)
+        )
     turns = encode(model, prompts, config.max_length)
     with ExitStack() as stack:
         folder: RunFolder | None = None
         if out is not None:
-            folder = stack.enter_context(_open(out, model, prompts, config, resume, freeze))
-            if folder.finished:
+            folder = processes.by_first(lambda: _open(out, model, prompts, config, resume, freeze))
+            if folder is not None:
+                stack.enter_context(folder)
+            work = Path(out) / "checkpoints"
+            if processes.everyone(folder is not None and folder.finished)[0]:
                 if recorders:
                     raise RunFolderError(
-                        f"{folder.path} holds this run, finished, so recorders cannot watch it; choose "
-                        "another folder"
+                        f"{out} holds this run, finished, so recorders cannot watch it; choose another folder"
                     )
-                return TunedModel.load(folder.path / "tuned", model)
-            work = folder.file("checkpoints", "x").parent
+                return TunedModel.load(Path(out) / "tuned", model)
+            work.mkdir(exist_ok=True)
         else:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tamperlens-")))
         stack.enter_context(preserved_randomness())
+        if not processes.first():
+            recorders, progress = (), False
         session = _Session(
-            model, prompts, config, turns, recorders, work, folder is not None, report_to, progress, freeze
+            model, prompts, config, turns, recorders, work, out is not None, report_to, progress, freeze
         )
         if folder is None:
-            return session.train()
+            tuned = session.train()
+            if out is not None:
+                processes.by_first(lambda: None)  # hears whether the first one could save
+            processes.everyone("done")
+            return tuned
         with folder.stage("train"):
             try:
                 tuned = session.train()
@@ -115,10 +136,11 @@ def run(
                 if error.tuned is not None:
                     error.tuned.save(folder.path / "last-good")
                 raise
-            tuned.save(folder.path / "tuned")
+            processes.by_first(lambda: tuned.save(folder.path / "tuned"))
         bill = tuned.accounting
         folder.note_training(tokens=bill.tokens, flops=bill.flops, formula=bill.formula)
         folder.finish()
+        processes.everyone("done")
         return tuned
 
 
@@ -277,6 +299,7 @@ def _open(
             "data": prompts.sha256,
             "training": {k: v for k, v in config.describe().items() if k not in ("log_every", "save_every")},
             **({} if freeze is None else {"freeze": hash_of(freeze)}),
+            **({} if processes.count() == 1 else {"processes": processes.count()}),
         },
         artefacts=("tuned", "checkpoints", "last-good"),
         resume=resume,
@@ -294,4 +317,5 @@ def _log(history: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if processes.count() == 1 else f"{processes.count()} × {name}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from tamperlens.base.errors import NumericsError
+from tamperlens.finetune import processes
 from tamperlens.finetune.checkpoints import SafeCheckpoints
 from tamperlens.finetune.compute import Meter
 
@@ -109,7 +110,9 @@ class ResponseLoss:
     ) -> Tensor:
         """The Trainer's `compute_loss_func`."""
         total, n = summed_nats(outputs.logits, labels)
-        self.guard.check_loss(float(total.detach()) / max(n, 1))
+        # All processes judge the worst share alike, and so stop together.
+        losses = [one for (one,) in processes.numbers([float(total.detach()) / max(n, 1)], total.device)]
+        self.guard.check_loss(next((one for one in losses if not math.isfinite(one)), max(losses)))
         if num_items_in_batch is None:
             num_items_in_batch = n
         return total / torch.as_tensor(num_items_in_batch, device=total.device).clamp_min(1)
@@ -133,10 +136,11 @@ class ResponseTrainer(SafeCheckpoints):
         super().__init__(meter=meter, **settings)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
-        """One batch forward and backward."""
+        """One batch forward and backward; the batches of all processes are counted."""
         rows, length = inputs["input_ids"].shape
-        self.meter.add(
-            rows, length, int(inputs["attention_mask"].sum()), int((inputs["labels"][:, 1:] != -100).sum())
-        )
+        tokens, labels = inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != -100).sum()
+        mine = [rows, length, int(tokens), int(labels)]
+        for share in processes.numbers(mine, self.args.device):
+            self.meter.add(*map(int, share))
         loss: Tensor = super().training_step(model, inputs, *rest, **named)
         return loss
