@@ -127,7 +127,7 @@ def test_several_batches_add_up_and_reset_empties(tiny: Any) -> None:
         tape.backward(losses_of(model, first))
         tape.backward(losses_of(model, second))
     assert tape.n == 3
-    assert worst(tape.sums, {name: one[name] + two[name] for name in one}) <= 2e-6
+    assert worst(tape.sums, {name: one[name] + two[name] for name in one}) <= 1e-6
 
 
 def test_tied_embeddings_do_not_matter(tiny: Any) -> None:
@@ -217,7 +217,7 @@ def test_the_models_own_checkpointing_is_taken_over(tiny: Any) -> None:
     handle.remove()
     assert len(calls) == 2
     model.gradient_checkpointing_disable()
-    assert worst(tape.sums, literal(model, batch_of())) <= rounding(model, batch_of())
+    assert worst(tape.sums, literal(model, batch_of())) <= 1e-6
 
 
 def test_backward_stops_at_the_first_block_wanted(tiny: Any) -> None:
@@ -233,7 +233,7 @@ def test_backward_stops_at_the_first_block_wanted(tiny: Any) -> None:
         handle.remove()
     assert not reached
     assert {name.split(".")[2] for name in tape.sums} == {"2"}
-    assert worst(tape.sums, {name: expected[name] for name in tape.sums}) <= rounding(model, batch_of())
+    assert worst(tape.sums, {name: expected[name] for name in tape.sums}) <= 1e-6
 
 
 def test_faults_name_parameter_and_row(tiny: Any) -> None:

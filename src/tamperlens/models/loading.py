@@ -161,11 +161,16 @@ def _device(device: str | torch.device, device_map: object) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if device_map is not None:
         raise InputError("device and device_map exclude each other; give one of them")
+    message = f"device {str(device)!r} is not available here; use 'cpu' or 'auto'"
     try:
         wanted = torch.device(device)
+        # A backend that this build of torch lacks would say so by an assertion.
+        backend = getattr(torch, wanted.type, None)
+        if backend is not None and not backend.is_available():
+            raise InputError(message)
         torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {str(device)!r} is not available here; use 'cpu' or 'auto'") from error
+    except RuntimeError as error:
+        raise InputError(message) from error
     return wanted
 
 
