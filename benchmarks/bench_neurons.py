@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
+from interleaved import ratio
 from tiny_models import make_model, make_tokenizer
 from torch import Tensor
 
@@ -99,24 +98,6 @@ def as_published(model: ChatModel, data: PromptSet) -> dict[str, Tensor]:
             found[name] = weight.detach().abs() * sums[name] / len(encoded)
     model.module.zero_grad()
     return found
-
-
-def ratio(over: Callable[[], Any], under: Callable[[], Any], repetitions: int) -> tuple[float, float, float]:
-    """(median of over / under, median seconds of each), the two taking turns."""
-    over(), under()
-    pairs = []
-    for turn in range(repetitions):
-        seconds = {}
-        for name, run in (("o", over), ("u", under))[:: 1 if turn % 2 else -1]:
-            clock = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - clock
-        pairs.append((seconds["o"], seconds["u"]))
-    return (
-        statistics.median(a / b for a, b in pairs),
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-    )
 
 
 def say(name: str, what: str, value: float, hold: str, detail: str) -> None:

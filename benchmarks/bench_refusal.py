@@ -11,10 +11,8 @@ neighbouring runs is reported, so that a busy machine slows both sides alike.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
+from interleaved import ratio
 from tiny_models import make_model, make_tokenizer
 
 from tamperlens import refusal
@@ -75,21 +74,6 @@ def cached(model: ChatModel, prompts: list[str]) -> Callable[[], Any]:
         return total / len(prompts)
 
     return run
-
-
-def ratio(over: Callable[[], Any], under: Callable[[], Any], repetitions: int) -> tuple[float, float, float]:
-    """(median of over / under, median seconds of each), the two taking turns."""
-    over(), under()
-    pairs = []
-    for turn in range(repetitions):
-        seconds = {}
-        for name, run in (("o", over), ("u", under))[:: 1 if turn % 2 else -1]:
-            clock = time.perf_counter()
-            run()
-            seconds[name] = time.perf_counter() - clock
-        pairs.append((seconds["o"], seconds["u"]))
-    medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
-    return statistics.median(a / b for a, b in pairs), medians[0], medians[1]
 
 
 def say(name: str, what: str, value: float, hold: str, detail: str) -> None:

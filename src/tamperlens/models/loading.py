@@ -165,7 +165,7 @@ def _device(device: str | torch.device, device_map: object) -> torch.device:
     try:
         wanted = torch.device(device)
         # A backend that this build of torch lacks would say so by an assertion.
-        backend = getattr(torch, wanted.type, None)
+        backend = vars(torch).get(wanted.type)
         if backend is not None and not backend.is_available():
             raise InputError(message)
         torch.empty(0, device=wanted)
