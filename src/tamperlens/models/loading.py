@@ -169,7 +169,7 @@ def _device(device: str | torch.device, device_map: object) -> torch.device:
         if backend is not None and not backend.is_available():
             raise InputError(message)
         torch.empty(0, device=wanted)
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         raise InputError(message) from error
     return wanted
 
