@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/audit-organism
+ARGS ?=
 STAMP := $(VENV)/.installed
 
 .PHONY: audit test test-all lint types check docs docs-fast figures setup clean
 
 audit: $(STAMP)
-	$(BIN)/tamperlens audit organism --out $(OUT) --resume
+	$(BIN)/tamperlens audit organism --out $(OUT) --resume $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from doc_blocks import ROOT, blocks, pages
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
@@ -59,7 +62,7 @@ def test_python_blocks_parse_and_blocks_have_a_language(page: Path) -> None:
             ast.parse(block.text)
 
 
-def test_scripts_and_options_that_pages_name_exist() -> None:
+def test_scripts_and_goals_that_pages_name_exist() -> None:
     for page in pages():
         for block in blocks(page):
             for script in re.findall(r"python (\S+\.py)", block.text if block.language == "bash" else ""):
@@ -70,6 +73,37 @@ def test_scripts_and_options_that_pages_name_exist() -> None:
     for page in pages():
         for goal in re.findall(r"\bmake ([a-z-]+)(?=`|\s+#|\n)", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{goal}:", makefile, re.MULTILINE), f"{page.name}: make {goal}"
+
+
+def named(text: str) -> list[list[str]]:
+    """Words of every `tamperlens` and analysis command in blocks and in running text, run or not."""
+    inline = re.findall(r"`((?:tamperlens|python analyses/\w+\.py) [^`\n]+)`", text)
+    fenced = "\n".join(re.findall(r"^ *```bash\n(.*?)```", text, re.MULTILINE | re.DOTALL))
+    lines = [line.strip() for line in fenced.replace("\\\n", " ").splitlines()]
+    starts = ("tamperlens ", "python analyses/")
+    return [shlex.split(line, comments=True) for line in [*inline, *lines] if line.startswith(starts)]
+
+
+def known(command: list[str]) -> set[str]:
+    """Options that a command has."""
+    if command[0] == "python":
+        scripts = [ROOT / command[1], ROOT / "analyses" / "_shared.py"]
+        return {name for path in scripts for name in re.findall(r'"(--[a-z-]+)"', path.read_text())}
+    from tamperlens import cli
+
+    found: Any = typer.main.get_command(cli.app)
+    for word in command[1:]:
+        if word not in getattr(found, "commands", {}):
+            break
+        found = found.commands[word]
+    return {name for parameter in found.params for name in parameter.opts}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_that_pages_name_exist(page: Path) -> None:
+    for command in named(page.read_text(encoding="utf-8")):
+        given = {word.split("=")[0] for word in command if word.startswith("--")} - {"--help"}
+        assert given <= known(command), f"{page.name}: {' '.join(command)}"
 
 
 def test_the_architecture_page_is_current() -> None:
