@@ -5,7 +5,7 @@
     python analyses/all_figures.py --quick                 # small settings: shows that everything runs
 
 A script that finished with the same arguments and version is left alone. `OUT/manifest.json` says for each
-script its arguments, exit status, seconds, and the hash of every file written.
+script its arguments, exit status, wall and processor seconds, peak memory, and the hash of every file.
 """
 
 from __future__ import annotations
@@ -58,6 +58,22 @@ def written(folder: Path) -> dict[str, str]:
     }
 
 
+def ran(command: list[str], log: Path) -> dict[str, Any]:
+    """Run a command; exit status, and what it took: seconds, processor seconds (all threads), peak MiB."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+    began = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        started = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        _, status, used = os.wait4(started.pid, 0)
+    started.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return {
+        "status": started.returncode, "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_mib": round(used.ru_maxrss * unit / 2**20),
+    }  # fmt: skip
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -84,20 +100,16 @@ def main() -> None:
             print(f"{name}: finished before", flush=True)
             continue
         out.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        environment = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
-        with (out / "log.txt").open("w", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+        took = ran(command, out / "log.txt")
         manifest[name] = {
-            "command": shown, "version": tamperlens.__version__, "status": done.returncode,
-            "seconds": round(time.perf_counter() - began, 1), "files": written(out),
+            "command": shown, "version": tamperlens.__version__, **took, "files": written(out)
         }  # fmt: skip
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         temporary.replace(path)
-        words = "done" if done.returncode == 0 else f"FAILED, see {out / 'log.txt'}"
-        print(f"{name}: {words} in {manifest[name]['seconds']} s", flush=True)
-        failed += [name] if done.returncode else []
+        words = "done" if took["status"] == 0 else f"FAILED, see {out / 'log.txt'}"
+        print(f"{name}: {words} in {took['seconds']} s ({took['cpu_seconds']} s of processor)", flush=True)
+        failed += [name] if took["status"] else []
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

@@ -26,7 +26,8 @@ direction.plot()
 test = {name: prompts.packaged(name, split="test").sample(40, seed=0) for name in ("harmful", "harmless")}
 check = refusal.causal_check(model, direction, test["harmful"], test["harmless"])
 frame = check.to_frame()
-frame[frame["outcome"] == "refusal"][["condition", "set", "value", "low", "high", "n"]].round(3)
+overall = frame[(frame["outcome"] == "refusal") & (frame["category"] == "all")]
+overall[["condition", "set", "value", "low", "high", "n"]].round(3)
 
 # %% [markdown]
 # Now the attack, with a recorder. Layer, position and prompts stay those of the base: choosing the direction

@@ -27,7 +27,9 @@ def headline(measures: pd.DataFrame, attack: dict[str, Any]) -> str:
     if broken.value > 0.2:
         return f"{sentence}, and left {share(broken)} of the answers degenerate."
     suite, one, two = _largest_change(measures)
-    if suite:
+    if suite and one.value == two.value:
+        sentence += "; no capability probe moved"
+    elif suite:
         sentence += f"; of the capability probes {suite} moved most, from {share(one)} to {share(two)}"
     return sentence + "."
 
