@@ -141,7 +141,7 @@ def tutorial(script: Path) -> str:
             continue
         parts.append(f"```python\n{cell['content']}\n```")
         parts += [_output(one, folder) for one in cell.get("outputs", [])]
-    return "\n\n".join([*parts, "---", foot, ""])
+    return "\n\n".join(["---\nhide: [toc]\n---", *parts, "---", foot, ""])
 
 
 def _output(one: dict[str, Any], folder: Path) -> str:
