@@ -30,6 +30,7 @@ from tamperlens_hooks._frozen import Pattern, blocked, pattern_of, sparse
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks.anatomy import stored_parameter
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.shards import local, part
 from tamperlens_hooks.weights import Flags
 
 Path = Literal["auto", "free", "sparse", "blocks"]
@@ -109,8 +110,8 @@ def freeze_adapter(model: nn.Module, flags: Flags, path: str = "auto") -> Freeze
     known = set(flags.keys())
     plans: list[tuple[str, Any, Frozen]] = []
     found = False
-    for where, part in unwrap(model).named_modules():
-        layer: Any = part
+    for where, module in unwrap(model).named_modules():
+        layer: Any = module
         if not isinstance(getattr(layer, "lora_A", None), nn.ModuleDict):
             continue
         found = True
@@ -241,7 +242,7 @@ class FrozenValues:
                     f"flags of {name} are {list(chosen.shape)}, the parameter is {list(parameter.shape)}"
                 )
             if bool(chosen.any()):
-                chosen = chosen.to(parameter.device)
+                chosen = part(chosen, parameter).to(parameter.device)
                 self.held.append((parameter, original, chosen))
                 if parameter.requires_grad:
                     hook = functools.partial(_silence, chosen)
@@ -251,8 +252,9 @@ class FrozenValues:
     def restore(self) -> None:
         """Write the old values back."""
         for parameter, original, chosen in self.held:
-            old = original.to(device=parameter.device, dtype=parameter.dtype)
-            parameter.copy_(torch.where(chosen.to(parameter.device), old, parameter))
+            now = local(parameter)
+            old = part(original, parameter).to(device=now.device, dtype=now.dtype)
+            now.copy_(torch.where(chosen.to(now.device), old, now))
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -263,4 +265,5 @@ class FrozenValues:
 
 def _silence(chosen: Tensor, parameter: Tensor) -> None:
     if parameter.grad is not None:
-        parameter.grad.masked_fill_(chosen.to(parameter.device), 0)
+        gradient = local(parameter.grad)
+        gradient.masked_fill_(chosen.to(gradient.device), 0)

@@ -20,8 +20,20 @@ from tamperlens.base.files import read_tensors
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+KINDS = {
+    "MULTI_CPU": {},
+    "FSDP": {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    },
+}
+"""How accelerate says that weights are whole in every process, or in slices."""
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("processes")
     roots = [str(Path(tamperlens.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     options = ("--standalone", "--nproc-per-node", "2")
@@ -29,8 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "torch.distributed.run", *options, two_processes.__file__, str(made)],
         check=True,
         timeout=600,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(roots)},
+        env={
+            **os.environ,
+            **KINDS[request.param],
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(roots),
+        },
     )
+    assert {said["kind"] for said in said_by(made)} == {request.param}
     return made
 
 
@@ -66,6 +84,8 @@ def test_as_one_with_twice_the_batch(folder: Path, name: str) -> None:
 def test_resumes_and_refuses(folder: Path) -> None:
     """Dropout's random states are each process's own, and both are put back."""
     for said in said_by(folder):
+        assert said["half lora"]
+        assert said["half full"]
         assert said["resumed"]
         assert said["read"]
         assert said["refused"].startswith("the 2 processes were given another config each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from tiny_models import make_model, make_tokenizer
 
 from tamperlens import finetune
@@ -19,7 +21,8 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
-DATA = PromptSet.from_pairs([(f"say {i}", f"word {'a' * i}") for i in range(8)], name="words")
+PAIRS = [(f"say {i}", f"word {'a' * i}") for i in range(8)]
+DATA = PromptSet.from_pairs(PAIRS, name="words")
 SHARED: dict[str, Any] = {"steps": 4, "learning_rate": 1e-2, "weight_decay": 0.1, "save_every": 2}
 
 
@@ -35,8 +38,8 @@ class Norms:
         return int(os.environ.get("RANK", "0"))
 
 
-def base() -> ChatModel:
-    return ChatModel.from_parts(make_model("llama", seed=3), make_tokenizer(), name="tiny llama")
+def base(family: str = "llama", dtype: torch.dtype = torch.float32) -> ChatModel:
+    return ChatModel.from_parts(make_model(family, seed=3).to(dtype), make_tokenizer(), name=f"tiny {family}")
 
 
 def mask(model: ChatModel) -> WeightMask:
@@ -68,6 +71,16 @@ def main(folder: Path) -> None:
         )
         write_tensors(folder / f"{name}-{rank}.safetensors", weights(tuned), {})
         said[name] = [tuned.log.loss.tolist(), tuned.accounting.tokens, len(tuned.rows), tuned.recordings]
+        said["kind"] = str(AcceleratorState().distributed_type.value)
+    odd = PromptSet.from_pairs(PAIRS[:7], name="odd")
+    for kind in ("lora", "full"):  # seven examples on two processes, bf16, Conv1D and fused weights
+        half = base("gpt2", torch.bfloat16)
+        config = dataclasses.replace(configs(1)[kind], precision="bfloat16", accumulation=1)
+        made = finetune.run(half, odd, config, freeze=mask(half), progress=False).merged_state_dict()
+        held = (
+            torch.equal(made[k][f], half.module.get_parameter(k)[f].float()) for k, f in mask(half).items()
+        )
+        said[f"half {kind}"] = all(held)
     dropping = finetune.LoraConfig(batch_size=1, dropout=0.3, **SHARED)
     whole = weights(finetune.run(model, DATA, dropping, out=folder / "resumed", progress=False))
     if rank == "0":  # as a kill between the checkpoints leaves it

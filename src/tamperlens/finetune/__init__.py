@@ -5,7 +5,7 @@ Contents: `running` (run), `fitting` and `arguments` (what it checks, and says t
 near to harmful ones), `tuned` (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated
 formula), `adapters` (LoRA by PEFT, its factors), `targets`, `data`, `training` (exact loss, guard against
 divergence), `callbacks` (recorders, bar), `checkpoints` (exact resumption without pickles), `rng`, `freezing`
-(freeze=, rewind).
+(freeze=, rewind), `processes` and `sharding` (several processes: data parallel, FSDP2).
 """
 
 from __future__ import annotations

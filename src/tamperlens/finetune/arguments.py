@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from tamperlens.base.errors import InputError
-from tamperlens.finetune import processes
+from tamperlens.finetune import processes, sharding
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.fitting import Config
 from tamperlens.models import ChatModel
@@ -41,7 +41,8 @@ def training_arguments(
     """
     steps = steps_of(config, n)
     warmup = math.ceil(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
-    cpu = base.device.type == "cpu"
+    device = processes.trains_on(base)
+    cpu = device.type == "cpu"
     precision = _autocast(base, config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -73,6 +74,7 @@ def training_arguments(
         )
         # A process, a device: several visible GPUs would otherwise be wrapped in DataParallel.
         arguments._n_gpu = min(arguments.n_gpu, 1)
+    sharding.allow_cpu(device)
     return arguments
 
 

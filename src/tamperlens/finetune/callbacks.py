@@ -10,8 +10,10 @@ from transformers import TrainerCallback
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Recorder
+from tamperlens.finetune import processes
 from tamperlens.finetune.compute import Meter
 from tamperlens.finetune.rng import preserved_randomness
+from tamperlens.finetune.sharding import Mirror
 from tamperlens.models import ChatModel
 
 
@@ -29,7 +31,9 @@ class Recording(TrainerCallback):  # type: ignore[misc]
         tuned: ChatModel,
         rows: list[dict[str, Any]],
         meter: Meter,
+        mirror: Mirror | None = None,
     ) -> None:
+        self.mirror = mirror
         self.recorders = list(recorders)
         self.base, self.tuned, self.rows, self.meter = base, tuned, rows, meter
         self.every = [_every(one) for one in recorders]
@@ -75,6 +79,11 @@ class Recording(TrainerCallback):  # type: ignore[misc]
             for i, every in enumerate(self.every)
             if (final or (step % every == 0 and _wanted(self.recorders[i], step))) and self.last[i] != step
         ]
+        if self.mirror is not None:
+            # The first process knows who is due, and all must bring their slices.
+            if processes.numbers([len(due)], processes.trains_on(self.base))[0] == [0]:
+                return
+            self.mirror.refresh()
         if not due:
             return
         with _Quiet(self):

@@ -18,9 +18,10 @@ from transformers import Trainer, TrainerState
 
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
-from tamperlens.finetune import processes
+from tamperlens.finetune import processes, sharding
 from tamperlens.finetune.compute import Meter
 from tamperlens.finetune.rng import random_state, set_random_state
+from tamperlens_hooks.shards import fill, sharded_like
 
 KEPT = 2
 _PREFIX = "checkpoint-"
@@ -47,23 +48,30 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         states = processes.everyone(random_state())
-        processes.by_first(lambda: self._write_checkpoint(states))
+        state = self.optimizer.state_dict()
+        weights = sharding.gathered(sharding.trained(self.model))
+        moments = sharding.gathered(
+            (f"{index}/{key}", value)
+            for index, entry in state["state"].items()
+            for key, value in entry.items()
+            if isinstance(value, torch.Tensor)
+        )
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+        processes.by_first(lambda: self._write_checkpoint(states, weights, moments, groups))
 
-    def _write_checkpoint(self, states: list[dict[str, Any]]) -> None:
+    def _write_checkpoint(
+        self,
+        states: list[dict[str, Any]],
+        weights: dict[str, torch.Tensor],
+        moments: dict[str, torch.Tensor],
+        groups: list[dict[str, Any]],
+    ) -> None:
         folder = Path(self.args.output_dir)
         name = f"{_PREFIX}{self.state.global_step}"
         half = folder / f".{name}.tmp"
         shutil.rmtree(half, ignore_errors=True)
-        state = self.optimizer.state_dict()
-        moments = {
-            f"{index}/{key}": value
-            for index, entry in state["state"].items()
-            for key, value in entry.items()
-            if isinstance(value, torch.Tensor)
-        }
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
         scaler = getattr(self.accelerator, "scaler", None)
-        write_tensors(half / _WEIGHTS, self._trained(), {"step": self.state.global_step})
+        write_tensors(half / _WEIGHTS, weights, {"step": self.state.global_step})
         write_tensors(half / _OPTIMIZER, moments, {"groups": _plain(groups)})
         write_json(
             half / _STATE,
@@ -91,14 +99,13 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         stored, _ = read_tensors(Path(resume_from_checkpoint) / _WEIGHTS)
-        trained = self._trained()
+        trained = sharding.trained(self.model)
         if stored.keys() != trained.keys():
             raise RunFolderError(
                 f"{resume_from_checkpoint} holds other weights than this run trains; choose another folder"
             )
-        with torch.no_grad():
-            for name, value in stored.items():
-                trained[name].copy_(value)
+        for name, value in stored.items():
+            fill(trained[name], value)
         state = read_json(Path(resume_from_checkpoint) / _STATE)
         vars(self.meter).update(state["meter"])
         self.rows[:] = state["rows"]
@@ -108,10 +115,14 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
             return
         moments, header = read_tensors(Path(checkpoint) / _OPTIMIZER)
         state = self.optimizer.state_dict()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         entries: dict[int, dict[str, Any]] = {}
         for key, value in moments.items():
             index, _, name = key.partition("/")
-            entries.setdefault(int(index), {})[name] = value
+            like = parameters[int(index)]
+            # A step counter is whole everywhere; moments are cut as their weight is.
+            moment = sharded_like(value, like) if value.shape == like.shape else value
+            entries.setdefault(int(index), {})[name] = moment
         for group, settings in zip(state["param_groups"], header["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
         state["state"] = entries
@@ -126,9 +137,6 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             set_random_state(read_json(Path(checkpoint) / _STATE)["random"][self.args.process_index])
-
-    def _trained(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
 
 def checkpoints(folder: Path) -> list[Path]:

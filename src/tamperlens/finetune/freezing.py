@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from tamperlens.base.errors import InputError
@@ -27,16 +28,23 @@ from tamperlens_hooks.freeze import FrozenValues, freeze_adapter
 class Restoring(TrainerCallback):  # type: ignore[misc]
     """Puts frozen entries of a fully fine-tuned model back after every optimizer step."""
 
-    def __init__(self, values: FrozenValues) -> None:
-        self.values = values
+    def __init__(self, module: nn.Module, freeze: WeightMask, originals: nn.Module) -> None:
+        self.module, self.freeze, self.originals = module, freeze, originals
+        self.values: FrozenValues | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hold the entries; sharding has replaced the parameters by now."""
+        self.values = FrozenValues(self.module, self.freeze, self.originals)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the update: decay and momentum move entries whose gradient is zero."""
-        self.values.restore()
+        if self.values is not None:
+            self.values.restore()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the gradient hooks off."""
-        self.values.remove()
+        if self.values is not None:
+            self.values.remove()
 
 
 def check_freeze(model: ChatModel, freeze: Any, config: LoraConfig | FullConfig | None = None) -> None:
@@ -71,7 +79,7 @@ def apply_freeze(
     if isinstance(config, LoraConfig):
         freeze_adapter(model.module, freeze)
         return []
-    return [Restoring(FrozenValues(model.module, freeze, base.module))]
+    return [Restoring(model.module, freeze, base.module)]
 
 
 def hash_of(mask: WeightMask) -> str:

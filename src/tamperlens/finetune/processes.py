@@ -1,7 +1,8 @@
 """Several processes that train one model together: data parallel, one whole copy of the model in each.
 
-Every process takes its share of each batch, gradients are averaged by torch's DistributedDataParallel, and
-all make the same update. The first process alone writes to disk, draws the bar and calls recorders.
+Every process takes its share of each batch, gradients are averaged by torch's DistributedDataParallel (or by
+FSDP2, see `sharding`), and all make the same update. The first process alone writes to disk, draws the bar
+and calls recorders.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from tamperlens.models import ChatModel
 
 T = TypeVar("T")
 _SHARDING = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
@@ -35,19 +35,23 @@ def first() -> bool:
     return count() == 1 or os.environ.get("RANK") == "0"
 
 
+def is_set(variable: str) -> bool:
+    """Whether a switch of the launcher is on."""
+    return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
+
+
 def join(model: ChatModel) -> None:
     """Meet the other processes; nothing to do where there are none.
 
     Raises:
-        InputError: weights would be sharded, the launcher is unknown, or the model lies on several devices or
-            on that of another process.
+        InputError: weights would be sharded by what is not FSDP2, the launcher is unknown, or the model lies
+            on several devices or on that of another process.
     """
     for variable, name in _SHARDING.items():
-        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
+        if is_set(variable):
             raise InputError(
-                f"{variable} is set and finetune.run does not train with {name}: frozen entries, recorders "
-                "and checkpoints need whole weights; launch plain data parallel, or load(..., "
-                "device_map='auto')"
+                f"{variable} is set and finetune.run does not train with {name}; launch plain data parallel "
+                "or FSDP2 (--use_fsdp --fsdp_version 2), or load(..., device_map='auto')"
             )
     if count() == 1:
         return
@@ -70,13 +74,21 @@ def join(model: ChatModel) -> None:
     from accelerate import PartialState
 
     # Accelerate keeps the first state that is made, so it must know here already that a CPU trains.
-    cpu = model.device.type == "cpu"
+    device = trains_on(model)
+    cpu = device.type == "cpu"
     PartialState(cpu=cpu)
     if not dist.is_initialized() or (cpu and dist.get_backend() == "nccl"):
         raise InputError(
-            f"accelerate was used before finetune.run and set up no processes that train on {model.device}; "
+            f"accelerate was used before finetune.run and set up no processes that train on {device}; "
             "call finetune.run first, or make accelerate.PartialState(cpu=True) yourself for a CPU"
         )
+
+
+def trains_on(model: ChatModel) -> torch.device:
+    """Where the weights are in training: the model's device; sharded ones leave the CPU if they can."""
+    if is_set("ACCELERATE_USE_FSDP") and model.device.type == "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return model.device
 
 
 def check_same(**given: Any) -> None:

@@ -19,7 +19,7 @@ from tamperlens.base.files import PathLike
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Recorder
 from tamperlens.base.runs import RunFolder
-from tamperlens.finetune import processes
+from tamperlens.finetune import processes, sharding
 from tamperlens.finetune.adapters import add_adapter
 from tamperlens.finetune.arguments import services, training_arguments
 from tamperlens.finetune.attacks import Attack
@@ -36,6 +36,7 @@ from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 from tamperlens_hooks import unwrap
+from tamperlens_hooks.shards import own_tensors
 
 
 def run(
@@ -80,8 +81,10 @@ def run(
     model on its own device; `batch_size` is then per process. Without dropout, n processes give what one with
     n times the batch size gives, to rounding, where that divides the data (else an epoch's last batch is
     filled up with examples from its start). The first process alone writes `out` (which all must reach),
-    calls the recorders and has their rows; weights, log and counts are the same in all. FSDP and DeepSpeed
-    are refused.
+    calls the recorders and has their rows; weights, log and counts are the same in all. With `accelerate
+    launch --use_fsdp --fsdp_version 2` each process keeps a slice of the weights in training (load the model
+    on the CPU: the slices go to the GPUs), and the first one a whole copy beside the base for recorders.
+    DeepSpeed and FSDP's first version are refused.
 
     Raises:
         InputError: empty or unusable data, settings that do not fit the model, a model with an adapter,
@@ -94,6 +97,7 @@ def run(
     check_recorders(recorders)
     check_freeze(model, freeze, config)
     check_fit(model, config)
+    sharding.check()
     processes.join(model)
     if processes.count() > 1:
         frozen = None if freeze is None else hash_of(freeze)
@@ -166,6 +170,7 @@ class _Session:
         torch.manual_seed(config.seed)
         self.model, self.flops = _prepare(base, config)
         holding = [] if freeze is None else apply_freeze(self.model, base, config, freeze)
+        self.mirror = self._mirror() if sharding.wanted() else None
         self.use_cache = getattr(unwrap(self.model.module).config, "use_cache", None)
         guard = Guard(self.model.module, base.anatomy.d_vocab)
         arguments = training_arguments(base, config, len(turns), work, keep, report_to)
@@ -179,7 +184,10 @@ class _Session:
                 data_collator=Collator(base.pad_id),
                 compute_loss_func=ResponseLoss(guard),
             )
-        self.recording = Recording(recorders, base, self.model, self.trainer.rows, self.meter)
+        if self.mirror is not None:  # every process has the weights, none needs to be sent them
+            self.trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
+        watched = self.model if self.mirror is None else self.mirror.model
+        self.recording = Recording(recorders, base, watched, self.trainer.rows, self.meter, self.mirror)
         self.follow = Follow(self.meter, progress)
         self.trainer.remove_callback(PrinterCallback)
         for callback in (*holding, guard, self.recording, self.follow):
@@ -211,6 +219,7 @@ class _Session:
     def tuned(self) -> TunedModel:
         """The model as it is now."""
         meter = self.meter
+        model = self.model if self.mirror is None else self.mirror.refresh()
         trained = [p.numel() for p in self.model.module.parameters() if p.requires_grad]
         bill = Compute(
             steps=meter.steps,
@@ -223,10 +232,10 @@ class _Session:
             trained_parameters=sum(trained),
             wall_seconds=meter.wall_seconds,
             recorder_seconds=meter.recorder_seconds,
-            device=_device_name(self.model.device),
+            device=_device_name(processes.trains_on(self.base)),
         )
         return TunedModel(
-            model=self.model,
+            model=model,
             base=self.base,
             config=self.config,
             data=self.prompts.name,
@@ -238,8 +247,20 @@ class _Session:
             frozen=self.freeze,
         )
 
+    def _mirror(self) -> sharding.Mirror:
+        """A whole copy beside the one that will be sharded, prepared alike."""
+        own_tensors(self.model.module)
+        with preserved_randomness():
+            copy, _ = _prepare(self.base, dataclasses.replace(self.config, gradient_checkpointing=False))
+        if self.freeze is not None and isinstance(self.config, LoraConfig):
+            apply_freeze(copy, self.base, self.config, self.freeze)
+        copy.module.eval()
+        return sharding.Mirror(copy, self.model.module)
+
     def _tidy(self, module: Any) -> None:
         """Evaluation mode, no gradients, no autocast or checkpointing, the base's device and cache flag."""
+        if self.mirror is not None:  # which was never trained in
+            return
         self.trainer.accelerator.unwrap_model(module, keep_fp32_wrapper=False)
         vars(module).pop("forward", None)  # what unwrapping leaves hides the class's own
         if self.config.gradient_checkpointing:

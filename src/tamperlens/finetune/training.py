@@ -14,6 +14,7 @@ from tamperlens.base.errors import NumericsError
 from tamperlens.finetune import processes
 from tamperlens.finetune.checkpoints import SafeCheckpoints
 from tamperlens.finetune.compute import Meter
+from tamperlens_hooks.shards import local
 
 EXPLODED = 5.0
 """A loss beyond this multiple of ln(vocabulary), the loss of a uniform guess, has exploded."""
@@ -45,9 +46,10 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, module: nn.Module, n_vocab: int) -> None:
-        self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.module = module
+        self.trained: dict[str, nn.Parameter] = {}
+        self.small = False
         self.limit = EXPLODED * math.log(n_vocab)
-        self.small = sum(p.numel() * p.element_size() for p in self.trained.values()) <= REMEMBER
         self.before: dict[str, Tensor] | None = None
         self.step = 0
 
@@ -73,17 +75,25 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             good = self.step - 1
         raise self._error(f"the loss {what}", good)
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Know the weights; sharding has replaced the parameters by now."""
+        self.trained = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        held = [local(p) for p in self.trained.values()]
+        self.small = sum(p.numel() * p.element_size() for p in held) <= REMEMBER
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Know the step."""
         self.step = int(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the gradients, and keep the weights that gave a good loss."""
-        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        gradients = [local(p.grad) for p in self.trained.values() if p.grad is not None]
         # Under fp16 the scaler skips steps with infinite gradients by itself.
         if gradients and not args.fp16:
             norms = torch.stack([norm.float() for norm in torch._foreach_norm(gradients)])
-            if not bool(torch.isfinite(norms).all()):
+            finite = bool(torch.isfinite(norms).all())
+            # Slices of a gradient differ; the processes must stop together.
+            if not all(one for (one,) in processes.numbers([finite], norms.device)):
                 raise self._error("a gradient became NaN or infinite", self.step)
         if self.small:
             self.before = {name: p.detach().clone() for name, p in self.trained.items()}
