@@ -58,9 +58,16 @@ def write(folder: Path, table: pd.DataFrame, verdict: str, plots: list[Any], nam
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "verdict.txt").write_text(inspect.cleandoc(verdict) + "\n", encoding="utf-8")
+    figures(folder, plots)
+    print(inspect.cleandoc(verdict), f"\nWritten to {folder}", sep="\n", flush=True)
+
+
+def figures(folder: Path, plots: list[Any]) -> None:
+    """Each figure as HTML, PNG, SVG and PDF, and their captions as captions.md."""
     for plot in plots:
         plot.save(folder, pdf=True)
-    print(inspect.cleandoc(verdict), f"\nWritten to {folder}", sep="\n", flush=True)
+    lines = [f"**{plot.name}.** {plot.title}. {plot.caption}" for plot in plots]
+    (folder / "captions.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
 def header(model: Any, options: argparse.Namespace) -> str:

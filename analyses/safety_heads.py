@@ -91,7 +91,7 @@ def main() -> None:
                 curves.append(curve.to_frame().assign(method=EXACT, measure="refusal rate"))
                 figures.append(curve.plot(name="ablation-refusal-rate"))
                 lines.append(f"- answers refused, heads by {EXACT}: {fall(curve)}")
-            pages(model, best, score_on, given.out)
+            figures.append(pages(model, best, score_on, given.out))
             heads.tokens_read(model, score_on, best.top(3)).to_csv(given.out / "tokens_read.csv", index=False)
     pd.concat(curves, ignore_index=True).to_csv(given.out / "curves.csv", index=False)
     text = "\n".join([header(model, given).replace(f", {given.seeds} seeds", ""), "", *lines])
@@ -193,12 +193,12 @@ def generated(model, scores, data, given):  # type: ignore[no-untyped-def]
     )
 
 
-def pages(model, scores, data, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def pages(model, scores, data, folder: Path) -> plots.Plot:  # type: ignore[no-untyped-def]
     """Attention of the best heads over one prompt, as a figure and as a page that needs no network."""
     best = scores.top(4)
     shown = heads.patterns(model, data.prompts[0])
     shown.page(folder / "attention.html", best)
-    shown.plot(*best[0], name="attention-best").save(folder)
+    return shown.plot(*best[0], name="attention-best")
 
 
 def slug(words: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from _shared import figures
 
 import tamperlens
 from tamperlens import neurons, plots, prompts, refusal
@@ -203,8 +204,7 @@ def main() -> None:
     table.to_csv(given.out / "table.csv", index=False)
     result.measures.to_csv(given.out / "states.csv", index=False)
     floor.table.to_csv(given.out / "stability.csv", index=False)
-    figure(result, model).save(given.out)
-    result.plot().save(given.out)
+    figures(given.out, [figure(result, model), result.plot()])
     intact = result.effects.drop_duplicates("measure").set_index("measure")["intact"]
     words = f"""
     tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}), {given.score}, {given.loss},

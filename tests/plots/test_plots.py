@@ -162,5 +162,6 @@ def test_pdf_is_vector_with_text_and_repeatable(tmp_path):
         data = path.read_bytes()
         assert data.startswith(b"%PDF")
         assert b"/CIDFontType2" in data  # TrueType, not drawn outlines
+        assert b"/Subject" in data  # the caption, with n and what the intervals are
         assert b"/Subtype /Image" not in data or plot.name == "direction"
         assert plot.pdf(tmp_path / "again.pdf").read_bytes() == data

@@ -176,7 +176,7 @@ def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: st
         axes = still.subplots()
         image = axes.imshow(grid, cmap=diverging(), vmin=-top, vmax=top, aspect="auto")
         for (i, j), value in np.ndenumerate(grid):
-            words = f"{round(value, 2) + 0.0:+.2f}" if math.isfinite(value) else "–"
+            words = f"{round(value, 2) + 0.0:+.2f}".replace("-", "−") if math.isfinite(value) else "–"
             ink = PAPER if abs(value) > 0.7 * top else INK
             axes.text(j, i, words, ha="center", va="center", fontsize=7.5, color=ink)
         axes.set_xticks(range(grid.shape[1]), list(wide.columns))

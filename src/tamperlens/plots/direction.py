@@ -117,7 +117,9 @@ def _still(
     few = len(layers) <= 12
     for (i, j), value in np.ndenumerate(scores):
         ink = "#fefefe" if abs(value) > 0.72 * limit else "#111111"
-        if few and math.isfinite(value):
+        if few and not math.isfinite(value):  # no such direction: the same vector for all prompts
+            axes.text(j, i, "–", ha="center", va="center", fontsize=7.5, color=ink)
+        elif few:
             number = f"{value:.1f}".replace("-", "−")
             shown = number if passed[i, j] else f"({number})"
             axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=ink)

@@ -58,13 +58,14 @@ class Plot:
         return themed_svg(buffer.getvalue(), self.name)
 
     def pdf(self, path: PathLike) -> Path:
-        """Write the still figure as PDF for a paper: vectors, fonts embedded as text.
+        """Write the still figure as PDF for a paper: vectors, embedded fonts, the caption as its subject.
 
         Raises:
             RunFolderError: the file cannot be written.
         """
+        words = {**_UNDATED, "Title": self.title, "Subject": self.caption}
         with atomic_path(path) as temporary, style(), _quiet():
-            self.still.savefig(temporary, format="pdf", bbox_inches="tight", metadata=_UNDATED)
+            self.still.savefig(temporary, format="pdf", bbox_inches="tight", metadata=words)
         return Path(path)
 
     def save(self, folder: PathLike, *, pdf: bool = False) -> list[Path]:
