@@ -37,7 +37,7 @@ SCRIPTS: dict[str, list[str]] = {
     "safety_neurons": ["--n", "16", "--draws", "1", "--limit", "6", "--questions", "2", "--grid", "0.03,0.03",
                        "--max-new-tokens", "8"],
     "refusal_robustness": ["--models", "organism:tiny", "--seeds", "1", "--steps", "1", "2", "--n-test", "6"],
-    "alignment_trajectory": ["--seeds", "1", "--steps", "4", "--n", "6", "--n-score", "16"],
+    "alignment_trajectory": ["--seeds", "1", "--steps", "4", "--n", "8", "--n-score", "16"],
     "planted_truth": ["--quick"],
 }  # fmt: skip
 

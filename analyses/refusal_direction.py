@@ -110,8 +110,8 @@ def main() -> None:
         plots.causal_scatter(
             table, baseline=(direction.baseline_harmful, direction.baseline_harmless),
             caption="Each candidate: refusal log-odds on harmful prompts with it ablated (lower is better) "
-            "against harmless prompts with it added (higher is better), validation prompts. Lines: nothing "
-            "changed. Filled: passes every filter.",
+            f"against harmless prompts with it added (higher is better), {direction.n_val[0]} and "
+            f"{direction.n_val[1]} validation prompts. Lines: nothing changed. Filled: passes every filter.",
         ),
         followed(traces, direction),
         effects(traces, direction),
@@ -137,7 +137,8 @@ def followed(traces: list[refusal.DirectionTrace], direction: refusal.Direction)
         name="cosine_over_steps",
         title="Refusal direction before and after fine-tuning",
         axis="cosine to the base's direction",
-        caption=f"Layer {direction.layer}, position {direction.position}, prompts and split of the base. "
+        caption=f"Layer {direction.layer}, position −{-direction.position}; {direction.n_train[0]} harmful "
+        f"and {direction.n_train[1]} harmless prompts, those of the base. "
         "Bars: paired bootstrap 95 %. Band: split halves of the base's own prompts.",
     )
 
@@ -177,7 +178,7 @@ def kl_by_token(shallowness: pd.DataFrame, attack: str) -> plots.Plot:
         title="How deep the update goes",
         axis="KL(base ‖ tuned), nats",
         across="answer token",
-        caption=f"Along the answers of {attack}; bars: bootstrap 95 % over prompts.",
+        caption=f"Along {shallowness['n'].max():.0f} answers of {attack}; bars: bootstrap 95 % over answers.",
     )
 
 

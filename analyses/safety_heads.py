@@ -147,9 +147,9 @@ def drawn(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFram
         for words in (EXACT, "gradient (pairs, at corrupt)", "direct", "ships", "sahara")
     ]
     caption = (
-        "Spearman's ρ of two methods' scores over all heads. The table beside it and the interactive figure "
-        "have bootstrap intervals over prompts (over heads where sahara is one of the two, which has one "
-        "number for all prompts)."
+        f"Spearman's ρ of two methods' scores over all heads, {agreement['n'].max():.0f} pairs. The table "
+        "beside it and the interactive figure have bootstrap intervals over prompts (over heads "
+        "where sahara is one of the two, which has one number for all prompts)."
     )
     return [*figures, plots.agreement_map(agreement, caption=caption, name=f"{name}-agreement")]
 

@@ -101,11 +101,11 @@ def sets_of(model: Any, safety: PromptSet, utility: PromptSet, given: argparse.N
     grid = [tuple(float(x) for x in pair.split(",")) for pair in given.grid.split()]
     found: dict[str, Any] = {}
     for p, q, mask in neurons.sweep(s, u, [(p, q) for p, q in grid], given.group):
-        found[f"SD p {p:g} q {q:g}"] = mask
+        found[f"SD p {100 * p:g} %, q {100 * q:g} %"] = mask
     small, middle = grid[0][1], grid[len(grid) // 2][1]
     for fraction in sorted({small, middle}):
-        found[f"top safety {fraction:g}"] = s.top(fraction, given.group)
-    found[f"top utility {small:g}"] = u.top(small, given.group)
+        found[f"top safety {100 * fraction:g} %"] = s.top(fraction, given.group)
+    found[f"top utility {100 * small:g} %"] = u.top(small, given.group)
     if given.ranks:
         one, two = neurons.act_svd(model, safety), neurons.act_svd(model, utility)
         for pair in given.ranks.split():
@@ -172,13 +172,14 @@ def figure(result: Any, model: Any) -> Any:
         point(f"matched random (range of {found['draws']} draws)", "", spread)
     intact = states[states["kind"] == "intact"].set_index("measure")
     point("intact", "intact", intact.to_dict("index"))
+    asked = f"{intact.loc['refusal', 'n']:.0f} prompts and {intact.loc['capability', 'n']:.0f} questions"
     return plots.tradeoff(
         pd.DataFrame(rows),
         name="safety_neurons",
         title=f"Refusal and capability of {model.name} without some of its weights",
-        caption="Each point is the model with one set of weights at zero; whiskers are 95 % intervals over "
-        "prompts, for matched random sets the range over draws. A set that carried refusal alone would lie "
-        "at the lower right.",
+        caption=f"Each point is the model with one set of weights at zero (SD: set difference), {asked}; "
+        "whiskers are 95 % intervals over them, for matched random sets the range over draws. A set that "
+        "carried refusal alone would lie at the lower right.",
         x_axis="questions answered right",
         y_axis="harmful prompts refused",
     )

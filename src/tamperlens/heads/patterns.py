@@ -99,7 +99,7 @@ class Patterns(Result):
             list(self.tokens),
             name=name or f"attention-{layer}-{head}",
             title=f"Attention of head {layer}.{head}",
-            caption="Share of each token (row) that goes to each earlier one (column).",
+            caption="One prompt: share of each token's (row) attention to each earlier one (column).",
         )
 
 

@@ -134,9 +134,9 @@ class Direction(Result):
             raise InputError("this direction was read at a given place: there are no candidates to draw")
         tokens = self.table.drop_duplicates("position").sort_values("position")["token"].tolist()
         caption = (
-            "Mean log-odds of a refusal on harmful prompts while each candidate is ablated "
-            f"({self.baseline_harmful:.1f} with nothing ablated); lower is better. "
-            f"Outlined: layer {self.layer}, position {self.position}. {self.flag}"
+            f"Mean log-odds of a refusal on {self.n_val[0]} harmful prompts while each candidate is ablated "
+            f"({self.baseline_harmful:.1f} with nothing ablated); lower is better. In brackets: fails a "
+            f"filter. Outlined: layer {self.layer}, position −{-self.position}. {self.flag}"
         ).strip()
         return direction_map(
             self.table, layer=self.layer, position=self.position, tokens=tokens, caption=caption

@@ -79,8 +79,8 @@ class DirectionTrace(Result):
             title="Refusal direction while fine-tuning",
             axis="cosine to the base's direction",
             caption=(
-                f"Difference of means at layer {self.layer}, position {self.position}, against the untouched "
-                "model's; bars: paired bootstrap 95 %; band: split halves of the base's own prompts."
+                f"Difference of means at layer {self.layer}, position −{-self.position}, against the "
+                "untouched model's; bars: paired bootstrap 95 %; band: split halves of the base's prompts."
             ),
         )
 
