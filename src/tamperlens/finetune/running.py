@@ -186,7 +186,7 @@ class _Session:
             )
         if self.mirror is not None:  # every process has the weights, none needs to be sent them
             self.trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
-        watched = self.model if self.mirror is None else self.mirror.model
+        watched = self.model if self.mirror is None else self.mirror.model or self.model
         self.recording = Recording(recorders, base, watched, self.trainer.rows, self.meter, self.mirror)
         self.follow = Follow(self.meter, progress)
         self.trainer.remove_callback(PrinterCallback)
@@ -219,7 +219,10 @@ class _Session:
     def tuned(self) -> TunedModel:
         """The model as it is now."""
         meter = self.meter
-        model = self.model if self.mirror is None else self.mirror.refresh()
+        model = self.model
+        if self.mirror is not None:
+            self.mirror.refresh()
+            model = self.mirror.model or model
         trained = [p.numel() for p in self.model.module.parameters() if p.requires_grad]
         bill = Compute(
             steps=meter.steps,

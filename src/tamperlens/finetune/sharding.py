@@ -58,24 +58,33 @@ def allow_cpu(device: torch.device) -> None:
 
 
 class Mirror:
-    """A whole copy of a model whose weights are sharded."""
+    """A whole copy of a model whose weights are sharded.
 
-    def __init__(self, model: ChatModel, sharded: nn.Module) -> None:
-        """`model` is the copy, with the parameters of `sharded` by the same names."""
+    Attributes:
+        model: the copy, with the parameters of the sharded module by the same names; None in processes that
+            give their slices and keep nothing.
+    """
+
+    def __init__(self, model: ChatModel | None, sharded: nn.Module) -> None:
         self.model, self.sharded = model, sharded
-        self.places = dict(model.module.named_parameters())
+        self.places = {} if model is None else dict(model.module.named_parameters())
 
     @torch.no_grad()
-    def refresh(self) -> ChatModel:
+    def refresh(self) -> None:
         """Fill the copy with the trained weights as they are now; a call that every process must make."""
         for name, value in trained(self.sharded).items():
-            fill(self.places[name], whole(value).to(self.places[name].device))
-        return self.model
+            found = whole(value)
+            if self.model is not None:
+                fill(self.places[name], found.to(self.places[name].device))
 
 
 def trained(module: nn.Module) -> dict[str, Tensor]:
     """The trained weights by name, whole or in slices."""
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    return {
+        name.replace("_checkpoint_wrapped_module.", ""): parameter.detach()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def gathered(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

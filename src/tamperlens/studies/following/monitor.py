@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_tensors
+from tamperlens.finetune import sharding
 from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.models import ChatModel
 from tamperlens.studies.following.observing import Observer
@@ -23,6 +24,7 @@ from tamperlens.studies.following.quiet import untouched
 from tamperlens.studies.following.records import Record
 from tamperlens.studies.following.rules import Rule
 from tamperlens.studies.following.schedule import Every, is_due
+from tamperlens.studies.following.together import Together
 from tamperlens.studies.following.watch import CHEAP, Watch, watch_for
 from tamperlens_hooks import unwrap
 
@@ -46,8 +48,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
     states (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every
     look. After training `monitor.cost` says what it took, and FOLDER/monitor.json holds it.
 
-    LoRA and full fine-tuning on one device, or data-parallel copies of which the main process looks. Weights
-    that are sharded over processes (FSDP, ZeRO-3) are refused.
+    LoRA and full fine-tuning on one device, or in several processes of which the first one looks. Where FSDP2
+    shards the weights, it looks at a whole copy of its own, built on `reference`. FSDP's first version and
+    ZeRO-3 are refused.
     """
 
     def __init__(
@@ -76,7 +79,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             warn: rules to warn of, in words or as `Rule`s.
             stop: rules to stop for; the trained weights are then put back to the last record at which no rule
                 was beyond its bound, and written to FOLDER/last-good.safetensors.
-            reference: the base, where training does not start from it (a resumed full fine-tuning).
+            reference: the base, where training does not start from it (a resumed full fine-tuning) or where
+                weights are sharded.
             tokenizer: where the Trainer was not given one.
             watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
             copy_limit: bytes of weights that may be kept in memory, for drift in full fine-tuning and to go
@@ -100,6 +104,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self.seconds = 0.0
         self._observer: Observer | None = None
         self._model: ChatModel | None = None
+        self._together: Together | None = None
         self._good: dict[str, torch.Tensor] = {}
         self._streak = [0] * len(self.rules)
         self._last: int | None = None
@@ -123,10 +128,10 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the model as it is as the base, and make the record of step 0."""
-        if not state.is_world_process_zero:
+        self._together = Together(args, kwargs["model"])
+        module = self._together.look_at(self.reference)
+        if not self._together.first:
             return
-        _check_whole(args)
-        module = kwargs["model"]
         tokenizer = self.tokenizer if self.tokenizer is not None else kwargs.get("processing_class")
         if tokenizer is None:
             raise InputError("the Trainer has no tokenizer; pass tokenizer= to Monitor")
@@ -143,10 +148,16 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         """Look, where it is due."""
         step = int(state.global_step)
         sampled = self.sampled is not None and is_due(self.sampled, step, state.max_steps)
-        if self._observer is not None and (sampled or is_due(self.every, step, state.max_steps)):
+        if self._together is None or not (sampled or is_due(self.every, step, state.max_steps)):
+            return
+        self._together.refresh()
+        self._last = step
+        if self._observer is not None:
             with preserved_randomness():  # writing and showing draw nothing, but what they call is not ours
                 self._look(step, control, sampled=sampled or step == state.max_steps)
                 self._show(int(state.max_steps))
+        self.stopped_at = self._together.agree(self.stopped_at)
+        control.should_training_stop |= self.stopped_at is not None
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -157,14 +168,19 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last record, the bill, and the last good weights where a rule stopped the run."""
-        if self._observer is None:
+        if self._together is None:
             return
         step = int(state.global_step)
         if self._last != step:
-            with preserved_randomness():
-                self._look(step, control, sampled=True)
+            self._together.refresh()
+            if self._observer is not None:
+                with preserved_randomness():
+                    self._look(step, control, sampled=True)
+            self.stopped_at = self._together.agree(self.stopped_at)
         if self.stopped_at is not None:
             self._go_back()
+        if self._observer is None:
+            return
         self._whole = time.perf_counter() - self._began
         write_json(
             self.folder / "monitor.json",
@@ -242,22 +258,21 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
 
     def _keep(self, step: int) -> None:
         assert self._model is not None
-        trained = {name: p for name, p in self._model.module.named_parameters() if p.requires_grad}
+        trained = sharding.trained(self._model.module)
         if sum(p.numel() * p.element_size() for p in trained.values()) > self.copy_limit:
             return
         self.good_step = step
-        self._good = {name: p.detach().clone() for name, p in trained.items()}
+        self._good = {name: value.clone() for name, value in trained.items()}
 
     def _go_back(self) -> None:
-        assert self._model is not None
-        if not self._good:
+        assert self._together is not None
+        self.good_step = self._together.agree(self.good_step if self._good else None)
+        if self.good_step is None:
             self._warn("the last good weights were not kept (copy_limit); the model is as training left it")
             return
-        parameters = dict(self._model.module.named_parameters())
-        with torch.no_grad():
-            for name, value in self._good.items():
-                parameters[name].copy_(value)
-        write_tensors(self.folder / "last-good.safetensors", self._good, {"step": self.good_step})
+        self._together.put(self._good)
+        if self._together.first:
+            write_tensors(self.folder / "last-good.safetensors", self._good, {"step": self.good_step})
 
     def _load(self, step: int) -> None:
         """Rows of an interrupted run up to where it goes on; a new file otherwise."""
@@ -302,13 +317,3 @@ def _rules(given: str | Rule | Sequence[str | Rule], *, stop: bool) -> list[Rule
         Rule.parse(one, stop=stop) if isinstance(one, str) else dataclasses.replace(one, stop=stop)
         for one in several
     ]
-
-
-def _check_whole(args: Any) -> None:
-    plan = getattr(args, "deepspeed_plugin", None)
-    sharded = bool(getattr(args, "fsdp", None)) or (plan is not None and getattr(plan, "zero_stage", 0) == 3)
-    if sharded:
-        raise InputError(
-            "weights are sharded over processes (FSDP or ZeRO-3), and one process alone cannot run the "
-            "model; monitor a LoRA run on one device, or checkpoints afterwards"
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tamperlens.finetune.rng import preserved_randomness
+from tamperlens_hooks.quantised import evaluation
 
 
 @contextmanager
@@ -17,18 +18,13 @@ def untouched(module: nn.Module) -> Iterator[None]:
 
     Gradients are put aside by reference and not copied, so they come back bit for bit.
     """
-    training = [part for part in module.modules() if part.training]
     held = [(parameter, parameter.requires_grad, parameter.grad) for parameter in module.parameters()]
-    with preserved_randomness(), torch.enable_grad():
-        for part in training:
-            part.training = False
+    with preserved_randomness(), torch.enable_grad(), evaluation(module):
         for parameter, _, _ in held:
             parameter.grad = None
         try:
             yield
         finally:
-            for part in training:
-                part.training = True
             for parameter, wanted, gradient in held:
                 parameter.requires_grad_(wanted)
                 parameter.grad = gradient
