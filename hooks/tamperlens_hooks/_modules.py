@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tamperlens_hooks._parts import Anatomy
 from tamperlens_hooks.errors import HookError, UnsupportedModelError
+from tamperlens_hooks.quantised import evaluation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -214,15 +215,8 @@ def hooks_attached(handles: list[Any]) -> Iterator[None]:
 @contextmanager
 def quiet(module: nn.Module) -> Iterator[None]:
     """No gradients and no dropout inside; every module's own training flag is put back on the way out."""
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        for part, _ in flags:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for part, flag in flags:
-            part.training = flag
+    with evaluation(module), torch.no_grad():
+        yield
 
 
 def in_backward() -> bool:

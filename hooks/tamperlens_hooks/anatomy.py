@@ -24,6 +24,7 @@ from tamperlens_hooks._structure import (
 )
 from tamperlens_hooks.dora import adapter_delta
 from tamperlens_hooks.errors import AnatomyError, HookError, UnsupportedModelError
+from tamperlens_hooks.quantised import decoded
 
 __all__ = [
     "Anatomy",
@@ -130,12 +131,16 @@ def logical_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "d
     """A projection's own weight W in logical orientation: `y = W x (+ bias)`, whatever the storage.
 
     GPT-2's Conv1D is transposed, fused weights are cut or gathered. Slices are views of the parameter,
-    interleaved rows are a copy. Adapters do not count; see `effective_weight`.
+    interleaved rows and decoded 4-bit weights of bitsandbytes are a copy. Adapters do not count; see
+    `effective_weight`.
 
     Raises:
-        HookError: the weight is packed (4-bit), so that it has no entries to show.
+        HookError: the weight is packed in another way, so that it has no entries to show.
     """
-    weight = stored_parameter(model, projection.parameter)
+    weight: Tensor = stored_parameter(model, projection.parameter)
+    if hasattr(weight, "quant_state"):
+        layer = base_layer(unwrap(model).get_submodule(projection.parameter.rpartition(".")[0]))
+        weight = decoded(layer, projection.parameter)
     if not weight.is_floating_point() or weight.ndim != 2:
         raise HookError(
             f"{projection.parameter} is quantised ({weight.dtype}); load the model without quantisation"

@@ -36,6 +36,7 @@ from tamperlens_hooks._modules import (
 from tamperlens_hooks._parts import Anatomy, Projection
 from tamperlens_hooks.anatomy import stored_parameter
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.quantised import evaluation
 
 Reduction = Literal["abs", "signed"]
 
@@ -295,19 +296,14 @@ def _refuse_shared(model: nn.Module, parts: Iterable[Projection]) -> None:
 def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter requires a gradient and no module is in training mode; flags are put back afterwards."""
     needs = [p for p in model.parameters() if p.requires_grad]
-    in_training = [part for part in model.modules() if part.training]
     try:
         for parameter in needs:
             parameter.requires_grad_(False)
-        for part in in_training:
-            part.training = False
-        with torch.enable_grad():
+        with evaluation(model), torch.enable_grad():
             yield
     finally:
         for parameter in needs:
             parameter.requires_grad_(True)
-        for part in in_training:
-            part.training = True
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tamperlens_hooks._frozen import sampled, samples
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks._parts import Projection
-from tamperlens_hooks.anatomy import effective_weight, logical_weight
+from tamperlens_hooks.anatomy import effective_weight, logical_weight, stored_parameter
 from tamperlens_hooks.dora import is_dora
 from tamperlens_hooks.errors import HookError
 
@@ -317,8 +317,11 @@ def update_of(model: nn.Module, projection: Projection, base: nn.Module | None =
     held = logical_weight(model, projection).detach()
     nothing = held.new_zeros((held.shape[0], 0)), held.new_zeros((0, held.shape[1]))
     if layer is base_layer(layer):
-        before = held if base is None else logical_weight(base, projection).detach()
-        if before is held or (before.data_ptr() == held.data_ptr() and before.dtype == held.dtype):
+        stored = stored_parameter(model, projection.parameter)
+        if base is None or stored_parameter(base, projection.parameter) is stored:
+            return Update(held, *nothing)
+        before = logical_weight(base, projection).detach()
+        if before.data_ptr() == held.data_ptr() and before.dtype == held.dtype:
             return Update(held, *nothing)
         return Update(before.to(held.device), *nothing, trained=held)
     if getattr(layer, "disable_adapters", False):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.models.cache import roomy_cache
 from tamperlens_hooks import unwrap
+from tamperlens_hooks.quantised import evaluation
 
 BatchSize = int | Literal["auto"]
 
@@ -58,15 +59,8 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """No dropout and no gradients inside the body; every submodule's training flag is put back."""
-    in_training = [part for part in module.modules() if part.training]
-    try:
-        for part in in_training:
-            part.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for part in in_training:
-            part.training = True
+    with evaluation(module), torch.no_grad():
+        yield
 
 
 def generate_tokens(

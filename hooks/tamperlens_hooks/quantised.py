@@ -1,0 +1,57 @@
+"""4-bit weights of bitsandbytes, as in QLoRA: decoded, and left packed as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tamperlens_hooks.errors import HookError
+
+
+def is_four_bit(layer: nn.Module) -> bool:
+    """Whether a layer's weight is packed by bitsandbytes into 4 bits an entry."""
+    return hasattr(getattr(layer, "weight", None), "quant_state")
+
+
+@contextmanager
+def evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the body; every part's own training flag is put back on the way out.
+
+    4-bit layers are in training mode instead, which changes nothing in them: in evaluation mode a CPU with
+    bfloat16 instructions packs their weights anew, for good, in a form that rounds the scales and passes no
+    gradient on.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = is_four_bit(part)
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def decoded(layer: nn.Module, name: str) -> Float[Tensor, "a b"]:
+    """What a 4-bit layer multiplies with: a new tensor in the type that it was packed from.
+
+    Args:
+        layer: the original layer, without its adapter.
+        name: what to call its weight in an error.
+
+    Raises:
+        HookError: the weight was packed anew for inference on a CPU.
+    """
+    from peft.utils.integrations import dequantize_module_weight
+
+    held: Any = layer
+    if getattr(held.weight.quant_state, "packing_format_for_cpu", False):
+        raise HookError(
+            f"{name} was run in evaluation mode on a CPU, where bitsandbytes packs 4-bit weights anew for "
+            "inference alone; load the model again and call .train() before it is run"
+        )
+    made: Tensor = dequantize_module_weight(held)
+    return made.detach()
