@@ -210,8 +210,16 @@ def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_p
     monitor = tamperlens.Monitor(
         tmp_path / "m", measures=("log-odds", "direction"), direction=direction, n=8, draws=20
     )
-    train(organism, tmp_path, monitor, bar=True, steps=4)
+    _, _, trainer = train(organism, tmp_path, monitor, bar=True, steps=4)
     assert "odds" in capsys.readouterr().err
+    name = "refusal log-odds"
+    logged = {
+        row["step"]: row[f"tamperlens/{name}"]
+        for row in trainer.state.log_history
+        if f"tamperlens/{name}" in row and "loss" in row
+    }
+    rows = monitor.to_frame().query("measure == @name").set_index("step")["value"]
+    assert logged == {step: rows[step] for step in (1, 2, 4)}  # step 3 was not looked at
 
 
 def test_gradients_put_aside_come_back(organism):

@@ -42,11 +42,15 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         monitor = Monitor("runs/monitor", stop="refusal log-odds below the null band twice")
         trainer.add_callback(monitor)
 
-    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
-    log. The first step must start from the model that is the reference: its activations, answers and head
-    scores at that moment are the base. Training is left bit for bit as it is without the monitor: random
-    states (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every
-    look. After training `monitor.cost` says what it took, and FOLDER/monitor.json holds it.
+    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's log:
+    `state.log_history`, and callbacks that come later. For a tracker such as wandb put the monitor first, by
+    `trainer.callback_handler.callbacks.insert(0, monitor)`.
+
+    The first step must start from the model that is the reference: its activations, answers and head scores
+    at that moment are the base. Training is left bit for bit as it is without the monitor: random states
+    (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every look. Looks
+    run in the training's own precision (autocast, 4-bit weights). After training `monitor.cost` says what it
+    took, and FOLDER/monitor.json holds it.
 
     LoRA and full fine-tuning on one device, or in several processes of which the first one looks. Where FSDP2
     shards the weights, it looks at a whole copy of its own, built on `reference`. FSDP's first version and
@@ -163,8 +167,13 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Add the newest numbers to what the Trainer logs, where a record is new."""
-        if logs is not None and self._last == int(state.global_step):
-            logs.update({f"tamperlens/{name}": value for name, value in self._newest().items()})
+        step = int(state.global_step)
+        if logs is None or self._last != step:
+            return
+        found = {f"tamperlens/{name}": value for name, value in self._newest().items()}
+        logs.update(found)
+        if state.log_history and state.log_history[-1].get("step") == step:  # written before this call
+            state.log_history[-1].update(found)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last record, the bill, and the last good weights where a rule stopped the run."""
