@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import two_processes
+from launching import KINDS, in_two_processes
 
-import tamperlens
 from tamperlens import finetune
 from tamperlens.base.files import read_tensors
 
 pytestmark = pytest.mark.slow
 
 
-KINDS = {
-    "MULTI_CPU": {},
-    "FSDP": {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-    },
-}
-"""How accelerate says that weights are whole in every process, or in slices."""
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("processes")
-    roots = [str(Path(tamperlens.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    options = ("--standalone", "--nproc-per-node", "2")
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *options, two_processes.__file__, str(made)],
-        check=True,
-        timeout=600,
-        env={
-            **os.environ,
-            **KINDS[request.param],
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(roots),
-        },
-    )
+    in_two_processes(two_processes.__file__, made, request.param)
     assert {said["kind"] for said in said_by(made)} == {request.param}
     return made
 

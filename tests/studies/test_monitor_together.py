@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import two_watched
+from launching import KINDS, in_two_processes
 
-import tamperlens
 from tamperlens.base.files import read_tensors
 
 pytestmark = pytest.mark.slow
-SHARDED = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-}
-KINDS: dict[str, dict[str, str]] = {"MULTI_CPU": {}, "FSDP": SHARDED}
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +26,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_sees_what_it_sees_in_one(kind: str, alone: dict[str, Any], tmp_path: Path) -> None:
     """Training is bit for bit as without it; rows agree to rounding; all stop and go back together."""
-    roots = [str(Path(tamperlens.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    options = ("--standalone", "--nproc-per-node", "2")
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *options, two_watched.__file__, str(tmp_path)],
-        check=True,
-        timeout=600,
-        env={
-            **os.environ,
-            **KINDS[kind],
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(roots),
-        },
-    )
+    in_two_processes(two_watched.__file__, tmp_path, kind)
     first, second = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))
     assert first["kind"] == second["kind"] == kind
     for way in two_watched.KINDS:
