@@ -42,9 +42,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         monitor = Monitor("runs/monitor", stop="refusal log-odds below the null band twice")
         trainer.add_callback(monitor)
 
-    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's log:
-    `state.log_history`, and callbacks that come later. For a tracker such as wandb put the monitor first, by
-    `trainer.callback_handler.callbacks.insert(0, monitor)`.
+    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
+    log: `state.log_history`, and callbacks that come later. For a tracker such as wandb put the monitor
+    first, by `trainer.callback_handler.callbacks.insert(0, monitor)`.
 
     The first step must start from the model that is the reference: its activations, answers and head scores
     at that moment are the base. Training is left bit for bit as it is without the monitor: random states
