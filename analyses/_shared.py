@@ -66,7 +66,10 @@ def figures(folder: Path, plots: list[Any]) -> None:
     """Each figure as HTML, PNG, SVG and PDF, and their captions as captions.md."""
     for plot in plots:
         plot.save(folder, pdf=True)
-    lines = [f"**{plot.name}.** {plot.title}. {plot.caption}" for plot in plots]
+    lines = [
+        f"**{plot.name}.** {plot.title}{'' if plot.title.endswith('?') else '.'} {plot.caption}"
+        for plot in plots
+    ]
     (folder / "captions.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
