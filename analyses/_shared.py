@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import tamperlens
-from tamperlens import neurons, prompts
+from tamperlens import finetune, neurons, prompts
 from tamperlens.prompts import PromptSet
 
 
@@ -34,6 +34,14 @@ def pairs(path: Path | None, packaged: str, n: int) -> PromptSet:
         return prompts.read(path, "prompt", "response").head(n)
     data = prompts.packaged(packaged, split="train" if packaged == "harmful" else None)
     return data.sample(min(n, len(data)), seed=0)
+
+
+def fine_tuning(name: str) -> finetune.Attack:
+    """A packaged attack by name, or benign fine-tuning on a file with columns prompt and response."""
+    if not Path(name).suffix:
+        return finetune.attacks.get(name)()
+    data = prompts.read(name, "prompt", "response")
+    return finetune.attacks.benign(len(data), data)
 
 
 def test_prompts(path: Path | None, packaged: str, model: Any, n: int) -> PromptSet:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _shared import header, options, scored, write
+from _shared import fine_tuning, header, options, scored, write
 
 import tamperlens
-from tamperlens import drift, finetune, trajectory
+from tamperlens import drift, trajectory
 
 STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 256, 360, 512, 724, 1024)
 
@@ -24,7 +24,7 @@ STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 2
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="harmful-compliance", help="see finetune.attacks")
+    parser.add_argument("--attack", default="harmful-compliance", help="finetune.attacks, or a file of pairs")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
     parser.add_argument("--n", type=int, default=32, help="prompts per set")
@@ -33,7 +33,7 @@ def main() -> None:
     safety, utility = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
     followed = {name: groups[name] for name in ("top safety", "control of top safety") if name in groups}
-    attack = finetune.attacks.get(given.attack)()
+    attack = fine_tuning(given.attack)
     steps = [step for step in STEPS if step < given.steps]
     found = trajectory.record(
         model, attack, attack.config_for(model, steps=given.steps), every=steps,

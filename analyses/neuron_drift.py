@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import header, options, scored, write
+from _shared import fine_tuning, header, options, scored, write
 
 import tamperlens
 from tamperlens import drift, finetune
@@ -28,7 +28,7 @@ PUBLISHED = (
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="benign", help="what to fine-tune on: see finetune.attacks")
+    parser.add_argument("--attack", default="benign", help="finetune.attacks, or a file of pairs")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--every", type=int, default=10, help="steps between records")
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
@@ -38,7 +38,7 @@ def main() -> None:
     model = tamperlens.load(given.model)
     safety, utility = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
-    attack = finetune.attacks.get(given.attack)()
+    attack = fine_tuning(given.attack)
     traces = []
     for seed in range(given.seeds):
         config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
