@@ -61,3 +61,15 @@ def tiny() -> Callable[..., Any]:
         return made[family], tokenizer
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chat(tiny: Callable[..., Any]) -> Callable[..., Any]:
+    """`chat(family, **settings)` -> ChatModel around `tiny`; shared without settings: leave it whole."""
+    from tamperlens.models import ChatModel
+
+    def make(family: str, **settings: Any) -> ChatModel:
+        module, tokenizer = tiny(family, **settings)
+        return ChatModel.from_parts(module, tokenizer, name=family, check_anatomy=False)
+
+    return make

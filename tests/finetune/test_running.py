@@ -342,6 +342,7 @@ def test_guard_goes_back_to_the_weights_before_the_bad_update() -> None:
     module = torch.nn.Linear(2, 1, bias=False)
     guard = Guard(module, n_vocab=100)
     args = SimpleNamespace(fp16=False)
+    guard.on_train_begin(args, None, None)
 
     def step(number: int, loss: float, value: float) -> None:
         guard.on_step_begin(args, SimpleNamespace(global_step=number), None)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
-from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
 SAFETY = (
@@ -34,14 +30,3 @@ def safety() -> PromptSet:
 @pytest.fixture(scope="session")
 def utility() -> PromptSet:
     return PromptSet.from_pairs(UTILITY, name="utility")
-
-
-@pytest.fixture(scope="session")
-def chat(tiny: Any) -> Callable[..., ChatModel]:
-    """`chat(family, **settings)` -> ChatModel around `tiny`; unsettled ones are shared, leave them whole."""
-
-    def make(family: str, **settings: Any) -> ChatModel:
-        module, tokenizer = tiny(family, **settings)
-        return ChatModel.from_parts(module, tokenizer, name=family, check_anatomy=False)
-
-    return make

@@ -52,6 +52,21 @@ class Recipe:
     n: int = 0
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """What is pruned in each block before the next is scored.
+
+    Attributes:
+        fraction: of each group's weights; a fraction or a count.
+        end: "top" or "bottom" of the scores.
+        group: "row", "matrix" or "global".
+    """
+
+    fraction: float | int | None
+    end: End | str
+    group: str
+
+
 def chosen_projections(
     model: ChatModel, modules: str | Iterable[str] | None, layers: Iterable[int] | None = None
 ) -> list[Projection]:
@@ -89,8 +104,13 @@ def score(
     *,
     max_memory: Memory = None,
     out: PathLike | None = None,
+    pruning: Pruning | None = None,
 ) -> WeightScores:
-    """Run a pass on the intact model, in portions if memory is bounded, into memory or shards."""
+    """Run a pass on the intact model, in portions if memory is bounded; or block after block."""
+    if pruning is not None:
+        if out is not None or max_memory is not None:
+            raise InputError("scores='sequential' is kept in memory; leave out max_memory and out")
+        return _score_in_sequence(model, recipe, projections, collect, pruning)
     parts = parts_of(model, projections)
     shell = _result(model, recipe, parts, {})
     portions = plan(model, projections, memory_bytes(max_memory))
@@ -114,15 +134,8 @@ def score(
     return _result(model, recipe, parts, Shards(folder, files))
 
 
-def score_in_sequence(
-    model: ChatModel,
-    recipe: Recipe,
-    projections: Sequence[Projection],
-    collect: Collect,
-    *,
-    prune: float | int | None,
-    prune_end: End | str,
-    prune_group: str,
+def _score_in_sequence(
+    model: ChatModel, recipe: Recipe, projections: Sequence[Projection], collect: Collect, pruning: Pruning
 ) -> WeightScores:
     """Score block after block, each in the model whose earlier blocks are pruned by their own scores.
 
@@ -130,11 +143,11 @@ def score_in_sequence(
     """
     from tamperlens.neurons.selection import top
 
-    if prune is None:
+    if pruning.fraction is None:
         raise InputError("scores='sequential' needs prune=, the fraction pruned in each block once scored")
-    check_fraction("prune", prune)
-    if prune_end not in get_args(End):
-        raise InputError(f"prune_end is {prune_end!r}; it must be 'top' or 'bottom'")
+    check_fraction("prune", pruning.fraction)
+    if pruning.end not in get_args(End):
+        raise InputError(f"prune_end is {pruning.end!r}; it must be 'top' or 'bottom'")
     parts = parts_of(model, projections)
     shell = _result(model, recipe, parts, {})  # fingerprint of the intact model
     tensors: dict[str, Tensor] = {}
@@ -144,8 +157,8 @@ def score_in_sequence(
             block = dict(_restricted(parts, collect(here)))
             tensors |= block
             own = tuple(part for part in parts if part.layer == layer)
-            ranked = block if prune_end == "top" else {n: _upside_down(t) for n, t in block.items()}
-            mask = top(_result_like(shell, own, ranked), prune, prune_group)
+            ranked = block if pruning.end == "top" else {n: _upside_down(t) for n, t in block.items()}
+            mask = top(_result_like(shell, own, ranked), pruning.fraction, pruning.group)
             stack.enter_context(zeroed_entries(model, mask))
     return _result_like(shell, parts, tensors)
 

@@ -16,12 +16,12 @@ from tamperlens.neurons.passes import (
     End,
     Memory,
     Mode,
+    Pruning,
     Recipe,
     by_name,
     check_mode,
     chosen_projections,
     score,
-    score_in_sequence,
 )
 from tamperlens.neurons.scores import Group, WeightScores
 from tamperlens.prompts import IGNORE
@@ -91,13 +91,8 @@ def wanda(
             norm = norms[part.parameter].to(weight)
             yield part.parameter, weight.mul_(norm[:, None] if part.transposed else norm).float().cpu()
 
-    if scores == "sequential":
-        if out is not None or max_memory is not None:
-            raise InputError("scores='sequential' is kept in memory; leave out max_memory and out")
-        return score_in_sequence(
-            model, recipe, projections, collect, prune=prune, prune_end=prune_end, prune_group=prune_group
-        )
-    return score(model, recipe, projections, collect, max_memory=max_memory, out=out)
+    pruning = Pruning(prune, prune_end, prune_group) if scores == "sequential" else None
+    return score(model, recipe, projections, collect, max_memory=max_memory, out=out, pruning=pruning)
 
 
 def magnitude(

@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     MARKERS,
     MUTED,
@@ -56,9 +55,7 @@ def compute_curve(
         InputError: a column is missing or there are no cells.
     """
     for frame, wanted, what in ((dots, DOTS, "dots"), (half, HALF, "half")):
-        missing = [column for column in wanted if column not in frame]
-        if missing or frame.empty:
-            raise InputError(f"compute_curve: {what} needs {', '.join(wanted)}; missing: {missing or 'rows'}")
+        need_columns(frame, wanted, f"compute_curve ({what})")
     groups = [(str(label), rows) for label, rows in dots.groupby("series", sort=False)]
     words = "; ".join(
         f"{row['series']} {row['value']:.2g} FLOPs"

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from plotly.subplots import make_subplots
 
-from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     MARKERS,
     PAPER,
@@ -41,9 +40,7 @@ def dose_curve(frame: pd.DataFrame, *, name: str, title: str, caption: str, x_ax
     Raises:
         InputError: a column is missing or the frame is empty.
     """
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing or frame.empty:
-        raise InputError(f"dose_curve needs rows with {', '.join(COLUMNS)}; missing: {missing or 'rows'}")
+    need_columns(frame, COLUMNS, "dose_curve")
     doses = sorted(frame["dose"].unique())
     places = frame.assign(at=[doses.index(dose) for dose in frame["dose"]])
     ends = frame[frame["dose"].isin((doses[0], doses[-1]))]

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     BLUE,
     DIVERGING,
@@ -204,8 +204,7 @@ def ablation_curve(
     Raises:
         InputError: a column or series is missing.
     """
-    if not {"k", "series", "value", "low", "high"} <= set(frame.columns) or frame.empty:
-        raise InputError("ablation_curve needs rows with k, series, value, low and high")
+    need_columns(frame, ("k", "series", "value", "low", "high"), "ablation_curve")
     top, other = (frame[frame["series"] == series].sort_values("k") for series in ("top", "random"))
     if top.empty or other.empty:
         raise InputError("ablation_curve needs the series 'top' and 'random'")
@@ -251,8 +250,7 @@ def agreement_map(
     Raises:
         InputError: a column is missing or there are no pairs.
     """
-    if not {"one", "two", "value", "low", "high"} <= set(table.columns) or table.empty:
-        raise InputError("agreement_map needs rows with one, two, value, low and high")
+    need_columns(table, ("one", "two", "value", "low", "high"), "agreement_map")
     names = list(dict.fromkeys([*table["one"], *table["two"]]))
     square = np.full((len(names), len(names)), math.nan)
     words: dict[tuple[int, int], str] = {}

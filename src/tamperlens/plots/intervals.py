@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     INK,
     MARKERS,
@@ -44,11 +43,7 @@ def dot_interval(frame: pd.DataFrame, *, name: str, title: str, caption: str, ax
     Raises:
         InputError: a column is missing or the frame is empty.
     """
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing or frame.empty:
-        raise InputError(
-            f"dot_interval needs rows with the columns {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
-        )
+    need_columns(frame, COLUMNS, "dot_interval")
     with style():
         still = settle(_still(frame, axis))
     return Plot(name, title, caption, _alt(frame, axis), _interactive(frame, title, axis), still)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     BLUE,
     GREY,
@@ -111,9 +111,7 @@ def cosine_by_layer(
         InputError: a column is missing or the frame is empty.
     """
     wanted = ["layer", "cosine", "low", "high", "null", "null_low", "null_high"]
-    missing = [column for column in wanted if column not in frame]
-    if missing or frame.empty:
-        raise InputError(f"cosine_by_layer needs rows with {', '.join(wanted)}; missing: {missing or 'rows'}")
+    need_columns(frame, wanted, "cosine_by_layer")
     at = frame.loc[frame["layer"] == layer].iloc[0]
     alt = (
         f"At the selected layer {layer} the cosine is {at['cosine']:.2f} "

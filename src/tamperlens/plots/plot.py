@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, atomic_path, write_text
 from tamperlens.plots.style import style, themed_svg
 
@@ -26,6 +28,17 @@ padding:0 1rem;color:#1b1f24}}
 h1{{font-size:1.2rem}}</style></head>
 <body><main><h1>{title}</h1>{figure}<p>{caption}</p></main></body></html>
 """
+
+
+def need_columns(frame: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
+    """Refuse a table that a figure cannot be drawn from.
+
+    Raises:
+        InputError: a column is missing or there are no rows.
+    """
+    missing = [column for column in columns if column not in frame]
+    if missing or frame.empty:
+        raise InputError(f"{figure} needs rows with {', '.join(columns)}; missing: {missing or 'rows'}")
 
 
 @dataclass(frozen=True)

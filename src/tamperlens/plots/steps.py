@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     GREY,
     MARKERS,
@@ -52,11 +51,7 @@ def band_over_steps(
     Raises:
         InputError: a column is missing or the frame is empty.
     """
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing or frame.empty:
-        raise InputError(
-            f"band_over_steps needs rows with {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
-        )
+    need_columns(frame, COLUMNS, "band_over_steps")
     data = frame.sort_values("step")
     groups: list[tuple[str, pd.DataFrame]] = [("", data)]
     if "series" in data:

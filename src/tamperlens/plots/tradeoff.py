@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
-from tamperlens.base.errors import InputError
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     MARKERS,
     MUTED,
@@ -44,11 +43,7 @@ def tradeoff(frame: pd.DataFrame, *, name: str, title: str, caption: str, x_axis
     Raises:
         InputError: a column is missing or the frame is empty.
     """
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing or frame.empty:
-        raise InputError(
-            f"tradeoff needs rows with the columns {', '.join(COLUMNS)}; missing: {missing or 'rows'}"
-        )
+    need_columns(frame, COLUMNS, "tradeoff")
     alt = "; ".join(
         f"{row['label'] or row['series']}: {x_axis} {percent(row['x'])}, {y_axis} {percent(row['y'])}"
         for row in frame.to_dict("records")
