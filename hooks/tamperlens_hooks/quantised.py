@@ -25,13 +25,14 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     bfloat16 instructions packs their weights anew, for good, in a form that rounds the scales and passes no
     gradient on.
     """
-    modes = [(part, part.training) for part in module.modules()]
+    other = [part for part in module.modules() if part.training != is_four_bit(part)]
+    modes = [part.training for part in other]
     try:
-        for part, _ in modes:
-            part.training = is_four_bit(part)
+        for part, mode in zip(other, modes, strict=True):
+            part.training = not mode
         yield
     finally:
-        for part, mode in modes:
+        for part, mode in zip(other, modes, strict=True):
             part.training = mode
 
 

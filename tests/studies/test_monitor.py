@@ -222,6 +222,26 @@ def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_p
     assert logged == {step: rows[step] for step in (1, 2, 4)}  # step 3 was not looked at
 
 
+def test_a_budget_leaves_looks_out_but_not_the_first_and_the_last(organism, direction, tmp_path):
+    settings = {"every": 1, "measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20}
+    poor = tamperlens.Monitor(tmp_path / "poor", budget=1e-9, **settings)
+    plain, _, _ = train(organism, tmp_path, steps=4)
+    watched, _, _ = train(organism, tmp_path, poor, steps=4)
+    assert sorted(set(poor.to_frame()["step"])) == [0, 1, 4] and poor.left_out == [2, 3]
+    assert json.loads((tmp_path / "poor" / "monitor.json").read_text())["left_out"] == [2, 3]
+    rich = tamperlens.Monitor(tmp_path / "rich", budget=1e9, **settings)
+    train(organism, tmp_path, rich, steps=4)
+    columns = ["step", "measure", "value", "low", "high"]
+    all_, some = rich.to_frame()[columns], poor.to_frame()[columns]
+    assert set(all_["step"]) == {0, 1, 2, 3, 4} and rich.left_out == []
+    expected = all_[all_["step"].isin([0, 1, 4])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)  # what is measured is the same
+    for (name, one), (_, two) in zip(plain.named_parameters(), watched.named_parameters(), strict=True):
+        assert torch.equal(one, two), name
+    with pytest.raises(InputError, match="budget=0"):
+        tamperlens.Monitor(tmp_path, budget=0)
+
+
 def test_gradients_put_aside_come_back(organism):
     module = tamperlens.load("organism").module.train()
     weight = next(module.parameters())

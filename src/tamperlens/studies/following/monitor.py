@@ -70,6 +70,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         tokenizer: Any = None,
         watch: Watch | None = None,
         copy_limit: int = 2**31,
+        budget: float | int | None = None,
         **settings: Any,
     ) -> None:
         """See the class.
@@ -89,15 +90,20 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
             copy_limit: bytes of weights that may be kept in memory, for drift in full fine-tuning and to go
                 back to.
+            budget: share of the training's own time that looks may take, such as 0.3: a due look that would
+                exceed it is left out, except for the first and the last one. Which looks are taken then
+                depends on the machine; what is measured at each does not. Setting up comes on top.
             settings: of `trajectory.watch_for`: harmful, harmless, direction, groups, n, …
 
         Raises:
-            InputError: a rule or measure that does not exist.
+            InputError: a rule or measure that does not exist, or a budget that is not positive.
         """
         asked = tuple(measures if watch is None else watch.measures)
         if "rd" in asked:
             raise InputError("the monitor cannot measure 'rd': it holds no second model; leave it out")
-        self.folder, self.every, self.sampled = Path(folder), every, sampled
+        if budget is not None and not budget > 0:
+            raise InputError(f"budget={budget} must be positive: a share of the training time, such as 0.3")
+        self.folder, self.every, self.sampled, self.budget = Path(folder), every, sampled, budget
         self.measures, self.settings, self.watch = asked, settings, watch
         self.rules = [*_rules(warn, stop=False), *_rules(stop, stop=True)]
         self.reference, self.tokenizer, self.copy_limit = reference, tokenizer, copy_limit
@@ -106,6 +112,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self.stopped_at: int | None = None
         self.good_step: int | None = None
         self.seconds = 0.0
+        self.left_out: list[int] = []
+        self._looks = 0
         self._observer: Observer | None = None
         self._model: ChatModel | None = None
         self._together: Together | None = None
@@ -154,6 +162,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         sampled = self.sampled is not None and is_due(self.sampled, step, state.max_steps)
         if self._together is None or not (sampled or is_due(self.every, step, state.max_steps)):
             return
+        if step != state.max_steps and not self._affordable():
+            self.left_out.append(step)
+            return
         self._together.refresh()
         self._last = step
         if self._observer is not None:
@@ -196,6 +207,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             {
                 "cost": self.cost, "rules": [str(rule) for rule in self.rules], "warnings": self.warnings,
                 "stopped_at": self.stopped_at, "good_step": self.good_step, "measures": self.measures,
+                "budget": self.budget, "left_out": self.left_out,
             },
         )  # fmt: skip
 
@@ -235,6 +247,16 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         for rule in self.rules:
             rule.check(self._observer.start)
 
+    def _affordable(self) -> bool:
+        """Whether one more look of the usual length stays within the budget; the first process says."""
+        if self.budget is None:
+            return True
+        assert self._together is not None
+        training, looking = time.perf_counter() - self._began - self.seconds, self.seconds - self._setup
+        usual = looking / max(self._looks, 1)
+        fits = self._looks == 0 or looking + usual <= self.budget * training
+        return bool(self._together.agree(int(fits)))
+
     def _look(self, step: int, control: Any, *, sampled: bool) -> None:
         assert self._observer is not None
         assert self._model is not None
@@ -245,6 +267,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self._judge(record, control)
         spent = time.perf_counter() - began
         self.seconds += spent
+        self._looks += step > 0
         self._write([{"step": step, **row, "seconds": spent} for row in record.rows])
 
     def _judge(self, record: Record, control: Any) -> None:
