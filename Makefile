@@ -31,10 +31,12 @@ docs: $(STAMP)  # tutorials are executed (minutes) unless build/tutorials has th
 	$(BIN)/python docs/tools/run_tutorial.py --missing docs/tutorials/*.py build/tutorials
 	$(BIN)/python docs/tools/site.py build/docs
 	$(BIN)/zensical build --strict
+	$(BIN)/python docs/tools/links.py build/site
 
 docs-fast: $(STAMP)  # the site alone
 	$(BIN)/python docs/tools/site.py build/docs
 	$(BIN)/zensical build --strict
+	$(BIN)/python docs/tools/links.py build/site
 
 figures: $(STAMP)  # every published figure on the organism, with a manifest (an hour on two cores)
 	$(BIN)/python analyses/all_figures.py --out results

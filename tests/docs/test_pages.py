@@ -146,3 +146,19 @@ def test_tutorials_split_into_cells() -> None:
         assert found[0][1].startswith("# ")
         assert sum(kind == "code" for kind, _ in found) >= 3
     assert cells("# %% [markdown]\n# # A\n# b\n# %%\nx = 1\n") == [("markdown", "# A\nb"), ("code", "x = 1")]
+
+
+def test_dead_links_of_a_built_site_are_named(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "index.html").write_text(
+        '<h1 id="here">A</h1><a href="sub/two.html#there">b</a><a href="#here">c</a><a href="https://a.b">d</a>'
+    )
+    (tmp_path / "sub" / "two.html").write_text('<h2 id="there">B</h2><a href="../index.html">back</a>')
+    command = [sys.executable, str(ROOT / "docs" / "tools" / "links.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["3", "links,", "0", "dead"])
+    (tmp_path / "sub" / "two.html").write_text('<a href="../index.html#gone">x</a><a href="three.html">y</a>')
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    for words in ("two.html#there: no such heading", "#gone: no such heading", "three.html: no such file"):
+        assert words in done.stdout

@@ -43,7 +43,10 @@ def behind(goal: str, out: Path, arguments: str = "") -> str:
     """The command that a goal of the Makefile comes down to, with this environment's programs."""
     made = ["make", "-n", goal, f"BIN={BIN}", "STAMP=none", f"OUT={out}", f"ARGS={arguments}"]
     recipe = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return f"(cd {ROOT} && {recipe.strip().splitlines()[-1]})"
+    own = [
+        line for line in recipe.strip().splitlines() if line.startswith(str(BIN)) and " -m pip " not in line
+    ]
+    return f"(cd {ROOT} && {' && '.join(own)})"
 
 
 SHELL = [(page, block) for page in pages() for block in commands(page)]
