@@ -81,9 +81,8 @@ def main() -> None:
         pd.DataFrame(dots),
         name="frozen",
         title="Refusal left after harmful fine-tuning",
-        caption=f"Mean over {given.seeds} seeds of the share of {len(test)}"
-        f" held-out harmful prompts refused; "
-        f"before: {before}.",
+        caption=f"Share of {len(test)} held-out harmful prompts refused, mean over {given.seeds} seeds; "
+        f"95 %: {'bootstrap over seeds' if given.seeds > 1 else 'Wilson over prompts'}. Before: {before}.",
         axis="share refused",
     )
     words = [
