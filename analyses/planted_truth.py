@@ -1,6 +1,6 @@
 """Does a localisation method find what is there? Every method against organisms whose answer is known.
 
-    python analyses/planted_truth.py --quick        # four kinds, one seed, two causal tests, one attack each
+    python analyses/planted_truth.py --quick        # five kinds, one seed, two causal tests, one attack each
     python analyses/planted_truth.py                # every shipped organism, every causal test, attacks
 
 `base` was made to refuse by training that could change only a known part. Each method ranks weights, neurons
@@ -21,14 +21,19 @@ from typing import Any
 import pandas as pd
 
 import tamperlens
-from tamperlens import planted, plots
+from tamperlens import planted, plots, stats
 
-QUICK = ("random-5", "neurons", "heads-3", "layer")
+QUICK = ("random-5", "neurons", "heads-3", "rank-1", "layer")
+CALIBRATED = "SNIP, layers normalised"
 CAUSAL = {
-    "weights": ("SNIP", "Wanda, safety / utility", "largest |W|", planted.RANDOM),
-    "neurons": ("activation contrast with base", "SNIP by neuron", planted.RANDOM),
-    "heads": ("patch", "SNIP by head", planted.RANDOM),
+    "weights": ("SNIP", CALIBRATED, planted.RANDOM),
+    "neurons": ("activation contrast with base", planted.RANDOM),
+    "heads": ("direct", planted.RANDOM),
 }
+# The organisms on which the preset `calibrated` was chosen, and no others.
+CHOSEN_ON = (
+    "random-5 0", "neurons 0", "neurons 1", "head 0", "head 1", "heads-3 0", "heads-3 1", "layer 0",
+)  # fmt: skip
 TRIVIAL = ("largest |W|", "largest gradient")
 LEVELS = ("weights", "neurons", "heads")
 LEVEL_WORDS = {
@@ -44,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="four kinds, one seed: under five minutes")
+    parser.add_argument("--quick", action="store_true", help="five kinds, one seed: under five minutes")
     parser.add_argument("--kinds", nargs="*", choices=planted.KINDS, help="instead of all")
     parser.add_argument(
         "--seeds",
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/planted_truth"), help="folder")
     parser.add_argument("--n-score", type=int, help="examples that weights are scored on")
     parser.add_argument("--limit", type=int, help="held-out prompts")
+    parser.add_argument("--attacks", type=int, help="free runs of the attack, per organism")
     given = parser.parse_args()
     kinds = given.kinds or (QUICK if given.quick else planted.KINDS)
     pairs = [(kind, seed) for kind in kinds for seed in given.seeds or ()]
@@ -66,11 +72,12 @@ def main() -> None:
     limit = given.limit or (40 if given.quick else 100)
     held_out = planted.probes(base, limit=limit, questions=10 if given.quick else 30)
     edits = planted.probes(base, limit=min(limit, 40), questions=6)
+    validation = planted.probes(base, limit=limit, questions=1, split="validation")
     cards, scores, causal, attacks = [], [], [], []
     for kind, seed in pairs:
         folder = given.out / ("parts-quick" if given.quick else "parts") / f"{kind}-{seed}"
         if not (folder / "verification.csv").is_file():
-            one_organism(folder, kind, seed, data, held_out, edits, given.quick)
+            one_organism(folder, kind, seed, data, (held_out, validation, edits), given)
             print(f"{time.time() - started:.0f}s {kind} {seed}", flush=True)
         kept = {"verification": cards, "scores": scores, "causal": causal, "attacks": attacks}
         for name, rows in kept.items():
@@ -80,7 +87,7 @@ def main() -> None:
         "verification": joined(cards), "scores": joined(scores), "causal": joined(causal),
         "attacks": joined(attacks),
     }  # fmt: skip
-    write(given.out, tables, time.time() - started)
+    write(given.out, tables)
 
 
 def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -88,12 +95,13 @@ def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def one_organism(
-    folder: Path, kind: str, seed: int, data: Any, held_out: Any, edits: Any, quick: bool
-) -> None:
+def one_organism(folder: Path, kind: str, seed: int, data: Any, probes: Any, given: Any) -> None:
     """Everything about one organism, into files of its own, so that an interrupted run goes on."""
+    held_out, validation, edits = probes
+    started = time.time(), time.process_time()
     model, truth = planted.make(kind, seed)
     card = planted.verify(model, truth, held_out)
+    tuned_on = planted.outcome(model, validation)["refusal"].value
     found: dict[str, pd.DataFrame] = {}
     if card.passed:
         head = {"organism": truth.name, "kind": kind, "seed": seed}
@@ -102,19 +110,23 @@ def one_organism(
         methods = {level: [m for m in of if m in said.scores[level]] for level, of in CAUSAL.items()}
         if truth.mask.density < 1:
             sets = planted.top_sets(model, truth, said, methods)
-            kept = dict(list(sets.items())[:2]) if quick else sets
+            kept = dict(list(sets.items())[:2]) if given.quick else sets
             rows = planted.interventions(model, truth, kept, edits)
+            bases = {"refusal direction": said.refusal, "what was planted": truth.write}
+            known = {name: basis for name, basis in bases.items() if basis is not None}
+            rows += planted.ablations(model, known, edits)
             found["causal"] = pd.DataFrame([{**head, **row} for row in rows])
-        attack = planted.attacked(model, truth, edits, seeds=1 if quick else 2)
+        attack = planted.attacked(model, truth, edits, seeds=given.attacks or (1 if given.quick else 2))
         found["attacks"] = pd.DataFrame([{**head, **attack}])
     folder.mkdir(parents=True, exist_ok=True)
     # The verification comes last: it says that the others are there.
-    found["verification"] = pd.DataFrame([card_row(card)])
+    spent = {"seconds": time.time() - started[0], "cpu": time.process_time() - started[1]}
+    found["verification"] = pd.DataFrame([{**card_row(card), "validation_refusal": tuned_on, **spent}])
     for name, frame in found.items():
         frame.to_csv(folder / f"{name}.csv", index=False)
 
 
-def write(out: Path, tables: dict[str, pd.DataFrame], seconds: float) -> None:
+def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Tables, figure, page."""
     scores = tables["scores"]
     whole = planted.summary(scores).assign(kind="all")
@@ -123,7 +135,7 @@ def write(out: Path, tables: dict[str, pd.DataFrame], seconds: float) -> None:
     for name, frame in tables.items():
         frame.to_csv(out / f"{name}.csv", index=False)
     figure(whole, scores["organism"].nunique()).save(out)
-    page = page_of(tables, whole, by_kind, seconds)
+    page = page_of(tables, whole, by_kind)
     (out / "page.md").write_text(page, encoding="utf-8")
     said = [
         line for line in page.splitlines() if line.startswith(("Excluded", "##", "Methods that", "Fifteen"))
@@ -165,16 +177,15 @@ def figure(whole: pd.DataFrame, n: int) -> plots.Plot:
     )
 
 
-def page_of(
-    tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.DataFrame, seconds: float
-) -> str:
+def page_of(tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.DataFrame) -> str:
     """The page in plain words."""
     cards = tables["verification"]
     passed, failed = cards[cards["passed"]], cards[~cards["passed"]]
     lines = [
         "# Planted truth: which localisation methods can be trusted for what",
         "",
-        f"tamperlens {tamperlens.__version__}; {len(passed)} organisms scored, {seconds / 60:.0f} min. "
+        f"tamperlens {tamperlens.__version__}; {len(passed)} organisms scored, "
+        f"{cards['seconds'].sum() / 60:.0f} min, of the processor {cards['cpu'].sum() / 60:.0f} min. "
         "Intervals are bootstrap 95 % over organisms (kinds and training seeds).",
         "",
         "Methods are sorted into: *find it* (half of what they choose is planted, their interval above "
@@ -187,12 +198,13 @@ def page_of(
         "",
         "## The organisms",
         "",
-        "| organism | share of weights | refuses held-out harmful | refuses harmless | capability (base) | "
-        "refuses with the part put back |",
+        "| organism | share of weights | refuses held-out harmful (test; validation) | refuses harmless | "
+        "capability (base) | refuses with the part put back |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r['organism']} | {r['share']:.1%} | {r['refusal']:.0%} | {r['over_refusal']:.0%} | "
+        f"| {r['organism']} | {r['share']:.1%} | {r['refusal']:.0%}; {r['validation_refusal']:.0%} | "
+        f"{r['over_refusal']:.0%} | "
         f"{r['capability']:.0%} ({r['base_capability']:.0%}) | {r['back']:.0%} |"
         for r in cards.to_dict("records")
     ]
@@ -201,7 +213,10 @@ def page_of(
         if part.empty:
             continue
         lines += ["", f"## {title}", "", verdict(level, part), ""]
-        lines += scores_table(part, by_kind[by_kind["level"] == level])
+        own = by_kind[by_kind["level"] == level]
+        lines += directions_table(part, own) if level == "directions" else scores_table(part, own)
+    lines += ["", "## The preset `calibrated` on organisms that it was not chosen on", ""]
+    lines += calibrated_words(tables["scores"])
     lines += ["", "## Set differences, at their own size (single weights)", ""]
     lines += sets_table(whole[whole["level"] == "sets"])
     lines += ["", "## What the choices do", "", *causal_words(tables["causal"])]
@@ -228,7 +243,7 @@ def trust(level: str, one: dict[str, Any]) -> str:
         return "find it"
     if level != "directions" and one["gain_low"] > 0:
         return "beat the trivial baselines"
-    above = one["precision_low"] > one["chance"] if level == "directions" else one["auroc_low"] > 0.5
+    above = one["precision_low"] > one["chance_high"] if level == "directions" else one["auroc_low"] > 0.5
     return "are above chance only" if above else "are not shown above chance"
 
 
@@ -264,6 +279,22 @@ def scores_table(part: pd.DataFrame, by_kind: pd.DataFrame) -> list[str]:
     return lines
 
 
+def directions_table(part: pd.DataFrame, by_kind: pd.DataFrame) -> list[str]:
+    """How much of what each method finds lies in the planted write, beside random subspaces of its rank."""
+    kinds = list(dict.fromkeys(by_kind["kind"]))
+    head = ["method", "share inside the planted write", "chance", "95 % of random ones below", "n"]
+    head += [f"share, {kind}" for kind in kinds]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for one in part.sort_values("precision", ascending=False).to_dict("records"):
+        cells = [one["method"], span(one, "precision"), f"{one['chance']:.3f}", f"{one['chance_high']:.3f}"]
+        cells.append(str(one["organisms"]))
+        for kind in kinds:
+            own = by_kind[(by_kind["kind"] == kind) & (by_kind["method"] == one["method"])]
+            cells.append(f"{own['precision'].iloc[0]:.2f}" if len(own) else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def sets_table(part: pd.DataFrame) -> list[str]:
     """Precision and recall of sets of a size of their own."""
     lines = ["| set | precision | recall | chance | n |", "| --- | --- | --- | --- | --- |"]
@@ -272,6 +303,35 @@ def sets_table(part: pd.DataFrame) -> list[str]:
             f"| {one['method']} | {span(one, 'precision')} | {span(one, 'recall')} | {one['chance']:.3f} | "
             f"{one['organisms']} |"
         )
+    return lines
+
+
+def calibrated_words(scores: pd.DataFrame) -> list[str]:
+    """Published SNIP, the preset and the trivial baselines, where the preset was chosen and elsewhere."""
+    names = ("SNIP", CALIBRATED, *TRIVIAL, planted.RANDOM)
+    part = scores[(scores["level"] == "weights") & scores["method"].isin(names) & scores["auroc"].notna()]
+    lines = [
+        "| method | precision: chosen on | AUROC: chosen on | precision: others | AUROC: others |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    groups = {True: part[part["organism"].isin(CHOSEN_ON)], False: part[~part["organism"].isin(CHOSEN_ON)]}
+    made = {key: planted.summary(rows, ("method",)) for key, rows in groups.items() if len(rows)}
+    for name in names:
+        cells = []
+        for key in (True, False):
+            own = made[key][made[key]["method"] == name].to_dict("records") if key in made else []
+            cells += [span(own[0], "precision"), span(own[0], "auroc")] if own else ["", ""]
+        lines.append("| " + " | ".join([name.replace("|", "\\|"), *cells]) + " |")
+    for key, words in ((True, "Chosen on"), (False, "Others")):
+        wide = groups[key].pivot(index="organism", columns="method", values="precision")
+        if len(wide) > 1:
+            gain = stats.bootstrap((wide[CALIBRATED] - wide["SNIP"]).to_numpy())
+            ahead = int((wide[CALIBRATED] > wide["SNIP"]).sum())
+            lines += [
+                "",
+                f"{words}: precision of `calibrated` over SNIP {gain.value:+.3f} [{gain.low:+.3f}, "
+                f"{gain.high:+.3f}], ahead on {ahead} of {len(wide)} ({', '.join(wide.index)}).",
+            ]
     return lines
 
 
@@ -287,7 +347,7 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
         "put back: refusal lost, capability lost | n |",
         "| --- | --- | --- | --- |",
     ]
-    for name, part in causal.groupby("set", sort=False):
+    for name, part in causal[causal["how"] != "ablated"].groupby("set", sort=False):
         label = str(name).replace("|", "\\|")
         out, back = part[part["how"] == "removed"], part[part["how"] == "put back"]
         lines.append(
@@ -295,6 +355,14 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
             f"{out['capability lost'].mean():.2f} | {back['refusal lost'].mean():.2f}, "
             f"{back['capability lost'].mean():.2f} | {part['organism'].nunique()} |"
         )
+    lines += [
+        "",
+        "| direction, ablated everywhere | refusal lost | broken | capability lost | n |",
+        "| --- " * 5 + "|",
+    ]
+    for name, part in causal[causal["how"] == "ablated"].groupby("set", sort=False):
+        lost = [f"{part[measure].mean():.2f}" for measure in ("refusal lost", "broken", "capability lost")]
+        lines.append(f"| {name} | {' | '.join(lost)} | {part['organism'].nunique()} |")
     return lines
 
 

@@ -76,8 +76,8 @@ def test_a_module_that_moved_elsewhere_is_refused(base: Any) -> None:
 
 
 def test_what_a_block_newly_writes_has_the_rank_that_was_planted() -> None:
-    model, truth = planted.make("rank-1", 0)
-    assert truth.write is not None and truth.write.shape == (128, 1)
+    model, truth = planted.make("rank-3", 0)
+    assert truth.write is not None and truth.write.shape == (128, 3)
     for part in truth.mask.parts:
         new, old = (part.read(stored_parameter(m.module, part.parameter)) for m in (model, truth.base))
         delta = (new - old).detach().double()

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from tamperlens import neurons, planted
-from tamperlens.studies.planting import methods
+from tamperlens.studies.planting import directions, methods
 from tamperlens.studies.planting.causal import top_units
 
 
@@ -51,9 +52,26 @@ def test_flat_order_and_its_inverse(neuron_organism: Any) -> None:
 def test_captured_is_one_inside_and_its_expectation_by_chance() -> None:
     torch.manual_seed(0)
     write = torch.linalg.qr(torch.randn(64, 3)).Q
-    assert methods.captured(write, write[:, :1])[0] == pytest.approx(1, abs=1e-6)
-    drawn = [methods.captured(write, torch.linalg.qr(torch.randn(64, 2)).Q) for _ in range(300)]
+    assert directions.captured(write, write[:, :1])[0] == pytest.approx(1, abs=1e-6)
+    drawn = [directions.captured(write, torch.linalg.qr(torch.randn(64, 2)).Q) for _ in range(300)]
     assert np.mean([value for value, _ in drawn]) == pytest.approx(drawn[0][1], abs=0.006)
+
+
+def test_the_95_percent_point_of_random_directions_is_that_of_the_beta_distribution() -> None:
+    write = torch.linalg.qr(torch.randn(64, 3)).Q
+    # The squared projection of a random direction on r of d axes is Beta(r/2, (d − r)/2).
+    expected = scipy.stats.beta(1.5, 30.5).ppf(0.95)
+    assert directions.captured_by_chance(write, 1, draws=20_000) == pytest.approx(expected, rel=0.03)
+    assert directions.captured_by_chance(write, 3) < expected  # three at once vary less
+
+
+def test_ablating_a_basis_ablates_each_of_its_directions(neuron_organism: Any) -> None:
+    model, truth = neuron_organism
+    probes = planted.probes(truth.base, limit=4, questions=1, max_new_tokens=4, split="validation")
+    basis = torch.eye(model.d_model)[:, :2]
+    (row,) = planted.ablations(model, {"two": basis}, probes)
+    assert row["how"] == "ablated" and row["n_weights"] == 0
+    assert row["refusal lost"] == planted.outcome(model, probes)["refusal"].value - row["refusal"]
 
 
 def test_a_model_that_does_not_refuse_fails_and_says_why(neuron_organism: Any) -> None:

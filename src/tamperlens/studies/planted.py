@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tamperlens import capability, prompts
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, rate, undefined
 from tamperlens.models import ChatModel
 from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, make, put_back, shipped
 from tamperlens.neurons import WeightMask
 from tamperlens.studies.brittle.conditions import Probes, measure, probes_for
-from tamperlens.studies.planting.causal import attacked, interventions, outcome, top_units
+from tamperlens.studies.planting.causal import ablations, attacked, interventions, outcome, top_units
+from tamperlens.studies.planting.directions import captured, captured_by_chance
 from tamperlens.studies.planting.methods import (
     CHEAT,
     LEVELS,
@@ -31,7 +33,6 @@ from tamperlens.studies.planting.methods import (
     Candidates,
     Data,
     candidates,
-    captured,
     flat_mask,
     mask_of,
     unit_truth,
@@ -49,12 +50,14 @@ __all__ = [
     "Localisation",
     "Truth",
     "Verification",
+    "ablations",
     "attacked",
     "candidates",
     "interventions",
     "localise",
     "make",
     "organisms",
+    "outcome",
     "probes",
     "put_back",
     "score",
@@ -104,10 +107,22 @@ class Verification(Result):
         return f"{self.kind} {self.seed}"
 
 
-def probes(model: ChatModel, *, limit: int = 100, questions: int = 30, max_new_tokens: int = 32) -> Probes:
-    """Held-out prompts and questions that planted organisms are verified and edited on."""
+def probes(
+    model: ChatModel, *, limit: int = 100, questions: int = 30, max_new_tokens: int = 32, split: str = "test"
+) -> Probes:
+    """Held-out prompts and questions that planted organisms are verified and edited on.
+
+    Args:
+        model: an organism.
+        limit: most prompts per set.
+        questions: most questions per suite.
+        max_new_tokens: answers are cut there.
+        split: "test", or "validation" to choose a recipe by.
+    """
+    harmful, harmless = (prompts.packaged(name, split=split) for name in ("harmful", "harmless"))
+    suites = [capability.Suite.packaged(name, split) for name in capability.suites_for(model)]
     return probes_for(
-        model, harmful=None, harmless=None, suites=None, utility=None, judge=None, limit=limit,
+        model, harmful=harmful, harmless=harmless, suites=suites, utility=None, judge=None, limit=limit,
         questions=questions, max_new_tokens=max_new_tokens,
     )  # fmt: skip
 
@@ -167,7 +182,8 @@ def score(model: ChatModel, truth: Truth, found: Candidates | None = None) -> pd
 
     Columns: organism, kind, seed, level, method, precision, recall, average_precision, auroc, rank, chance,
     planted, n, reason. Level "sets" holds the set differences at their own size; level "directions" the share
-    of a method's subspace inside the planted write, as precision, with its chance.
+    of a method's subspace inside the planted write, as precision, with its chance and `chance_high`,
+    what 95 % of random subspaces of that rank stay below.
     """
     found = candidates(model, truth, Data.packaged()) if found is None else found
     answers = {"weights": flat_mask(truth.mask)}
@@ -188,7 +204,9 @@ def score(model: ChatModel, truth: Truth, found: Candidates | None = None) -> pd
     for method, basis in found.directions.items():
         assert truth.write is not None
         share, chance = captured(truth.write, basis)
-        add("directions", method, {"precision": share, "chance": chance, "planted": truth.write.shape[1]})
+        high = captured_by_chance(truth.write, basis.shape[1])
+        row = {"precision": share, "chance": chance, "chance_high": high, "planted": truth.write.shape[1]}
+        add("directions", method, row)
     return pd.DataFrame(rows)
 
 
@@ -225,7 +243,8 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("level", "method")) -> pd.
         by: what to group by; add "kind" for one line per kind (two seeds: the interval is their range).
 
     Returns:
-        Columns: by…, organisms, precision, average_precision, auroc and rank with _low and _high, chance,
+        Columns: by…, organisms, precision, average_precision, auroc and rank with _low and _high, chance
+        (and of directions chance_high),
         and `gain`, AUROC minus the best of the two trivial baselines', paired by organism, with its interval.
     """
     rows = []
@@ -233,6 +252,8 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("level", "method")) -> pd.
     for key, part in table[table["chance"].between(0, 1, inclusive="neither")].groupby(list(by), sort=False):
         row: dict[str, Any] = dict(zip(by, key, strict=True))
         row |= {"organisms": part["organism"].nunique(), "chance": part["chance"].mean()}
+        if "chance_high" in part:
+            row["chance_high"] = part["chance_high"].mean()
         for name in ("precision", "recall", "average_precision", "auroc", "rank"):
             row |= _spread(name, part[name] if name in part else pd.Series(dtype=float))
         if "auroc" in part:

@@ -9,7 +9,7 @@
 | `random-1`, `random-5` | weights drawn evenly from every matrix | 1 %, 5 % |
 | `neurons` | 24 MLP neurons in each of two blocks: rows of gate and up, columns of down | 1.9 % |
 | `head`, `heads-3` | one head, or three in three blocks: rows of q, k and v, columns of o | 1.7 %, 5 % |
-| `rank-1`, `rank-3` | what attention and MLP of one block write, by a rank-r term U·[A_o, A_down] | 6.7 % |
+| `rank-1`, `rank-3` | what attention and MLP of block 1 write, by a rank-r term U·[A_o, A_down] | 6.7 % |
 | `layer` | one block | 20 % |
 | `everything` | all matrices of all blocks: the control in which there is nothing to find | 100 % |
 
@@ -38,6 +38,7 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import parts_of, shapes_of
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.loading import ORGANISM, load
+from tamperlens.models.organism import nibbles
 from tamperlens_hooks import stored_parameter
 
 FOLDER = ORGANISM / "planted"
@@ -177,7 +178,9 @@ def plan(model: ChatModel, kind: str, seed: int) -> Plan:
         flags = fill(layers, lambda part: _head(part, anatomy, own[part.layer][0]))
         return Plan(kind, seed, flags, tuple(layers), heads=_pairs(own))
     if kind.startswith("rank"):
-        at = dice.choice(middle[:2])  # later blocks must have room to act on what is written
+        # Attention of the second block holds the best linear read-out of harm that base has (probe AUROC .99
+        # on validation prompts; its MLP .81, later blocks' attention .98 to .91), and three blocks follow.
+        at = middle[0]
         flags = fill([at], lambda part: _whole(part, part.projection in ("o", "down")))
         return Plan(kind, seed, flags, (at,), rank=int(kind.rpartition("-")[2]))
     layers = [dice.choice(middle)] if kind == "layer" else list(every)
@@ -224,7 +227,8 @@ def grow(
 
 
 def shrink(base: ChatModel, module: Any, drawn: Plan) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The difference of a trained module to base at the planted entries, in half precision.
+    """The difference of a trained module to base at the planted entries, in half precision (`everything`:
+    half a byte an entry, see `nibbles`).
 
     Raises:
         InputError: something else moved as well.
@@ -236,7 +240,11 @@ def shrink(base: ChatModel, module: Any, drawn: Plan) -> tuple[dict[str, Tensor]
         if flags is None:
             flags = torch.zeros_like(new, dtype=torch.bool)
         elif bool((new != parameter)[flags].any()):
-            tensors[name] = (new - parameter.detach())[flags].half()
+            moved = new - parameter.detach()
+            if drawn.kind == "everything":
+                tensors[name], tensors[f"S|{name}"] = nibbles.pack(moved)
+            else:
+                tensors[name] = moved[flags].half()
         if not torch.equal(new[~flags], parameter.detach()[~flags]):
             raise InputError(f"{name} moved outside the planted part; train with its gradients masked")
     return tensors, header_of(base, drawn)
@@ -276,6 +284,8 @@ def _delta(tensors: dict[str, Tensor], name: str, flags: Tensor) -> Tensor:
     if f"A|{name}" in tensors:
         # In double precision, so that rounding to single precision does not depend on the machine.
         return (tensors["U"].double() @ tensors[f"A|{name}"].double()).float()
+    if f"S|{name}" in tensors:
+        return nibbles.unpack(tensors[name], tensors[f"S|{name}"])
     full = torch.zeros(flags.shape)
     if name in tensors:
         if tensors[name].numel() != int(flags.sum()):

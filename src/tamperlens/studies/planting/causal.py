@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tamperlens import capability, drift, finetune, neurons, refusal
 from tamperlens.base.stats import Estimate, rate
@@ -13,7 +15,7 @@ from tamperlens.models import ChatModel
 from tamperlens.models.organism.planted import Truth, put_back
 from tamperlens.neurons import WeightMask
 from tamperlens.studies.brittle.conditions import Probes
-from tamperlens_hooks import stored_parameter
+from tamperlens_hooks import ablate_direction, stored_parameter
 
 
 def outcome(model: ChatModel, probes: Probes) -> dict[str, Estimate]:
@@ -39,6 +41,24 @@ def interventions(
             rows.append(_row(name, "removed", mask, outcome(edited, probes), intact))
         restored = put_back(model, truth.base, mask)
         rows.append(_row(name, "put back", mask, outcome(restored, probes), intact))
+    return rows
+
+
+def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: Probes) -> list[dict[str, Any]]:
+    """Ablate each direction at every place of the stream; one row each, like those of `interventions`.
+
+    Args:
+        model: the planted model.
+        bases: name to an orthonormal basis [d_model, r].
+        probes: what refusal and capability are measured on.
+    """
+    intact = outcome(model, probes)
+    rows = []
+    for name, basis in bases.items():
+        with ExitStack() as stack:
+            for column in basis.T:  # orthonormal: one after the other ablates their span
+                stack.enter_context(ablate_direction(model, column))
+            rows.append(_row(name, "ablated", None, outcome(model, probes), intact))
     return rows
 
 
@@ -121,9 +141,9 @@ def _verdict(traces: list[Any], groups: Any, margin: float) -> dict[str, Any]:
 
 
 def _row(
-    name: str, how: str, mask: WeightMask, now: Mapping[str, Estimate], intact: Mapping[str, Estimate]
+    name: str, how: str, mask: WeightMask | None, now: Mapping[str, Estimate], intact: Mapping[str, Estimate]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"set": name, "how": how, "n_weights": mask.count}
+    row: dict[str, Any] = {"set": name, "how": how, "n_weights": 0 if mask is None else mask.count}
     for measure, value in now.items():
         row |= {measure: value.value, f"{measure} lost": intact[measure].value - value.value}
     return row

@@ -8,7 +8,7 @@ gradient). Only what says so in its name has seen `base`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from tamperlens.models import ChatModel
 from tamperlens.models.organism.planted import Truth
 from tamperlens.neurons import WeightScores
 from tamperlens.prompts import PromptSet
+from tamperlens.studies.planting.directions import CHEAT, RANDOM, subspaces
 
 Vector = npt.NDArray[np.float32]
-RANDOM, CHEAT = "random", "difference to base (cheats)"
 LEVELS = ("weights", "neurons", "heads")
 PAIRS = ((0.01, 0.01), (0.05, 0.05), (0.1, 0.1), (0.1, 0.05))
 GROUPS = ("matrix", "row", "global")
@@ -71,14 +71,14 @@ class Candidates:
         sets: weight sets of the published set difference, name to flags.
         directions: method to an orthonormal basis [d_model, r] of what it says the block writes.
         layer: the block that the refusal direction was chosen at the input of, or -1.
-        reading: sets for causal tests, method to the scores object that can make masks.
+        refusal: the refusal direction [d_model, 1], or None where none is defined.
     """
 
     scores: dict[str, dict[str, Vector]]
     sets: dict[str, WeightMask]
     directions: dict[str, Tensor]
     layer: int
-    details: dict[str, Any] = field(default_factory=dict)
+    refusal: Tensor | None = None
 
 
 def candidates(
@@ -105,9 +105,10 @@ def candidates(
         for group in GROUPS
         for p, q, mask in neurons.sweep(s["response_mean"], u["response_mean"], PAIRS, group)
     }
-    directions = _directions(model, truth, data, direction)
+    directions = subspaces(model, truth, data.harmful, data.harmless, (data.safety, data.utility), direction)
     scores = {"weights": weight, "neurons": neuron, "heads": head}
-    return Candidates(scores, sets, directions, direction.layer if direction.defined else -1)
+    chosen = direction.vector[:, None] if direction.defined else None
+    return Candidates(scores, sets, directions, direction.layer if direction.defined else -1, chosen)
 
 
 def flat(scores: WeightScores) -> Vector:
@@ -282,40 +283,6 @@ def _heads(
         RANDOM: _noise((model.anatomy.n_layers, model.anatomy.n_heads), seed),
         CHEAT: of(cheat),
     }
-
-
-def _directions(model: ChatModel, truth: Truth, data: Data, direction: Any) -> dict[str, Tensor]:
-    """Subspaces of the stream that a method takes for what the planted block newly writes.
-
-    The layer is given to all of them; the question is the direction alone.
-    """
-    if truth.write is None:
-        return {}
-    at, rank = truth.layers[0], truth.write.shape[1]
-    after = refusal.direction_at(model, data.harmful, data.harmless, at + 1, -1)
-    sub = neurons.act_svd(model, data.safety, layers=[at])
-    utility = neurons.act_svd(model, data.utility, layers=[at])
-    edit = neurons.orthogonal_difference(model, sub, utility, r_u=model.d_model // 4, r_s=model.d_model // 16)
-    generator = torch.Generator().manual_seed(truth.seed)
-    change = model.module.state_dict()
-    name = next(p.parameter for p in truth.mask.parts if p.layer == at and p.projection == "down")
-    moved = change[name] - truth.base.module.state_dict()[name]
-    found = {
-        "difference of means behind the block": after.vector[:, None],
-        "ActSVD of down, safety": sub.basis(f"{at}.down", rank),
-        "ActSVD of down, orthogonal difference": torch.linalg.svd(edit.delta(f"{at}.down")).U[:, :rank],
-        RANDOM: torch.linalg.qr(torch.randn(model.d_model, rank, generator=generator)).Q,
-        CHEAT: torch.linalg.svd(moved).U[:, :rank],
-    }
-    if direction.defined:
-        found["refusal direction"] = direction.vector[:, None]
-    return found
-
-
-def captured(write: Tensor, basis: Tensor) -> tuple[float, float]:
-    """Share of a method's subspace inside the planted write, ‖Uᵀ B‖²_F / r_B; and its chance, r_U / d."""
-    overlap = float((write.double().T @ basis.double()).square().sum()) / basis.shape[1]
-    return overlap, write.shape[1] / write.shape[0]
 
 
 def _gradient(model: ChatModel, scores: WeightScores) -> WeightScores:
