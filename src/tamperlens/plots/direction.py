@@ -120,7 +120,7 @@ def _still(
         if few and not math.isfinite(value):  # no such direction: the same vector for all prompts
             axes.text(j, i, "–", ha="center", va="center", fontsize=7.5, color=ink)
         elif few:
-            number = f"{value:.1f}".replace("-", "−")
+            number = f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
             shown = number if passed[i, j] else f"({number})"
             axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=ink)
         elif not passed[i, j] and math.isfinite(value):
