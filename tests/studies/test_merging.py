@@ -33,6 +33,43 @@ def test_two_runs_of_a_kind_are_compared(tmp_path: Path) -> None:
     assert row["difference"] == pytest.approx(-0.6)
 
 
+def test_equal_measures_are_counted_and_not_listed(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "one", 0, 0.8), run(tmp_path / "two", 1, 0.8)
+    text = merge([one, two], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Of 1 measures that both have, 1 are equal" in text and "Measures that differ" not in text
+
+
+def test_intervals_stand_behind_their_values(tmp_path: Path) -> None:
+    folder = run(tmp_path / "one", 0, 0.8)
+    row = {
+        "model": "m",
+        "steps": 4,
+        "rrr": 0.5,
+        "rrr_low": 0.3,
+        "rrr_high": 0.7,
+        "rrr_n": 20,
+        "address": "ad",
+    }
+    pd.DataFrame([row, {**row, "rrr": float("nan")}]).to_csv(folder / "results_grid.csv", index=False)
+    text = merge([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0.5 [0.3, 0.7]" in text and "0.8 [0.7, 0.9]" in text and "undefined" in text
+    assert "rrr_low" not in text and ">ad<" not in text
+    assert '<td class="number">0.5 [0.3, 0.7]</td>' in text and "<td>harmful</td>" in text
+
+
+def test_a_monitor_s_folder(tmp_path: Path) -> None:
+    """Without a manifest: known by its rows; unfinished until its bill is there."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    row = {"measure": "direction cosine", "n": 8, "null_low": 0.9, "null_high": 0.99, "seconds": 0.1}
+    steps = [{**row, "step": s, "value": v, "low": v - 0.1, "high": v} for s, v in ((0, 1.0), (8, 0.5))]
+    pd.DataFrame(steps).to_csv(folder / "rows.csv", index=False)
+    text = merge([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "unfinished" in text and "0.5 [0.4, 0.5] (step 8)" in text and "[0.9, 0.99]" in text
+    (folder / "monitor.json").write_text('{"stopped_at": null}')
+    assert "unfinished" not in merge([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_folders_that_are_none(tmp_path: Path) -> None:
     one = run(tmp_path / "one", 0, 0.8)
     with pytest.raises(InputError, match="named twice"):

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import tamperlens
-from tamperlens import finetune, prompts, refusal, trajectory
+from tamperlens import finetune, neurons, prompts, refusal, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.studies.following import records
 from tamperlens.studies.following.schedule import steps_until
+from tamperlens.studies.merging import merge
 from tamperlens.studies.trajectory import order_of
 
 STEPS = [float(step) for step in range(0, 61)]
@@ -222,6 +223,69 @@ def _without_rows():
     return trajectory.Trajectory(
         empty, torch.zeros(0, 2), empty, empty, empty, empty, "m", "f", "a", 0, -1, 0, 0.0, "w"
     )
+
+
+@pytest.fixture(scope="module")
+def merged(recorded, tmp_path_factory):
+    """A report over two trajectories' folders, the second without its last seed."""
+    folder = tmp_path_factory.mktemp("merged")
+    shutil.copytree(recorded[1], folder / "two")
+    (folder / "two" / "seed-1.safetensors").unlink()
+    return merge([recorded[1], folder / "two"], folder / "report.html")
+
+
+def test_a_report_over_trajectories(recorded, merged):
+    text = merged.read_text(encoding="utf-8")
+    found = recorded[0]
+    for name, row in trajectory.order(found).half().set_index("measure").iterrows():
+        assert name in text and f"{row['step']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" in text
+    assert "one (trajectory, finished), two (trajectory, unfinished)" in text
+    last = found.table.query("measure == 'token KL' and step == 6 and seed == 0").iloc[0]["value"]
+    assert last > 0 and "Both runs have the same settings." in text and "<script" not in text
+
+
+@pytest.mark.skipif(browsers.find() is None, reason="no Chromium here")
+def test_the_report_in_a_browser(merged, tmp_path):
+    with browsers.browser() as tab:
+        for width in (1280, 390):
+            tab.open(merged, width=width)
+            assert tab.js("document.documentElement.scrollWidth") <= width
+            assert tab.js("document.querySelectorAll('figure svg').length") == 2
+            assert tab.js("document.querySelectorAll('h2').length") == 3
+            assert tab.js("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == tab.js(
+                "document.querySelectorAll('[id]').length"
+            )  # two figures of one name do not share ids
+        assert tab.messages == []
+        assert {url for url in tab.requests if not url.startswith("data:")} == {merged.as_uri()}
+
+
+def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tmp_path):
+    score = neurons.snip(organism, prompts.packaged("harmful", split="train").head(8))
+    mask = score.top(0.05)
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2)
+    found = trajectory.record(
+        organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1, freeze=mask,
+        out=tmp_path / "f",
+    )  # fmt: skip
+    assert found.frozen == mask.count > 0
+    recorded_rows = found.table.set_index("measure")
+    assert set(recorded_rows.loc["drift: all weights", "step"]) == {0, 1, 3, 6}
+    before = dict(organism.module.named_parameters())
+    tuned = finetune.TunedModel.load(tmp_path / "f" / "seed-0" / "run" / "tuned", organism)
+    moved = 0
+    for name, after in tuned.merged_state_dict().items():
+        if name in dict(mask.items()):
+            flags = dict(mask.items())[name]
+            assert torch.equal(after[flags], before[name][flags]), name
+            moved += int((after[~flags] != before[name][~flags]).sum())
+    assert moved > 0
+    free = trajectory.record(organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1)
+    values = [t.of("drift: all weights")["value"].to_numpy() for t in (found, free)]
+    assert (values[0][1:] < values[1][1:]).all()  # what is held is no part of the recorded drift
+    with pytest.raises(RunFolderError, match="other frozen"):
+        trajectory.record(
+            organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1, out=tmp_path / "f"
+        )
 
 
 EVIL = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>\u202e'

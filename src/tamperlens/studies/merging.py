@@ -13,19 +13,23 @@ from tamperlens import report
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
+from tamperlens.plots.style import themed_svg
+from tamperlens.studies.following.folders import MONITOR, blocks_of, estimates_of, read_run
 
-ROWS = 40
+ROWS = 100
 """Rows of a table that are shown; the rest stays in the CSV."""
 TABLES = (
-    "measures.csv",
     "changes.csv",
+    "measures.csv",
     "results_grid.csv",
     "order.csv",
     "rows.csv",
     "tuned/log.csv",
     "table.csv",
 )
-_HIDDEN = ("fingerprint", "address", "reason", "tokens", "cut_from_steps")
+_HIDDEN = (
+    "fingerprint", "address", "reason", "tokens", "cut_from_steps", "definition", "unit", "share_of_1e25",
+)  # fmt: skip
 
 
 def merge(runs: Sequence[PathLike], out: PathLike) -> Path:
@@ -44,13 +48,15 @@ def merge(runs: Sequence[PathLike], out: PathLike) -> Path:
     """
     if not runs:
         raise InputError("report needs at least one run folder")
-    folders = [RunFolder.read(one) for one in runs]
+    folders = [read_run(Path(one)) for one in runs]
     places = [folder.path.resolve() for folder in folders]
     if len(set(places)) < len(places):
         raise InputError("report: one run folder is named twice; name each once")
     names = _names(folders)
     sections = [
-        report.Section(f"{name}: {folder.manifest.get('kind', 'run')}", _blocks(folder), anchor=f"run-{i}")
+        report.Section(
+            f"{name}: {folder.manifest.get('kind', 'run')}", _blocks(folder, f"run-{i}"), anchor=f"run-{i}"
+        )
         for i, (name, folder) in enumerate(zip(names, folders, strict=True))
     ]
     if len(folders) == 2 and len({folder.manifest.get("kind") for folder in folders}) == 1:
@@ -78,21 +84,31 @@ def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.B
     if pairs.empty:
         blocks.append(report.Text(("They have no measure in common.",)))
         return blocks
+    same = pairs["difference"].abs() < 1e-9
+    apart = (pairs["low"] > 0) | (pairs["high"] < 0)
+    words = (
+        f"Of {len(pairs)} measures that both have, {int(same.sum())} are equal and in {int(apart.sum())} the "
+        "interval of the difference leaves zero out."
+    )
+    blocks.append(report.Text((words,)))
+    if bool(same.all()):
+        return blocks
     shown = tuple(
         (
             str(row["what"]),
-            _interval(row["one"], row["one_low"], row["one_high"]),
-            _interval(row["two"], row["two_low"], row["two_high"]),
             _interval(row["difference"], row["low"], row["high"]),
+            _text(float(row["one"])),
+            _text(float(row["two"])),
             f"{row['n']:.0f}",
         )
-        for _, row in pairs.head(4 * ROWS).iterrows()
+        for _, row in pd.concat([pairs[apart], pairs[~apart & ~same]]).head(4 * ROWS).iterrows()
     )
     caption = (
-        "Second less first. The interval is put together from the two runs' own (Newcombe's way) as if they "
-        "were independent: too wide where both asked the same prompts. n is the smaller one."
+        "Measures that differ; first those whose interval leaves zero out. Difference: second less first. "
+        "Its interval is put together from the two runs' own (Newcombe's way) as if they were independent: "
+        "too wide where both asked the same prompts. n is the smaller one."
     )
-    blocks.append(report.Table(caption, ("measure", *names, "difference", "n"), shown))
+    blocks.append(report.Table(caption, ("measure", "difference", *names, "n"), shown))
     return blocks
 
 
@@ -119,8 +135,8 @@ def paired(folders: Sequence[RunFolder]) -> pd.DataFrame:
 
 
 def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]]:
-    """Name of a measure to (value, low, high, n), from the tables of an audit or a grid."""
-    found: dict[str, tuple[float, float, float, float]] = {}
+    """Name of a measure to (value, low, high, n), from what a run wrote."""
+    found: dict[str, tuple[float, float, float, float]] = estimates_of(folder)
     audit, grid = folder.path / "measures.csv", folder.path / "results_grid.csv"
     if audit.is_file():
         frame = pd.read_csv(audit)
@@ -131,7 +147,7 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
         frame = pd.read_csv(grid)
         places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
         for _, row in frame.iterrows():
-            cell = " · ".join(_text(row[part]) for part in places if _text(row[part]) != "nan")
+            cell = " · ".join(_text(row[part]) for part in places if _text(row[part]))
             for measure in ("rrr", "rd", "over_refusal", "capability"):
                 numbers = tuple(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high", "_n"))
                 if not math.isnan(numbers[0]):
@@ -139,21 +155,27 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
     return found
 
 
-def _blocks(folder: RunFolder) -> list[report.Block]:
-    blocks: list[report.Block] = [report.Facts(_facts(folder))]
+def _blocks(folder: RunFolder, name: str) -> list[report.Block]:
+    """What a run found: its figures, its tables, and at the end what it was."""
+    blocks: list[report.Block] = []
     if folder.manifest.get("status") != "finished":
         blocks.append(report.Notice(f"This run is {folder.manifest.get('status')}; its numbers are partial."))
-    for name in TABLES:
-        path = folder.path / name
-        if path.is_file():
-            blocks.append(_table(name, pd.read_csv(path)))
+    blocks += blocks_of(folder, name)
     for svg in sorted((folder.path / "figures").glob("*.svg")):
         words = svg.stem.replace("_", " ")
+        # Prefixed, so that figures of several runs do not draw with each other's marks and clips.
+        drawn = themed_svg(svg.read_text(encoding="utf-8"), f"{name}-{svg.stem}")
         blocks.append(
-            report.FigureBlock(svg.stem, words, f"As drawn by that run ({svg.name}).", words,
-                               svg.read_text(encoding="utf-8"))
-        )  # fmt: skip
-    return blocks
+            report.FigureBlock(
+                f"{name}-{svg.stem}", words, f"As drawn by that run ({svg.name}).", words, drawn
+            )
+        )
+    if folder.manifest.get("kind") != MONITOR:
+        for table in TABLES:
+            path = folder.path / table
+            if path.is_file():
+                blocks.append(_table(table, pd.read_csv(path)))
+    return [*blocks, report.Facts(_facts(folder))]
 
 
 def _facts(folder: RunFolder) -> tuple[tuple[str, str], ...]:
@@ -174,16 +196,27 @@ def _facts(folder: RunFolder) -> tuple[tuple[str, str], ...]:
     for name, value in manifest.get("hashes", {}).items():
         rows.append((name, str(value)))
     packages = manifest.get("versions", {})
-    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in packages.items())))
+    if packages:
+        rows.append(("versions", ", ".join(f"{name} {value}" for name, value in packages.items())))
     return tuple(rows)
 
 
 def _table(name: str, frame: pd.DataFrame) -> report.Table:
-    shown = frame[[c for c in frame if c not in _HIDDEN and not str(c).endswith(("_low", "_high", "_n"))]]
+    """A run's table with its intervals behind the values: NAME_low and NAME_high, or low and high."""
+    columns = {str(c): frame[c] for c in frame if c not in _HIDDEN and not str(c).endswith("_n")}
+    plain = next((c for c in ("difference", "value") if c in columns), "")
+    for c in list(columns):
+        low, high = (f"{c}_low", f"{c}_high") if f"{c}_low" in columns else ("low", "high")
+        if low in columns and (low != "low" or c == plain):
+            columns[c] = pd.Series(
+                [_interval(*map(float, row)) for row in zip(columns[c], columns.pop(low), columns.pop(high),
+                                                           strict=True)], dtype=object
+            )  # fmt: skip
     more = f"; the first {ROWS} of {len(frame)} rows" if len(frame) > ROWS else ""
-    rows = tuple(tuple(_text(value) for value in row) for row in shown.head(ROWS).itertuples(index=False))
-    words = tuple(i for i, c in enumerate(shown) if shown[c].dtype == object or i == 0)
-    return report.Table(f"{name}{more}. Intervals are in the file.", tuple(map(str, shown)), rows, words)
+    cells = zip(*(column.head(ROWS) for column in columns.values()), strict=True)
+    rows = tuple(tuple(_text(value) for value in row) for row in cells)
+    words = tuple(i for i, c in enumerate(columns) if i == 0 or not pd.api.types.is_numeric_dtype(frame[c]))
+    return report.Table(f"{name}{more}. In brackets: 95 % intervals.", tuple(columns), rows, words)
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
@@ -199,4 +232,6 @@ def _interval(value: Any, low: Any, high: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3g}"
+    return "" if value is None else str(value)

@@ -206,7 +206,7 @@ def record(
         root = Path(spare) if out is None else _claim(Path(out), plan)
         runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
         parts = [runner.run(seed, every, sampled, last) for seed in numbers]
-    return _joined(parts, plan)
+    return joined(parts, plan["attack"])
 
 
 def order(
@@ -362,7 +362,13 @@ def _of_records(
     )  # fmt: skip
 
 
-def _joined(parts: Sequence[Trajectory], plan: dict[str, Any]) -> Trajectory:
+def joined(parts: Sequence[Trajectory], attack: str) -> Trajectory:
+    """Trajectories of single seeds as one.
+
+    Args:
+        parts: of the same base, watch and settings.
+        attack: what to call the attack.
+    """
     names = ("table", "layers", "heads", "examples", "cost")
     frames: dict[str, Any] = {
         name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in names
@@ -371,6 +377,6 @@ def _joined(parts: Sequence[Trajectory], plan: dict[str, Any]) -> Trajectory:
         parts[0],
         **frames,
         draws=torch.cat([part.draws for part in parts]),
-        attack=plan["attack"],
+        attack=attack,
         setup_seconds=sum(part.setup_seconds for part in parts),
     )
