@@ -151,6 +151,14 @@ def _interactive(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame) -> g
                     ),
                     row=i, col=1,
                 )  # fmt: skip
+        for column in [str(name) for name in curve if str(name).startswith("seed ")]:
+            figure.add_trace(
+                go.Scatter(
+                    x=x, y=curve[column], mode="lines", line={"color": VERMILLION, "width": 1}, opacity=0.5,
+                    showlegend=False, hoverinfo="skip",
+                ),
+                row=i, col=1,
+            )  # fmt: skip
         figure.add_trace(
             go.Scatter(
                 x=x, y=curve["value"], mode="lines+markers", name=name, showlegend=False,
@@ -160,13 +168,17 @@ def _interactive(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame) -> g
             row=i, col=1,
         )  # fmt: skip
         if name in half.index:
-            figure.add_vline(
-                x=float(np.log2(1 + half["step"].to_dict()[name])),
-                line={"color": BLUE, "dash": "dash", "width": 1},
-                row=i, col=1,
+            at, low, high = (float(np.log2(1 + half[key].to_dict()[name])) for key in ("step", "low", "high"))
+            figure.add_vline(x=at, line={"color": BLUE, "dash": "dash", "width": 1}, row=i, col=1)
+            figure.add_shape(
+                type="line", x0=low, x1=high, y0=0.04, y1=0.04, yref="y domain",
+                line={"color": BLUE, "width": 5}, row=i, col=1,
             )  # fmt: skip
     ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))
-    figure.update_layout(layout(height=140 * len(parts) + 120))
+    house = layout(height=140 * len(parts) + 120)
+    figure.update_layout(house)
+    figure.update_xaxes(house.xaxis)  # of every panel, not of the first alone
+    figure.update_yaxes(house.yaxis)
     figure.update_xaxes(tickvals=[float(np.log2(1 + t)) for t in ticks], ticktext=[str(t) for t in ticks])
     figure.update_xaxes(title={"text": "optimiser step (log scale)"}, row=len(parts), col=1)
     figure.update_annotations(font={"size": 12, "color": INK})
