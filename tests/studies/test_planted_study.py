@@ -65,6 +65,19 @@ def test_the_95_percent_point_of_random_directions_is_that_of_the_beta_distribut
     assert directions.captured_by_chance(write, 3) < expected  # three at once vary less
 
 
+@pytest.mark.parametrize("at", [at for at in planted.shipped() if at[0].startswith("rank")])
+def test_random_directions_owe_nothing_to_the_draw_that_training_began_with(at: tuple[str, int]) -> None:
+    _, truth = planted.make(*at)
+    assert truth.write is not None
+    width, rank = truth.write.shape
+    share, chance = directions.captured(truth.write, directions.random_basis(width, rank, truth.seed))
+    assert share < 5 * chance
+    # The tempting draw, from the seed itself, gives back a fifth of a write of rank 3.
+    torch.manual_seed(truth.seed)
+    same, _ = directions.captured(truth.write, torch.linalg.qr(torch.randn(width, rank)).Q)
+    assert same > 5 * chance
+
+
 def test_ablating_a_basis_ablates_each_of_its_directions(neuron_organism: Any) -> None:
     model, truth = neuron_organism
     probes = planted.probes(truth.base, limit=4, questions=1, max_new_tokens=4, split="validation")

@@ -133,7 +133,11 @@ def path_of(kind: str, seed: int, folder: PathLike | None = None) -> Path:
 
 def shipped() -> list[tuple[str, int]]:
     """(kind, seed) of the planted organisms that are in this installation."""
-    return [(kind, seed) for kind in KINDS for seed in SEEDS if path_of(kind, seed).is_file()]
+    return [
+        (kind, int(path.stem[-1]))
+        for kind in KINDS
+        for path in sorted(FOLDER.glob(f"{kind}-[0-9].safetensors"))
+    ]
 
 
 def plan(model: ChatModel, kind: str, seed: int) -> Plan:

@@ -45,7 +45,6 @@ def subspaces(
     edit = neurons.orthogonal_difference(model, sub, utility, r_u=model.d_model // 4, r_s=model.d_model // 16)
     new, old = (m.module.state_dict()[part.parameter].detach() for m in (model, truth.base))
     here, before = (refusal.direction_at(m, harmful, harmless, at + 1, -1) for m in (model, truth.base))
-    generator = torch.Generator().manual_seed(truth.seed)
     found = {
         "difference of means behind the block": here.vector[:, None],
         "difference of means behind the block, base's taken off": _unit(here.raw - before.raw),
@@ -54,12 +53,19 @@ def subspaces(
         f"ActSVD of {part.projection}, orthogonal difference": torch.linalg.svd(edit.delta(part.name)).U[
             :, :rank
         ],
-        RANDOM: torch.linalg.qr(torch.randn(model.d_model, rank, generator=generator)).Q,
+        RANDOM: random_basis(model.d_model, rank, truth.seed),
         CHEAT: torch.linalg.svd(part.read(new) - part.read(old)).U[:, :rank],
     }
     if direction.defined:
         found["refusal direction"] = direction.vector[:, None]
     return found
+
+
+def random_basis(width: int, rank: int, seed: int) -> Tensor:
+    """A random orthonormal basis [width, rank]."""
+    # Not the seed itself: training drew the planted write's first value from it, number by number.
+    generator = torch.Generator().manual_seed(7919 + seed)
+    return torch.linalg.qr(torch.randn(width, rank, generator=generator)).Q
 
 
 def captured(write: Tensor, basis: Tensor) -> tuple[float, float]:
