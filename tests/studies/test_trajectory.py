@@ -259,6 +259,24 @@ def test_the_report_in_a_browser(merged, tmp_path):
         assert {url for url in tab.requests if not url.startswith("data:")} == {merged.as_uri()}
 
 
+@pytest.mark.skipif(browsers.find() is None, reason="no Chromium here")
+def test_the_interactive_figure_in_a_browser(recorded, tmp_path):
+    found = recorded[0]
+    order = trajectory.order(found)
+    found.plot(order).save(tmp_path)
+    with browsers.browser() as tab:
+        for width in (1280, 390):
+            tab.open(tmp_path / "trajectory.html", width=width)
+            assert tab.js("document.documentElement.scrollWidth") <= width
+        panels = tab.js("document.querySelectorAll('.cartesianlayer > .subplot').length")
+        assert panels == len(found.measures) - 1  # the angle is the cosine in another unit
+        # In every panel two bands of two edges, a line a seed and the mean; where it changes, a mark and a bar.
+        assert tab.js("document.querySelectorAll('.scatterlayer .trace').length") == 7 * panels
+        assert tab.js("document.querySelectorAll('.shapelayer path').length") == 2 * len(order.half())
+        assert tab.messages == []
+        assert [url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
 def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tmp_path):
     score = neurons.snip(organism, prompts.packaged("harmful", split="train").head(8))
     mask = score.top(0.05)

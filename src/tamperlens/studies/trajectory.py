@@ -206,7 +206,7 @@ def record(
         root = Path(spare) if out is None else _claim(Path(out), plan)
         runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
         parts = [runner.run(seed, every, sampled, last) for seed in numbers]
-    return joined(parts, plan["attack"])
+    return joined(parts, str(name))
 
 
 def order(

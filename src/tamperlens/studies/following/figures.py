@@ -168,10 +168,10 @@ def _interactive(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame) -> g
             row=i, col=1,
         )  # fmt: skip
         if name in half.index:
-            at, low, high = (float(np.log2(1 + half[key].to_dict()[name])) for key in ("step", "low", "high"))
-            figure.add_vline(x=at, line={"color": BLUE, "dash": "dash", "width": 1}, row=i, col=1)
+            at = [float(np.log2(1 + half[key].to_dict()[name])) for key in ("step", "low", "high")]
+            figure.add_vline(x=at[0], line={"color": BLUE, "dash": "dash", "width": 1}, row=i, col=1)
             figure.add_shape(
-                type="line", x0=low, x1=high, y0=0.04, y1=0.04, yref="y domain",
+                type="line", x0=at[1], x1=at[2], y0=0.04, y1=0.04, yref="y domain",
                 line={"color": BLUE, "width": 5}, row=i, col=1,
             )  # fmt: skip
     ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))
