@@ -270,7 +270,7 @@ def test_the_interactive_figure_in_a_browser(recorded, tmp_path):
             assert tab.js("document.documentElement.scrollWidth") <= width
         panels = tab.js("document.querySelectorAll('.cartesianlayer > .subplot').length")
         assert panels == len(found.measures) - 1  # the angle is the cosine in another unit
-        # In every panel two bands of two edges, a line a seed and the mean; where it changes, a mark and a bar.
+        # In every panel: two bands of two edges, a line a seed, the mean; where it changes: a mark, a bar.
         assert tab.js("document.querySelectorAll('.scatterlayer .trace').length") == 7 * panels
         assert tab.js("document.querySelectorAll('.shapelayer path').length") == 2 * len(order.half())
         assert tab.messages == []
