@@ -25,11 +25,9 @@ from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, make, put_ba
 from tamperlens.neurons import WeightMask
 from tamperlens.studies.brittle.conditions import Probes, measure, probes_for
 from tamperlens.studies.planting.causal import ablations, attacked, interventions, outcome, top_units
-from tamperlens.studies.planting.directions import captured, captured_by_chance
+from tamperlens.studies.planting.directions import CHEAT, RANDOM, captured, captured_by_chance
 from tamperlens.studies.planting.methods import (
-    CHEAT,
     LEVELS,
-    RANDOM,
     Candidates,
     Data,
     candidates,

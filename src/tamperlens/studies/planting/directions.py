@@ -65,7 +65,8 @@ def random_basis(width: int, rank: int, seed: int) -> Tensor:
     """A random orthonormal basis [width, rank]."""
     # Not the seed itself: training drew the planted write's first value from it, number by number.
     generator = torch.Generator().manual_seed(7919 + seed)
-    return torch.linalg.qr(torch.randn(width, rank, generator=generator)).Q
+    basis: Tensor = torch.linalg.qr(torch.randn(width, rank, generator=generator)).Q
+    return basis
 
 
 def captured(write: Tensor, basis: Tensor) -> tuple[float, float]:
@@ -89,4 +90,5 @@ def captured_by_chance(write: Tensor, rank: int, *, draws: int = DRAWS, seed: in
 
 
 def _unit(vector: Tensor) -> Tensor:
-    return (vector / vector.norm())[:, None].float()
+    column: Tensor = (vector / vector.norm())[:, None].float()
+    return column
