@@ -216,28 +216,24 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
 def attack_words(attacks: pd.DataFrame) -> list[str]:
     """Where the drift of the attack sits, and what freezing the part changes."""
     frozen = attacks.dropna(subset=["frozen refusal"]) if "frozen refusal" in attacks else attacks.head(0)
+    held = frozen["frozen refusal"].mean()
     lines = [
         f"Fifteen harmful-compliance examples take refusal from {attacks['refusal'].mean():.0%} to "
-        f"{attacks['free refusal'].mean():.0%} with the part free"
-        + (
-            f", and to {frozen['frozen refusal'].mean():.0%} with it frozen bit for bit"
-            if len(frozen)
-            else ""
-        )
-        + f". Putting only the planted part back after the free attack gives "
-        f"{attacks['rewound refusal'].mean():.0%}. Concentration is the part's share of squared drift over "
-        "its share of weights (1: spread evenly); undoing is the cosine of the drift in the part with the "
-        "way back to base (0: unrelated, 1: it undoes what was planted).",
+        f"{attacks['free refusal'].mean():.0%} with the part free, and to {held:.0%} with it frozen bit for "
+        "bit. Putting only the planted part back after the free attack gives "
+        f"{frozen['rewound refusal'].mean():.0%} (where the part is not everything). Concentration is the "
+        "part's share of squared drift over its share of weights (1: spread evenly); undoing is the cosine "
+        "of the drift in the part with the way back to base (0: unrelated, 1: it undoes what was planted).",
         "",
         "| organism | refusal: free, frozen, rewound | concentration | undoing | drift verdict (ratio to "
         "matched controls) |",
         "| --- | --- | --- | --- | --- |",
     ]
     for one in attacks.to_dict("records"):
-        held = one.get("frozen refusal", float("nan"))
+        kept = one.get("frozen refusal", float("nan"))
         ratio = "" if one["ratio"] != one["ratio"] else f" ({span(one, 'ratio')})"
         lines.append(
-            f"| {one['organism']} | {one['free refusal']:.2f}, {'–' if held != held else f'{held:.2f}'}, "
+            f"| {one['organism']} | {one['free refusal']:.2f}, {'–' if kept != kept else f'{kept:.2f}'}, "
             f"{one['rewound refusal']:.2f} | {one['concentration']:.2f} | {one['undoing']:.2f} | "
             f"{one['verdict']}{ratio} |"
         )
