@@ -64,12 +64,7 @@ def main() -> None:
     dots, lines = [], []
     keys = ["examples", "intervention", "weights", "share"]
     for (n, how, which, share), part in table.groupby(keys, sort=False):
-        # Seeds share the prompts, so the interval is over seeds where there are several.
-        mean = (
-            stats.bootstrap(part["refused"].to_numpy())
-            if len(part) > 1
-            else stats.Estimate(*part[["refused", "low", "high"]].iloc[0], int(part["n"].iloc[0]))
-        )
+        mean = _over_seeds(part)
         label = "nothing frozen" if share == 0 else f"{share:.0%} {which}"
         for series in ("frozen", "rewound") if how == "none" else (how,):
             dots.append(
@@ -81,8 +76,8 @@ def main() -> None:
         pd.DataFrame(dots),
         name="frozen",
         title="Refusal left after harmful fine-tuning",
-        caption=f"Share of {len(test)} held-out harmful prompts refused, mean over {given.seeds} seeds; "
-        f"95 %: {'bootstrap over seeds' if given.seeds > 1 else 'Wilson over prompts'}. Before: {before}.",
+        caption=f"Share of n held-out harmful prompts refused, mean over {given.seeds} seeds. Whiskers: "
+        f"Wilson 95 % over prompts, or bootstrap over seeds where that reaches further. Before: {before}.",
         axis="share refused",
     )
     words = [
@@ -95,6 +90,16 @@ def main() -> None:
         PUBLISHED,
     ]
     write(given.out, table, "\n".join(words), [figure])
+
+
+def _over_seeds(part: pd.DataFrame) -> stats.Estimate:
+    """Mean over seeds. They share their prompts: the interval is that over prompts (mean of the runs' Wilson
+    bounds), widened to that over seeds, which alone is empty where all of three seeds agree."""
+    low, high = part["low"].mean(), part["high"].mean()
+    if len(part) > 1:
+        seeds = stats.bootstrap(part["refused"].to_numpy())
+        low, high = min(low, seeds.low), max(high, seeds.high)
+    return stats.Estimate(float(part["refused"].mean()), float(low), float(high), int(part["n"].iloc[0]))
 
 
 def _finding(table: pd.DataFrame, before: float) -> str:
