@@ -24,7 +24,7 @@ from _planted_page import CALIBRATED, LEVEL_WORDS, LEVELS, page_of
 import tamperlens
 from tamperlens import planted, plots
 
-QUICK = ("random-5", "neurons", "heads-3", "rank-1", "layer")
+QUICK = ("random-5", "neurons", "heads-3", "rank-3", "layer")
 CAUSAL = {
     "weights": ("SNIP", CALIBRATED, planted.RANDOM),
     "neurons": ("activation contrast with base", planted.RANDOM),
