@@ -46,3 +46,16 @@ def test_band_with_and_without_a_null(tmp_path: Path) -> None:
     assert "null" not in plots.band_over_steps(several, caption="", axis="cosine").alt
     with pytest.raises(InputError, match="null_low"):
         plots.band_over_steps(STEPS, caption="", axis="cosine")
+
+
+def test_whiskers_of_equal_series_stand_side_by_side() -> None:
+    nothing = STEPS.assign(null=math.nan, null_low=math.nan, null_high=math.nan)
+    several = pd.concat([nothing.assign(series=name) for name in ("a", "b", "c")])
+    plot = plots.band_over_steps(several, caption="", axis="cosine")
+    one, two, three = (bars.lines[0].get_xdata() for bars in plot.still.axes[0].containers)
+    reach = STEPS["step"].max() - STEPS["step"].min()
+    assert list(two) == list(STEPS["step"])  # the middle one where it belongs
+    assert list(two - one) == pytest.approx([0.01 * reach] * len(two))
+    assert list(three - two) == pytest.approx([0.01 * reach] * len(two))
+    for trace in plot.interactive.data:
+        assert list(trace.x) == list(STEPS["step"])

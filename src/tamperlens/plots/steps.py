@@ -67,6 +67,13 @@ def band_over_steps(
     return Plot(name, title, caption, alt, _interactive(groups, axis, null, across), still)
 
 
+def _beside(groups: list[tuple[str, pd.DataFrame]], i: int) -> pd.Series:
+    """Steps of a series, a hundredth of the axis beside the next, so that no whisker hides another's."""
+    every = pd.concat([rows["step"] for _, rows in groups])
+    reach = float(every.max() - every.min())
+    return groups[i][1]["step"] + 0.01 * reach * (i - (len(groups) - 1) / 2)
+
+
 def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across: str) -> Figure:
     figure = Figure(figsize=(WIDTH_INCHES, 2.8), layout="constrained")
     axes = figure.subplots()
@@ -78,9 +85,10 @@ def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across:
         )
         handles.append((area, *axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))))
     for i, (_, rows) in enumerate(groups):
+        at = _beside(groups, i)
         spread = np.array([rows["value"] - rows["low"], rows["high"] - rows["value"]])
         line = axes.errorbar(
-            rows["step"], rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
+            at, rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
             color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2,
         )  # fmt: skip
         handles.append(line)
