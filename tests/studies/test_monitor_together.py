@@ -29,6 +29,7 @@ def test_sees_what_it_sees_in_one(kind: str, alone: dict[str, Any], tmp_path: Pa
     in_two_processes(two_watched.__file__, tmp_path, kind)
     first, second = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))
     assert first["kind"] == second["kind"] == kind
+    assert first["left out"] == second["left out"] == [2, 3]
     for way in two_watched.KINDS:
         assert first[way]["same"] and second[way]["same"]
         assert second[way]["rows"] == []

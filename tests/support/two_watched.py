@@ -87,6 +87,9 @@ def main(folder: Path, batch_size: int = 2) -> None:
         left = train(kind, folder, stopping, batch_size)
         write_tensors(folder / f"{kind}-{rank}.safetensors", left, {})
         said[kind] |= {"stopped": stopping.stopped_at, "good": stopping.good_step}
+    thrifty = Monitor(folder / "thrifty", every=1, reference=reference, budget=1e-9, **settings(model))
+    train("lora", folder, thrifty, batch_size)
+    said["left out"] = thrifty.left_out
     said["kind"] = str(AcceleratorState().distributed_type.value)
     if sharding.wanted():
         try:
