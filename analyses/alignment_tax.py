@@ -131,7 +131,7 @@ def dose(model: Any, before: Any, probes: Any, given: argparse.Namespace) -> tup
         name="dose",
         title="Harmless examples mixed into refusal training",
         caption=f"Means over {given.seeds} runs of as many steps each, whatever the data; 95 % intervals of "
-        "the change over prompts and runs. Before: "
+        f"the change over n {before.rate('refusal').n} prompts and runs. Before: "
         + ", ".join(f"{name} {before.rate(key).value:.0%}" for key, name in names.items()) + ".",
         x_axis="harmless examples mixed in",
         y_axis="share of prompts",
