@@ -127,3 +127,7 @@ def test_shipped_organisms_and_every_method(at: tuple[str, int]) -> None:
     assert {"SNIP", "Wanda", "ActSVD, orthogonal difference"} <= set(table["method"])
     if kind == "everything":
         assert real.empty
+    if truth.write is not None:
+        found = table[table["level"] == "directions"].set_index("method")
+        assert found.loc[planted.CHEAT, "precision"] > 0.999
+        assert found.loc["refusal direction", "precision"] > found.loc["refusal direction", "chance_high"]

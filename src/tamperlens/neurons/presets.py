@@ -1,4 +1,4 @@
-"""Named choices of options: `published`, and `calibrated`, what the planted-truth benchmark favours."""
+"""Named choices of options: `published`, and `calibrated`, the best of SNIP's on the planted-truth benchmark."""
 
 from __future__ import annotations
 
