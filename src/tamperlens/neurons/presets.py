@@ -1,4 +1,4 @@
-"""Named choices of options: `published`, and `calibrated`, the best of SNIP's on the planted-truth benchmark."""
+"""Named choices of options: `published`, and `calibrated`, the best of SNIP's on planted organisms."""
 
 from __future__ import annotations
 
