@@ -171,7 +171,7 @@ def figure(result: Any, model: Any) -> Any:
             spread[measure] = {"value": found["control"], "low": low, "high": high}
         point(f"matched random (range of {found['draws']} draws)", "", spread)
     intact = states[states["kind"] == "intact"].set_index("measure")
-    point("intact", "intact", intact.to_dict("index"))
+    point("intact", "", intact.to_dict("index"))
     asked = f"{intact.loc['refusal', 'n']:.0f} prompts and {intact.loc['capability', 'n']:.0f} questions"
     return plots.tradeoff(
         pd.DataFrame(rows),
