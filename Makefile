@@ -38,7 +38,7 @@ docs-fast: $(STAMP)  # the site alone
 	$(BIN)/zensical build --strict
 	$(BIN)/python docs/tools/links.py build/site
 
-figures: $(STAMP)  # every published figure on the organism, with a manifest (an hour on two cores)
+figures: $(STAMP)  # every published figure on the organism, with a manifest (forty minutes of one core)
 	$(BIN)/python analyses/all_figures.py --out results
 
 setup: $(STAMP)
