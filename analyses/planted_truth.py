@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 from _planted_page import CALIBRATED, LEVEL_WORDS, LEVELS, page_of
+from _shared import figures
 
 import tamperlens
 from tamperlens import planted, plots
@@ -122,7 +123,7 @@ def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     tables["table"] = pd.concat([whole, by_kind], ignore_index=True)
     for name, frame in tables.items():
         frame.to_csv(out / f"{name}.csv", index=False)
-    figure(whole, scores["organism"].nunique()).save(out)
+    figures(out, [figure(whole, scores["organism"].nunique())])
     page = page_of(tables, whole, by_kind)
     (out / "page.md").write_text(page, encoding="utf-8")
     said = [
