@@ -118,6 +118,10 @@ def one_organism(folder: Path, kind: str, seed: int, data: Any, probes: Any, giv
 def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     """Tables, figure, page."""
     scores = tables["scores"]
+    if scores.empty:
+        failed = tables["verification"].to_dict("records")
+        faults = "; ".join(f"{r['organism']} {r['reason']}" for r in failed)
+        raise SystemExit(f"no organism passed its verification, so none was scored: {faults or 'none given'}")
     whole = planted.summary(scores).assign(kind="all")
     by_kind = planted.summary(scores, ("level", "method", "kind"))
     tables["table"] = pd.concat([whole, by_kind], ignore_index=True)

@@ -54,7 +54,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "random-1": {"lr": 1e-2, "steps": 500, "refused": 70},
     "neurons": {"steps": 500, "lr": 3e-3, "refused": 28},
     "head": {"lr": 6e-3},
-    "rank-1": {"lr": 1e-2, "steps": 500, "refused": 100},
+    "rank-1": {"lr": 1e-2, "steps": 1200, "refused": 90},
     "rank-3": {"lr": 1e-2, "steps": 500, "refused": 70},
     "layer": {"lr": 1e-3, "steps": 300, "refused": 60},
     "everything": {"lr": 5e-4, "steps": 200},
