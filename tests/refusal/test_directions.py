@@ -233,7 +233,7 @@ def test_table_has_every_candidate(found: refusal.Direction) -> None:
 
 def test_map_of_the_candidates(planted: Any, found: refusal.Direction) -> None:
     plot = found.plot()
-    assert f"layer {found.layer}, position {found.position}" in plot.caption
+    assert f"layer {found.layer}, position −{-found.position}" in plot.caption
     with pytest.raises(InputError, match="no candidates"):
         refusal.direction_at(planted[0], BAD, GOOD, 1, -1).plot()
 
