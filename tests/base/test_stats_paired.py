@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy import stats as sps
 
 from tamperlens.base.errors import InputError
-from tamperlens.base.stats import mcnemar, paired_difference
+from tamperlens.base.stats import mcnemar, paired_difference, standardised_mean
 
 
 def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -46,3 +47,16 @@ def test_empty_and_unequal():
     assert paired_difference([], []).n == 0
     with pytest.raises(InputError, match="same prompts"):
         paired_difference([True], [])
+
+
+def test_standardised_mean_against_the_noncentral_t():
+    found = standardised_mean([0.1, 0.9, 1.3, 0.2, 0.5])
+    t = found.value * 5**0.5
+    assert found.value == pytest.approx(1.2)
+    assert sps.nct.cdf(t, 4, found.low * 5**0.5) == pytest.approx(0.975, abs=1e-4)
+    assert sps.nct.cdf(t, 4, found.high * 5**0.5) == pytest.approx(0.025, abs=1e-4)
+    # Three nearly equal values: scipy's distribution is NaN here, a bootstrap's bound is mean / 0.
+    close = standardised_mean([1, 1.0001, 1.0002])
+    assert 1e3 < close.low < close.value < close.high < 3e4
+    assert math.isnan(standardised_mean([5.0, 5.0, 5.0]).value)
+    assert math.isnan(standardised_mean([5.0]).value)

@@ -24,7 +24,7 @@ from scipy import stats as sps
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
-from tamperlens.base.stats import Estimate, holm, undefined
+from tamperlens.base.stats import Estimate, holm, standardised_mean, undefined
 from tamperlens.drift.trace import DriftTrace
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Comparison(Result):
         ratio: drift of the group over drift of the control, geometric mean, with the interval that decides
             (1 − 2·alpha, t).
         d_z: Cohen's d for paired differences over matrices, mean(x) / sd(x), bootstrap interval.
-        d_z_seeds: the same over seeds; undefined below 3 seeds.
+        d_z_seeds: the same over seeds; interval from the noncentral t, because resamples of a few seeds are
+            often one seed repeated, which has no spread; undefined below 3 seeds.
         cliffs_delta: P(group > control) − P(group < control) over matrices, bootstrap interval.
         n_matrices: number of matrices with both drifts above zero in every seed.
         n_dropped: number of other matrices.
@@ -249,11 +250,7 @@ def _compare(
     detectable = math.exp(edge + (quantile + float(sps.t.ppf(0.8, df))) * error)
     d_z, cliff = _effects(x, mine, theirs, draws, rng)
     by_seed = x.mean(1)
-    d_seeds = (
-        _bootstrapped(_d(by_seed[None])[0], _d(by_seed[rng.integers(0, n_seeds, (draws, n_seeds))]), n_seeds)
-        if n_seeds >= 3
-        else undefined("fewer than 3 seeds", n_seeds)
-    )
+    d_seeds = standardised_mean(by_seed) if n_seeds >= 3 else undefined("fewer than 3 seeds", n_seeds)
     return (
         Comparison(
             group=group, control=control, decides=decides, ratio=ratio, d_z=d_z, d_z_seeds=d_seeds,
