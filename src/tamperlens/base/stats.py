@@ -277,7 +277,7 @@ def _check_confidence(confidence: float) -> None:
         raise InputError(f"confidence must lie between 0 and 1, got {confidence}")
 
 
-def standardised_mean(values: Sequence[float] | Array, *, confidence: float = 0.95) -> Estimate:
+def standardised_mean(values: Sequence[float | int] | Array, *, confidence: float = 0.95) -> Estimate:
     """Mean over standard deviation (Cohen's d_z of paired differences), for few values.
 
     The interval holds the d whose noncentral t distribution with n − 1 degrees of freedom puts neither tail
