@@ -173,6 +173,17 @@ def test_in_a_browser(tab, tmp_path):
     assert tab.messages == []
 
 
+def test_a_table_of_changes_is_whole_on_a_desk(tab, tmp_path):
+    """Its last column is n, which must not hide behind the edge; seven columns as the audit writes them."""
+    columns = ("measure", "before", "after", "difference", "+ / −", "p", "n")
+    widest = ("refused, look-alike", "98.5 % [98.1, 100]", "98.5 % [95.7, 99.5]", "−100 [−100, −97.3]")
+    rows = ((*widest, "0 / 200", "< 0.001", "200"),)
+    whole = Page("Audit", "A finding.", "", (Section("Rates", (Table("Changes.", columns, rows),)),))
+    tab.open(write(tmp_path / "table.html", whole), width=1280)
+    wide, room = tab.js("(box => [box.scrollWidth, box.clientWidth])(document.querySelector('.scroll'))")
+    assert wide <= room
+
+
 def test_by_keyboard(tab, tmp_path):
     tab.open(write(tmp_path / "report.html", page()))
     tab.key("Tab", 9)

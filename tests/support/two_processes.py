@@ -70,6 +70,7 @@ def main(folder: Path) -> None:
             model, DATA, config, freeze=mask(model), out=folder / name, recorders=[Norms()], progress=False
         )
         write_tensors(folder / f"{name}-{rank}.safetensors", weights(tuned), {})
+        said[f"{name} norms"] = tuned.log.grad_norm.tolist()
         said[name] = [tuned.log.loss.tolist(), tuned.accounting.tokens, len(tuned.rows), tuned.recordings]
         said["kind"] = str(AcceleratorState().distributed_type.value)
     odd = PromptSet.from_pairs(PAIRS[:7], name="odd")

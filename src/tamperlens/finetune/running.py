@@ -170,7 +170,9 @@ class _Session:
         torch.manual_seed(config.seed)
         self.model, self.flops = _prepare(base, config)
         holding = [] if freeze is None else apply_freeze(self.model, base, config, freeze)
-        self.mirror = self._mirror() if sharding.wanted() else None
+        self.whole = self._whole_copy() if sharding.wanted() else self.model
+        sharded = self.whole is not self.model
+        self.mirror = sharding.Mirror(self.whole, self.model.module) if sharded else None
         self.use_cache = getattr(unwrap(self.model.module).config, "use_cache", None)
         guard = Guard(self.model.module, base.anatomy.d_vocab)
         arguments = training_arguments(base, config, len(turns), work, keep, report_to)
@@ -186,8 +188,7 @@ class _Session:
             )
         if self.mirror is not None:  # every process has the weights, none needs to be sent them
             self.trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
-        watched = self.model if self.mirror is None else self.mirror.model or self.model
-        self.recording = Recording(recorders, base, watched, self.trainer.rows, self.meter, self.mirror)
+        self.recording = Recording(recorders, base, self.whole, self.trainer.rows, self.meter, self.mirror)
         self.follow = Follow(self.meter, progress)
         self.trainer.remove_callback(PrinterCallback)
         for callback in (*holding, guard, self.recording, self.follow):
@@ -219,10 +220,8 @@ class _Session:
     def tuned(self) -> TunedModel:
         """The model as it is now."""
         meter = self.meter
-        model = self.model
         if self.mirror is not None:
             self.mirror.refresh()
-            model = self.mirror.model or model
         trained = [p.numel() for p in self.model.module.parameters() if p.requires_grad]
         bill = Compute(
             steps=meter.steps,
@@ -238,7 +237,7 @@ class _Session:
             device=_device_name(processes.trains_on(self.base)),
         )
         return TunedModel(
-            model=model,
+            model=self.whole,
             base=self.base,
             config=self.config,
             data=self.prompts.name,
@@ -250,7 +249,7 @@ class _Session:
             frozen=self.freeze,
         )
 
-    def _mirror(self) -> sharding.Mirror:
+    def _whole_copy(self) -> ChatModel:
         """A whole copy beside the one that will be sharded, prepared alike."""
         own_tensors(self.model.module)
         with preserved_randomness():
@@ -258,7 +257,7 @@ class _Session:
         if self.freeze is not None and isinstance(self.config, LoraConfig):
             apply_freeze(copy, self.base, self.config, self.freeze)
         copy.module.eval()
-        return sharding.Mirror(copy, self.model.module)
+        return copy
 
     def _tidy(self, module: Any) -> None:
         """Evaluation mode, no gradients, no autocast or checkpointing, the base's device and cache flag."""
