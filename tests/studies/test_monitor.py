@@ -23,17 +23,6 @@ from tamperlens.studies.following.rules import Rule
 STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def organism():
-    return tamperlens.load("organism")
-
-
-@pytest.fixture(scope="module")
-def direction(organism):
-    bad, good = (prompts.packaged(name, split="train") for name in ("harmful", "harmless"))
-    return refusal.direction_at(organism, bad.head(16), good.head(16), layer=2, position=-1)
-
-
 class Draws(TrainerCallback):
     """Every generator's next number after each step: what dropout and shuffling would meet."""
 

@@ -7,23 +7,12 @@ import torch
 from peft import LoraConfig
 
 import tamperlens
-from tamperlens import prompts, refusal
+from tamperlens import prompts
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 MEASURES = ("drift", "direction", "log-odds", "kl", "nats", "heads")
 STEPS = 4
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return tamperlens.load("organism")
-
-
-@pytest.fixture(scope="module")
-def direction(organism):
-    bad, good = (prompts.packaged(name, split="train") for name in ("harmful", "harmless"))
-    return refusal.direction_at(organism, bad.head(16), good.head(16), layer=2, position=-1)
 
 
 def turns(role, text):

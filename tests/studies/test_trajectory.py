@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-import tamperlens
 from tamperlens import finetune, neurons, prompts, refusal, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.studies.following import records
@@ -102,11 +101,6 @@ def test_schedules():
     for wrong in ("often", 0, True, [-1], [0.5]):
         with pytest.raises(InputError, match="every="):
             steps_until(wrong, 3)
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return tamperlens.load("organism")
 
 
 @pytest.fixture(scope="module")

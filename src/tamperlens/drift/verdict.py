@@ -49,7 +49,7 @@ class Comparison(Result):
         d_z: Cohen's d for paired differences over matrices, mean(x) / sd(x), bootstrap interval.
         d_z_seeds: the same over seeds; interval from the noncentral t, because resamples of a few seeds are
             often one seed repeated, which has no spread; undefined below 3 seeds.
-        cliffs_delta: P(group > control) − P(group < control) over matrices, bootstrap interval.
+        cliffs_delta: P(group > control) − P(group < control) over matrices (Cliff 1993), bootstrap interval.
         n_matrices: number of matrices with both drifts above zero in every seed.
         n_dropped: number of other matrices.
         n_seeds: number of traces.
