@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tamperlens.base import bits as packed
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_tensors, write_tensors
+from tamperlens.base.files import PathLike, read_tensors, sha256_bytes, write_tensors
 from tamperlens.base.parts import Part, by_parameter, check_shapes, parts_of, shapes_of
 
 FORMAT = 1
@@ -162,6 +162,17 @@ class WeightMask:
     def total(self) -> int:
         """Number of weights that the mask speaks of."""
         return sum(part.numel for part in self.parts)
+
+    @property
+    def sha256(self) -> str:
+        """Hex sha256 of the set: which weights of which matrices, whatever it is called."""
+        return sha256_bytes(
+            *(
+                chunk
+                for name, bits in sorted(self.bits.items())
+                for chunk in (name.encode(), bits.numpy().tobytes())
+            )
+        )
 
     @property
     def density(self) -> float:

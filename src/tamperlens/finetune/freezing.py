@@ -16,7 +16,6 @@ from torch import nn
 from transformers import TrainerCallback
 
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.tuned import TunedModel
@@ -80,12 +79,6 @@ def apply_freeze(
         freeze_adapter(model.module, freeze)
         return []
     return [Restoring(model.module, freeze, base.module)]
-
-
-def hash_of(mask: WeightMask) -> str:
-    """sha256 of the set: which weights, whatever it is called."""
-    chunks = [part for name, bits in mask.bits.items() for part in (name.encode(), bits.numpy().tobytes())]
-    return sha256_bytes(*chunks)
 
 
 def rewind(tuned: TunedModel, base: ChatModel, mask: WeightMask) -> TunedModel:

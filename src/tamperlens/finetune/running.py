@@ -29,7 +29,7 @@ from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
 from tamperlens.finetune.fitting import Config, check_fit, settle
-from tamperlens.finetune.freezing import apply_freeze, check_freeze, hash_of
+from tamperlens.finetune.freezing import apply_freeze, check_freeze
 from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
 from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
@@ -100,7 +100,7 @@ def run(
     sharding.check()
     processes.join(model)
     if processes.count() > 1:
-        frozen = None if freeze is None else hash_of(freeze)
+        frozen = None if freeze is None else freeze.sha256
         processes.check_same(
             model=model.fingerprint, data=prompts.sha256, config=config, freeze=frozen, out=str(out)
         )
@@ -321,7 +321,7 @@ def _open(
             "base": model.fingerprint,
             "data": prompts.sha256,
             "training": {k: v for k, v in config.describe().items() if k not in ("log_every", "save_every")},
-            **({} if freeze is None else {"freeze": hash_of(freeze)}),
+            **({} if freeze is None else {"freeze": freeze.sha256}),
             **({} if processes.count() == 1 else {"processes": processes.count()}),
         },
         artefacts=("tuned", "checkpoints", "last-good"),

@@ -1,22 +1,26 @@
 """Models: from a name, folder or hub id to a checked `ChatModel` that renders, answers and identifies itself.
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generation` (batched = one by one),
-`cache` (its key-value cache), `adapters` (PEFT adapters checked against their base), `fingerprint`,
-`organism/` (the embedded models, their grammar and recipe).
+`decoding` (Decoding), `cache` (its key-value cache), `adapters` (PEFT adapters checked against their base),
+`fingerprint`, `organism/` (the embedded models, their grammar and recipe).
 """
 
 from __future__ import annotations
 
 from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
+from tamperlens.models.decoding import GIVEN, Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import evaluating, last_logits, left_pad, position_limit
 from tamperlens.models.loading import ORGANISM, load
 
 __all__ = [
     "FROZEN",
+    "GIVEN",
     "ORGANISM",
     "ChatModel",
+    "Decoding",
+    "Settings",
     "attach_adapter",
     "base_fingerprint_of",
     "evaluating",

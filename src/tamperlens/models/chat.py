@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
 from tamperlens.models import generation
+from tamperlens.models.decoding import Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
 from tamperlens.prompts import ChatFormat, chat_format, render
@@ -221,49 +222,45 @@ class ChatModel:
     def generate(
         self,
         prompts: Sequence[str],
+        decoding: Decoding | None = None,
         *,
-        max_new_tokens: int = 64,
         batch_size: BatchSize = "auto",
-        temperature: float = 0.0,
-        seed: int = 0,
-        system: str | None = None,
-        prefill: str | None = None,
         progress: bool = False,
+        **settings: Unpack[Settings],
     ) -> list[str]:
         """Answer each prompt; the answers do not depend on how prompts are batched.
 
-        Greedy unless `temperature` is positive. Answers come without special tokens and without outer white
-        space. With `prefill`, the assistant's turn begins with that text, and what is returned is what
+        Greedy unless a temperature is given. Answers come without special tokens and without outer white
+        space. With a prefill, the assistant's turn begins with that text, and what is returned is what
         follows it (white space kept).
 
         Args:
             prompts: what the user says, one conversation each.
-            max_new_tokens: answers are cut there.
+            decoding: how answers are made; `Decoding()` by default.
             batch_size: rows at once; "auto" goes by memory and backs off when it runs out.
-            temperature: 0 for greedy.
-            seed: for sampling; the same prompt at the same index gives the same sample.
-            system: a system message, where the chat format has a place for one.
-            prefill: how the assistant's answer begins.
             progress: show a bar.
+            **settings: fields of `Decoding` by name, such as `max_new_tokens=32`, in place of those of
+                `decoding`.
 
         Raises:
-            InputError: a prompt that cannot be encoded or does not fit.
+            InputError: a prompt that cannot be encoded or does not fit, or a setting that does not exist.
             NumericsError: logits are NaN or infinite; the message names the prompt.
         """
-        sequences = self.token_ids(prompts, system=system, prefill=prefill)
+        how = Decoding.of(decoding, settings)
+        sequences = self.token_ids(prompts, system=how.system, prefill=how.prefill)
         new = generation.generate_tokens(
             self.module,
             sequences,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=how.max_new_tokens,
             stop_ids=self.stop_ids,
             pad_id=self.pad_id,
             device=self.device,
             batch_size=batch_size,
-            temperature=temperature,
-            seed=seed,
+            temperature=how.temperature,
+            seed=how.seed,
             progress=progress,
         )
-        if prefill:
+        if how.prefill:
             # Sentencepiece drops the space before a first word, so decode both and take the difference.
             before, whole = (
                 self._decode(sequences),

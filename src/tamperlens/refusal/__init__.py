@@ -25,6 +25,7 @@ scores),
 """
 
 from tamperlens.base.protocols import Verdict
+from tamperlens.models import Decoding
 from tamperlens.refusal import judges
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.calibrated import CalibratedJudge, Explanation, JudgeWeights
@@ -32,7 +33,7 @@ from tamperlens.refusal.candidates import Split, split_prompts, split_sizes
 from tamperlens.refusal.cards import CardRow, CorrectedRate, JudgeCard, calibrate, card_of, correct
 from tamperlens.refusal.causal import CausalCheck, causal_check, random_directions
 from tamperlens.refusal.checkpoints import CheckpointDistance, compare_checkpoints
-from tamperlens.refusal.completions import Completions, Decoding
+from tamperlens.refusal.completions import Completions
 from tamperlens.refusal.concepts import Concept, find_concept_direction, read_concept
 from tamperlens.refusal.cones import optimise_subspace
 from tamperlens.refusal.degenerate import DegenerateRules, degenerate_reason

@@ -12,39 +12,11 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import sha256_bytes
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.base.results import Result
+from tamperlens.models import GIVEN, Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.refusal import judges
 
 Prompts = PromptSet | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Decoding(Result):
-    """How answers were made; two sets of answers are comparable only when these agree.
-
-    Attributes:
-        max_new_tokens: where answers were cut; 0 when not known (answers that were given).
-        temperature: 0 for greedy.
-        seed: of the sampling; 0 for greedy, which needs none.
-        system: system prompt, or None.
-        prefill: beginning that was put into the assistant's mouth, or None.
-        chat_format: how prompts were written for the model; "" when not known.
-    """
-
-    max_new_tokens: int = 0
-    temperature: float = 0.0
-    seed: int = 0
-    system: str | None = None
-    prefill: str | None = None
-    chat_format: str = ""
-
-    def differences(self, other: Decoding) -> list[str]:
-        """One "setting: this against that" per setting that differs."""
-        return [
-            f"{field.name}: {mine!r} against {theirs!r}"
-            for field in dataclasses.fields(self)
-            if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
-        ]
 
 
 @dataclass(frozen=True)
@@ -67,7 +39,7 @@ class Completions(Result):
     verdicts: tuple[Verdict, ...]
     categories: tuple[str, ...] | None = None
     judge: str = ""
-    decoding: Decoding = Decoding()
+    decoding: Decoding = GIVEN
     model: str = ""
     fingerprint: str = ""
 
@@ -166,7 +138,7 @@ def judged(
         tuple(verdicts),
         prompt_categories(data),
         asked.name,
-        decoding or Decoding(),
+        decoding or GIVEN,
         model,
         fingerprint,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pandas as pd
 
@@ -21,8 +21,8 @@ from tamperlens.base.stats import (
     undefined,
     wilson,
 )
-from tamperlens.models import ChatModel
-from tamperlens.refusal.completions import Completions, Decoding, Prompts, judged, prompt_name, prompt_texts
+from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.refusal.completions import Completions, Prompts, judged, prompt_name, prompt_texts
 
 Outcome = Literal["refusal", "full", "partial", "compliance", "degenerate"]
 ALL = "all"
@@ -197,13 +197,10 @@ def evaluate(
     data: Prompts,
     *,
     judge: str | Judge | None = None,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     batch_size: int | Literal["auto"] = "auto",
-    temperature: float = 0.0,
-    seed: int = 0,
-    system: str | None = None,
-    prefill: str | None = None,
     progress: bool = False,
+    **settings: Unpack[Settings],
 ) -> RefusalRates:
     """Let a model answer prompts and count what it refuses.
 
@@ -213,39 +210,20 @@ def evaluate(
         model: any chat model.
         data: prompts; categories, where the set has them, get rates of their own.
         judge: name of a registered judge, or a judge; "weighted" by default (see `refusal.judges`).
-        max_new_tokens: answers are cut there.
+        decoding: how answers are made; `Decoding()` by default. After a prefill the judge sees what the model
+            wrote.
         batch_size: rows at once; does not change answers.
-        temperature: 0 for greedy.
-        seed: of the sampling.
-        system: system prompt.
-        prefill: beginning put into the assistant's mouth; the judge sees what the model wrote after it.
         progress: show a bar.
+        **settings: fields of `Decoding` by name, in place of those of `decoding`.
 
     Raises:
         InputError: an unknown judge, or prompts that cannot be encoded.
         NumericsError: the model's logits are NaN or infinite.
     """
     texts = prompt_texts(data)
-    answers = (
-        model.generate(
-            list(texts),
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            temperature=temperature,
-            seed=seed,
-            system=system,
-            prefill=prefill,
-            progress=progress,
-        )
-        if texts
-        else []
-    )
-    decoding = Decoding(
-        max_new_tokens, temperature, seed if temperature > 0 else 0, system, prefill, model.chat_format.name
-    )
-    completions = judged(
-        data, answers, judge, decoding=decoding, model=model.name, fingerprint=model.fingerprint
-    )
+    how = Decoding.of(decoding, settings).written(model.chat_format)
+    answers = model.generate(list(texts), how, batch_size=batch_size, progress=progress) if texts else []
+    completions = judged(data, answers, judge, decoding=how, model=model.name, fingerprint=model.fingerprint)
     return rates_of(completions, name=prompt_name(data))
 
 

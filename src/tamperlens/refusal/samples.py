@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,11 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, clustered, undefined, wilson
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding, Settings
 from tamperlens.refusal.completions import Prompts, prompt_name, prompt_texts
 from tamperlens.refusal.rates import ALL, OUTCOMES, RefusalRates, evaluate, holds
 
+TEMPERATURE = 0.7
 Flags = npt.NDArray[np.bool_]
 
 
@@ -148,49 +150,35 @@ def evaluate_samples(
     data: Prompts,
     *,
     n_samples: int = 5,
-    temperature: float = 0.7,
-    seed: int = 0,
     judge: str | Judge | None = None,
-    max_new_tokens: int = 64,
-    system: str | None = None,
-    prefill: str | None = None,
+    decoding: Decoding | None = None,
     progress: bool = False,
+    **settings: Unpack[Settings],
 ) -> SampledRates:
-    """Let a model answer every prompt several times. Sample i is `evaluate` with seed `seed + i`.
+    """Let a model answer every prompt several times. Sample i is `evaluate` with the decoding's seed plus i.
 
     Args:
         model: any chat model.
         data: prompts.
         n_samples: answers per prompt.
-        temperature: of the sampling, above 0.
-        seed: of the first sample.
         judge: see `evaluate`.
-        max_new_tokens: answers are cut there.
-        system: system prompt.
-        prefill: beginning put into the assistant's mouth.
+        decoding: how answers are made, its seed that of the first sample; `Decoding(temperature=0.7)` by
+            default.
         progress: show a bar.
+        **settings: fields of `Decoding` by name, in place of those of `decoding`.
 
     Raises:
         InputError: fewer than one sample, or temperature 0 (all samples would be the same).
     """
     if n_samples < 1:
         raise InputError(f"n_samples is {n_samples}; draw at least one")
-    if temperature <= 0 and n_samples > 1:
+    how = Decoding.of(Decoding(temperature=TEMPERATURE) if decoding is None else decoding, settings)
+    if how.temperature <= 0 and n_samples > 1:
         raise InputError("at temperature 0 every sample is the same; set a temperature or n_samples=1")
     return SampledRates(
         prompt_name(data),
         tuple(
-            evaluate(
-                model,
-                data,
-                judge=judge,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                seed=seed + index,
-                system=system,
-                prefill=prefill,
-                progress=progress,
-            )
+            evaluate(model, data, judge=judge, decoding=how, seed=how.seed + index, progress=progress)
             for index in range(n_samples)
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Unpack
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding, Settings
 from tamperlens.refusal.completions import Prompts
 from tamperlens.refusal.rates import RefusalRates, evaluate, holds
 
@@ -75,15 +76,16 @@ def robustness(
     harmless: Prompts,
     *,
     judge: str | Judge | None = None,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     progress: bool = False,
+    **settings: Unpack[Settings],
 ) -> Robustness:
-    """RRR, CE and over-refusal of one model, greedy, by one judge.
+    """RRR, CE and over-refusal of one model by one judge, greedy unless told otherwise (see `evaluate`).
 
     A refusal rate alone does not tell a safe model from one that refuses everything; give both sets.
     """
     bad, good = (
-        evaluate(model, data, judge=judge, max_new_tokens=max_new_tokens, progress=progress)
+        evaluate(model, data, judge=judge, decoding=decoding, progress=progress, **settings)
         for data in (harmful, harmless)
     )
     return Robustness(bad, good)
@@ -134,10 +136,9 @@ def evaluate_variants(
     systems: Mapping[str, str] | None = None,
     prefills: Mapping[str, str] | None = None,
     judge: str | Judge | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 0.0,
-    seed: int = 0,
+    decoding: Decoding | None = None,
     progress: bool = False,
+    **settings: Unpack[Settings],
 ) -> VariantRates:
     """Rates without anything, under each system prompt, and with each prefilled beginning of an answer.
 
@@ -149,35 +150,25 @@ def evaluate_variants(
         systems: name → system prompt.
         prefills: name → beginning put into the assistant's mouth.
         judge: see `evaluate`.
-        max_new_tokens: answers are cut there.
-        temperature: 0 for greedy.
-        seed: of the sampling.
+        decoding: how answers are made, but for what the variants set; `Decoding()` by default.
         progress: show a bar.
+        **settings: fields of `Decoding` by name, in place of those of `decoding`.
 
     Raises:
         InputError: a name used twice, "plain" among them, or no variant.
     """
-    settings: dict[str, dict[str, str]] = {PLAIN: {}}
+    plainly = Decoding.of(decoding, settings)
+    ways = {PLAIN: plainly}
     for kind, named in (("system", systems or {}), ("prefill", prefills or {})):
         for name, text in named.items():
-            if name in settings:
+            if name in ways:
                 raise InputError(f"variant {name!r} is given twice (or is 'plain'); use another name")
-            settings[name] = {kind: text}
-    if len(settings) == 1:
+            ways[name] = Decoding.of(plainly, {"system": text} if kind == "system" else {"prefill": text})
+    if len(ways) == 1:
         raise InputError("no variants: give systems= or prefills=, or call evaluate")
     rates = {
-        name: evaluate(
-            model,
-            data,
-            judge=judge,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            system=setting.get("system"),
-            prefill=setting.get("prefill"),
-            progress=progress,
-        )
-        for name, setting in settings.items()
+        name: evaluate(model, data, judge=judge, decoding=way, progress=progress)
+        for name, way in ways.items()
     }
     plain = [holds("refusal", label) for label in rates[PLAIN].completions.labels]
     tests = {

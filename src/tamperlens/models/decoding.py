@@ -1,0 +1,114 @@
+"""`Decoding`: everything that decides an answer besides the model and the prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.results import Result
+from tamperlens.prompts import ChatFormat
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Decoding`, for functions that also take them as keywords."""
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    system: str | None
+    prefill: str | None
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Decoding(Result):
+    """How answers are made. Equal settings compare equal; answers are comparable only when they do.
+
+    Example:
+        >>> Decoding(max_new_tokens=32) == Decoding(max_new_tokens=32, seed=5)  # greedy needs no seed
+        True
+        >>> Decoding(temperature=0.7).differences(Decoding(temperature=0.7, seed=1))
+        ['seed: 0 against 1']
+
+    Attributes:
+        max_new_tokens: answers are cut there; 0 for answers that were given and whose length limit is not
+            known.
+        temperature: 0 for greedy.
+        seed: of the sampling; the same prompt at the same index gives the same sample. Set to 0 for greedy,
+            which needs none.
+        system: system prompt, or None.
+        prefill: beginning that is put into the assistant's mouth, or None.
+        chat_format: how prompts were written for the model, filled in by the functions that ask it; "" when
+            not known.
+
+    Raises:
+        InputError: a negative or fractional count, or a temperature that is not a number from 0 up.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+    system: str | None = None
+    prefill: str | None = None
+    chat_format: str = ""
+
+    def __post_init__(self) -> None:
+        if not _whole(self.max_new_tokens) or self.max_new_tokens < 0:
+            raise InputError(
+                f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number from 1 up"
+            )
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
+            raise InputError(
+                f"temperature is {self.temperature!r}; it must be 0 (greedy) or a positive number"
+            )
+        if not _whole(self.seed):
+            raise InputError(f"seed is {self.seed!r}; it must be a whole number")
+        # One spelling of each setting, so that equal ones compare equal.
+        object.__setattr__(self, "seed", self.seed if self.temperature > 0 else 0)
+        object.__setattr__(self, "system", self.system or None)
+        object.__setattr__(self, "prefill", self.prefill or None)
+
+    @classmethod
+    def of(cls, decoding: Decoding | None, settings: Settings, *, max_new_tokens: int = 64) -> Decoding:
+        """The given decoding, or the default one of that length, with some settings changed.
+
+        Raises:
+            InputError: a setting that does not exist, or a value that cannot be used.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+                raise InputError(f"no decoding setting {name!r}{hint}")
+        if decoding is not None and not isinstance(decoding, Decoding):
+            raise InputError(
+                f"decoding is a {type(decoding).__name__}; pass Decoding(...), or settings by name"
+            )
+        start = cls(max_new_tokens) if decoding is None else decoding
+        return dataclasses.replace(start, **settings)
+
+    def written(self, fmt: ChatFormat) -> Decoding:
+        """These settings with the chat format that they were used with."""
+        return dataclasses.replace(self, chat_format=fmt.name)
+
+    def differences(self, other: Decoding) -> list[str]:
+        """One "setting: this against that" per setting that differs (unknown length limits do not)."""
+        unknown = {"max_new_tokens"} if 0 in (self.max_new_tokens, other.max_new_tokens) else set()
+        return [
+            f"{field.name}: {mine!r} against {theirs!r}"
+            for field in dataclasses.fields(self)
+            if (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+            and field.name not in unknown
+        ]
+
+
+GIVEN = Decoding(max_new_tokens=0)
+"""What is stored with answers that were given and about whose making nothing is known."""
