@@ -16,41 +16,32 @@ Reads and edits hold inside their `with` block and leave the module as it was, a
 
 from __future__ import annotations
 
-from tamperlens_hooks._modules import (
-    Described,
-    base_layer,
-    device_of,
-    module_and_anatomy,
-    sharing_copy,
-    unwrap,
-)
+from tamperlens_hooks._calling import HasModule, HasVector, module_and_anatomy
+from tamperlens_hooks._modules import base_layer, device_of, sharing_copy, unwrap
+from tamperlens_hooks._parts import Projection
+from tamperlens_hooks._request import Trace
 from tamperlens_hooks._sites import Site
-from tamperlens_hooks.anatomy import (
-    Anatomy,
-    Projection,
-    check,
-    describe,
-    effective_weight,
-    head_output_weight,
-    logical_bias,
-    logical_weight,
-    stored_parameter,
-)
+from tamperlens_hooks.anatomy import Anatomy, describe
 from tamperlens_hooks.capture import Tape, capture, head_means, read_positions, residual_means
+from tamperlens_hooks.checks import check
 from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction, patch_heads
+from tamperlens_hooks.effective import effective_weight, head_output_weight
 from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
 from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
 from tamperlens_hooks.lens import to_transformer_lens
 from tamperlens_hooks.remote import HubModel, from_hub
-from tamperlens_hooks.tracing import Trace, trace
+from tamperlens_hooks.state import preserve_state
+from tamperlens_hooks.stored import logical_bias, logical_weight, stored_parameter
+from tamperlens_hooks.tracing import trace
 from tamperlens_hooks.weight_form import ablate_weights
 from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
 
 __all__ = [
     "Anatomy",
     "AnatomyError",
-    "Described",
     "GradientTape",
+    "HasModule",
+    "HasVector",
     "HookError",
     "HubModel",
     "Projection",
@@ -79,6 +70,7 @@ __all__ = [
     "merged_weight",
     "module_and_anatomy",
     "patch_heads",
+    "preserve_state",
     "read_positions",
     "residual_means",
     "sharing_copy",

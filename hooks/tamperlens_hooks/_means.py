@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import attach, device_of, hooks_attached, on_model, quiet
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import on_model
+from tamperlens_hooks._modules import attach, device_of, hooks_attached
 from tamperlens_hooks._sites import chosen_layers, negative_positions, place
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.state import evaluating
 
 ResidualSite = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
 Batch = Mapping[str, Tensor]
@@ -118,7 +121,7 @@ def head_means(
     if tokens == 0:
         raise HookError("no prompts to average over")
     means = torch.stack([sums[layer].double().cpu() for layer in layers]) / tokens
-    return torch.unflatten(means, -1, (anatomy.n_heads, anatomy.d_head)), tokens
+    return rearrange(means, "layer (head d) -> layer head d", head=anatomy.n_heads), tokens
 
 
 def _add_columns(sums: dict[int, Tensor], columns: list[int], index: int, x: Tensor) -> None:
@@ -184,7 +187,7 @@ def _read_batch(
     known = inspect.signature(decoder.forward).parameters
     positions = batch.get("position_ids", (mask.cumsum(1) - 1).clamp_min(0))
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    with hooks_attached(handles), quiet(model):
+    with hooks_attached(handles), evaluating(model):
         try:
             decoder(**{k: v.to(device) for k, v in inputs.items() if k in known}, use_cache=False)
         except _Enough:

@@ -1,4 +1,4 @@
-"""Small helpers around live modules: wrappers, hidden states in calls, the one-argument calling form."""
+"""Small helpers around live modules: wrappers, hidden states in calls, hooks."""
 
 from __future__ import annotations
 
@@ -7,85 +7,12 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from tamperlens_hooks._parts import Anatomy
 from tamperlens_hooks.errors import HookError, UnsupportedModelError
-from tamperlens_hooks.quantised import evaluation
-
-P = ParamSpec("P")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-
-
-@runtime_checkable
-class Described(Protocol):
-    """Anything that carries a module and its anatomy, such as `tamperlens.ChatModel`."""
-
-    module: Any
-    anatomy: Any
-
-
-@runtime_checkable
-class OnModel(Protocol[P, R_co]):
-    """A function that takes a module and its anatomy, or one object that carries both."""
-
-    @overload
-    def __call__(self, model: nn.Module, anatomy: Anatomy, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    @overload
-    def __call__(self, model: nn.Module | Described, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-def on_model(function: Callable[Concatenate[nn.Module, Anatomy, P], R]) -> OnModel[P, R]:
-    """Let `function(module, anatomy, ...)` also be called as `function(chat_model, ...)`.
-
-    A bare module without an anatomy is described on the spot.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> R:
-        if args:
-            model, args = args[0], args[1:]
-        else:
-            model = kwargs.pop("model", None)
-        if args and isinstance(args[0], Anatomy):
-            anatomy, args = args[0], args[1:]
-        else:
-            anatomy = kwargs.pop("anatomy", None)
-        module, anatomy = module_and_anatomy(model, anatomy)
-        return function(module, anatomy, *args, **kwargs)
-
-    return cast("OnModel[P, R]", call)
-
-
-def module_and_anatomy(model: Any, anatomy: Anatomy | None = None) -> tuple[nn.Module, Anatomy]:
-    """The module to hook (wrappers taken off) and its anatomy, from either calling form.
-
-    Args:
-        model: a module, wrapped or not, or an object with `.module` and `.anatomy`.
-        anatomy: of the module; taken from the object, or described anew, when None.
-
-    Raises:
-        HookError: `model` is neither.
-    """
-    if not isinstance(model, nn.Module):
-        if not isinstance(model, Described):
-            raise HookError(
-                f"cannot hook a {type(model).__name__}: pass a torch module, or an object with .module "
-                "and .anatomy"
-            )
-        anatomy = model.anatomy if anatomy is None else anatomy
-        model = model.module
-    module = unwrap(model)
-    if anatomy is None:
-        from tamperlens_hooks.anatomy import describe
-
-        anatomy = describe(module)
-    return module, anatomy
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -210,13 +137,6 @@ def hooks_attached(handles: list[Any]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def quiet(module: nn.Module) -> Iterator[None]:
-    """No gradients and no dropout inside; every module's own training flag is put back on the way out."""
-    with evaluation(module), torch.no_grad():
-        yield
 
 
 def in_backward() -> bool:

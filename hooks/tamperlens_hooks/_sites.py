@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
 
 Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "head_z", "final"]

@@ -1,16 +1,15 @@
-"""Where each part sits in a decoder, found by structure and checked by numbers."""
+"""A decoder's map of places, found by attribute names and shapes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._checks import check
-from tamperlens_hooks._modules import base_layer, module_and_anatomy, on_model, unwrap
-from tamperlens_hooks._parts import Anatomy, Projection
+from tamperlens_hooks._modules import base_layer, unwrap
+from tamperlens_hooks._parts import Projection
 from tamperlens_hooks._structure import (
     ATTENTION,
     FINAL_NORMS,
@@ -22,23 +21,121 @@ from tamperlens_hooks._structure import (
     place_block,
     refuse_experts,
 )
-from tamperlens_hooks.dora import adapter_delta
 from tamperlens_hooks.errors import AnatomyError, HookError, UnsupportedModelError
-from tamperlens_hooks.quantised import decoded
+from tamperlens_hooks.stored import logical_bias, logical_weight
 
-__all__ = [
-    "Anatomy",
-    "Projection",
-    "check",
-    "describe",
-    "effective_weight",
-    "head_output_weight",
-    "logical_bias",
-    "logical_weight",
-    "module_and_anatomy",
-    "stored_parameter",
-    "unwrap",
-]
+__all__ = ["Anatomy", "describe"]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where each part sits in a decoder. Paths resolve on the unwrapped model, with or without an adapter.
+
+    Attributes:
+        family: the text model's `model_type`, such as "llama".
+        n_layers: number of blocks.
+        d_model: width of the residual stream.
+        n_heads: query heads of a block.
+        n_kv_heads: key/value heads of a block; head h reads key/value head `h // (n_heads // n_kv_heads)`.
+        d_head: width of a head; `n_heads * d_head` need not be `d_model`.
+        d_mlp: hidden width of the MLP.
+        d_vocab: rows of the unembedding, unused ones included.
+        blocks: module path of each block.
+        attention: of each block's attention module.
+        mlp: of each block's MLP module.
+        output_projections: of each attention's output projection; its input is the heads' z side by side.
+        attention_writes: of the module whose output is added to the residual stream for the attention: the
+            attention itself, the norm after it (Gemma 2 and 3, OLMo-2), or the dropout after it.
+        mlp_writes: likewise for the MLP.
+        attention_norms: of the norm in front of the attention, None where there is none (OLMo-2).
+        mlp_norms: of the norm in front of the MLP, None where there is none.
+        attention_post_norms: of the norm between the attention and the residual stream, else None.
+        mlp_post_norms: likewise for the MLP.
+        decoder: of the module that runs embedding, blocks and final norm, without the unembedding.
+        embedding: of the token embedding.
+        final_norm: of the norm behind the last block.
+        unembedding: of the map from the final norm to logits.
+        post_norm: a norm sits between attention or MLP and the residual stream: head outputs then do not add
+            up to the residual write, and orthogonalising weights is not ablating activations.
+        parallel: attention and MLP both read the block's input (GPT-NeoX `use_parallel_residual`).
+        maps: every projection, block by block.
+    """
+
+    family: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    blocks: tuple[str, ...]
+    attention: tuple[str, ...]
+    mlp: tuple[str, ...]
+    output_projections: tuple[str, ...]
+    attention_writes: tuple[str, ...]
+    mlp_writes: tuple[str, ...]
+    attention_norms: tuple[str | None, ...]
+    mlp_norms: tuple[str | None, ...]
+    attention_post_norms: tuple[str | None, ...]
+    mlp_post_norms: tuple[str | None, ...]
+    decoder: str
+    embedding: str
+    final_norm: str
+    unembedding: str
+    post_norm: bool
+    parallel: bool
+    maps: tuple[Projection, ...] = field(repr=False)
+
+    def projections(self, layer: int | None = None) -> list[Projection]:
+        """The linear maps of one block, or of all: q, k, v, o, (gate,) up, down.
+
+        Raises:
+            HookError: no such layer.
+        """
+        if layer is None:
+            return list(self.maps)
+        return [part for part in self.maps if part.layer == self.layer_index(layer)]
+
+    def projection(self, name: str, layer: int) -> Projection:
+        """The map called `name` ("q", "k", "v", "o", "gate", "up", "down") of one block.
+
+        Raises:
+            HookError: the block has no such map.
+        """
+        for part in self.projections(layer):
+            if part.name == name:
+                return part
+        known = ", ".join(part.name for part in self.projections(layer))
+        raise HookError(f"{self.blocks[layer]} ({self.family}) has no projection {name!r}; it has {known}")
+
+    def head_slice(self, head: int) -> slice:
+        """Where head `head` sits in the output projection's input.
+
+        Raises:
+            HookError: no such head.
+        """
+        if not 0 <= head < self.n_heads:
+            raise HookError(f"head {head} is out of range: {self.family} has heads 0 to {self.n_heads - 1}")
+        return slice(head * self.d_head, (head + 1) * self.d_head)
+
+    def layer_index(self, layer: int) -> int:
+        """The layer itself when it exists.
+
+        Raises:
+            HookError: it does not.
+        """
+        if not 0 <= layer < self.n_layers:
+            raise HookError(f"layer {layer} is out of range: the model has layers 0 to {self.n_layers - 1}")
+        return layer
+
+    def logical_weight(self, model: nn.Module, projection: Projection) -> Float[Tensor, "d_out d_in"]:
+        """The map's weight in logical orientation, `y = W x`; see `stored.logical_weight`."""
+        return logical_weight(model, projection)
+
+    def logical_bias(self, model: nn.Module, projection: Projection) -> Float[Tensor, "d_out"] | None:
+        """The map's bias, or None; see `stored.logical_bias`."""
+        return logical_bias(model, projection)
 
 
 def describe(model: nn.Module) -> Anatomy:
@@ -105,86 +202,6 @@ def describe(model: nn.Module) -> Anatomy:
         parallel=start.parallel,
         maps=tuple(part for block in blocks for part in block.maps),
     )
-
-
-def stored_parameter(model: nn.Module, name: str) -> nn.Parameter:
-    """The parameter that is called `name` in the model without adapters.
-
-    Args:
-        model: wrapped or not; with an adapter attached the original weight sits in `base_layer`.
-        name: such as `Projection.parameter`.
-
-    Raises:
-        HookError: no such parameter.
-    """
-    path, _, leaf = name.rpartition(".")
-    try:
-        found = getattr(base_layer(unwrap(model).get_submodule(path)), leaf)
-    except AttributeError:
-        found = None
-    if not isinstance(found, nn.Parameter):
-        raise HookError(f"the model has no parameter {name!r}; was the anatomy made for another model?")
-    return found
-
-
-def logical_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "d_out d_in"]:
-    """A projection's own weight W in logical orientation: `y = W x (+ bias)`, whatever the storage.
-
-    GPT-2's Conv1D is transposed, fused weights are cut or gathered. Slices are views of the parameter,
-    interleaved rows and decoded 4-bit weights of bitsandbytes are a copy. Adapters do not count; see
-    `effective_weight`.
-
-    Raises:
-        HookError: the weight is packed in another way, so that it has no entries to show.
-    """
-    weight: Tensor = stored_parameter(model, projection.parameter)
-    if hasattr(weight, "quant_state"):
-        layer = base_layer(unwrap(model).get_submodule(projection.parameter.rpartition(".")[0]))
-        weight = decoded(layer, projection.parameter)
-    if not weight.is_floating_point() or weight.ndim != 2:
-        raise HookError(
-            f"{projection.parameter} is quantised ({weight.dtype}); load the model without quantisation"
-        )
-    found = weight[projection.index]
-    return found.T if projection.transposed else found
-
-
-def logical_bias(model: nn.Module, projection: Projection) -> Float[Tensor, "d_out"] | None:
-    """A projection's own bias, or None where its module has none."""
-    layer = base_layer(unwrap(model).get_submodule(projection.module))
-    bias: Tensor | None = getattr(layer, "bias", None)
-    if bias is None:
-        return None
-    return bias[list(projection.rows) if isinstance(projection.rows, tuple) else projection.rows]
-
-
-def effective_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "d_out d_in"]:
-    """The weight with the active adapters' updates added: what the model computes with, without merging.
-
-    Returns:
-        A new tensor; equal to `logical_weight` where no adapter is attached, active and unmerged.
-
-    Raises:
-        HookError: quantised weight, or an adapter whose update is not a matrix that can be added.
-    """
-    weight = logical_weight(model, projection)
-    layer: Any = unwrap(model).get_submodule(projection.module)
-    if layer is base_layer(layer):
-        return weight.clone()
-    if not hasattr(layer, "get_delta_weight"):
-        raise HookError(
-            f"{projection.module} carries a {type(layer).__name__} whose update cannot be added to W"
-        )
-    if getattr(layer, "disable_adapters", False):
-        return weight.clone()
-    total = weight.clone()
-    merged = set(getattr(layer, "merged_adapters", ()))
-    for name in layer.active_adapters:
-        if name in merged or name not in getattr(layer, "lora_A", {name: None}):
-            continue
-        delta = adapter_delta(layer, name, projection.module)[projection.index]
-        total = total + (delta.T if projection.transposed else delta).to(total.dtype)
-    return total
 
 
 def _embedding(model: nn.Module) -> tuple[str, int, int]:
@@ -269,16 +286,3 @@ def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
                     f"not supported yet: blocks of different build ({path} has {size} {mine}, "
                     f"{paths[0]} {others})"
                 )
-
-
-@on_model
-@torch.no_grad()
-def head_output_weight(
-    model: nn.Module, anatomy: Anatomy, layer: int, head: int
-) -> Float[Tensor, "d_model d_head"]:
-    """Columns of the output projection that read one head's z: head output = W_O[:, h] z_h.
-
-    Active adapters are included.
-    """
-    projection = anatomy.projection("o", layer)
-    return effective_weight(model, projection)[:, anatomy.head_slice(head)]

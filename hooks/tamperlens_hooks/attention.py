@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import hooks_attached, module_and_anatomy, quiet
+from tamperlens_hooks._calling import module_and_anatomy
+from tamperlens_hooks._modules import hooks_attached
 from tamperlens_hooks._sites import chosen_layers
 from tamperlens_hooks.errors import UnsupportedModelError
+from tamperlens_hooks.state import evaluating
 
 __all__ = ["attention_patterns", "eager_attention"]
 
@@ -59,7 +61,7 @@ def attention_patterns(
     rows = chosen_layers(anatomy, layers)
     seen: dict[int, Tensor] = {}
     handles: list[Any] = []
-    with hooks_attached(handles), eager_attention(model), quiet(module):
+    with hooks_attached(handles), eager_attention(model), evaluating(module):
         for layer in rows:
             attention = module.get_submodule(anatomy.attention[layer])
             handles.append(attention.register_forward_hook(_Keep(seen, layer)))

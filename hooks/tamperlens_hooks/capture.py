@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
+from tamperlens_hooks._calling import on_model
 from tamperlens_hooks._means import head_means, read_positions, residual_means
-from tamperlens_hooks._modules import attach, hooks_attached, in_backward, on_model
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._modules import attach, hooks_attached, in_backward
 from tamperlens_hooks._sites import Site, chosen_layers, negative_positions, place
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
 
 __all__ = ["Site", "Tape", "capture", "head_means", "read_positions", "residual_means"]
@@ -118,7 +120,7 @@ class Tape:
         if self._last:
             found = found[:, :, 0]
         if site == "head_z":
-            found = torch.unflatten(found, -1, (self.anatomy.n_heads, self.anatomy.d_head))
+            found = rearrange(found, "... (head d) -> ... head d", head=self.anatomy.n_heads)
         return found[0] if site == "final" else found
 
 

@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import attach, hooks_attached, on_model
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import VectorLike, on_model, vector_of
+from tamperlens_hooks._modules import attach, hooks_attached
 from tamperlens_hooks._sites import chosen_layers, place
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
 
 __all__ = ["ablate_direction", "ablate_heads", "add_direction", "patch_heads"]
@@ -26,7 +28,7 @@ Head = tuple[int, int]
 def ablate_direction(
     model: nn.Module,
     anatomy: Anatomy,
-    direction: Float[Tensor, "d_model"],
+    direction: VectorLike,
     layers: Sequence[int] | int | None = None,
 ) -> Iterator[None]:
     """Remove a direction: x ← x − (x·r̂) r̂ at every block input and every attention and MLP output.
@@ -38,7 +40,8 @@ def ablate_direction(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        direction: any length; r̂ is its unit vector. Gradients flow into it where it requires them.
+        direction: [d_model] of any length, or an object with one as `.vector` (a `Direction`); r̂ is its
+            unit vector. Gradients flow into it where it requires them.
         layers: blocks to edit; all by default.
 
     Raises:
@@ -59,7 +62,7 @@ def ablate_direction(
 def add_direction(
     model: nn.Module,
     anatomy: Anatomy,
-    direction: Float[Tensor, "d_model"],
+    direction: VectorLike,
     layer: int,
     scale: float | int = 1.0,
 ) -> Iterator[None]:
@@ -68,18 +71,19 @@ def add_direction(
     Args:
         model: module and anatomy, or one object with both.
         anatomy: of the module.
-        direction: used with its own length; gradients flow into it where it requires them.
+        direction: [d_model], or an object with one as `.vector`; used with its own length.
+            Gradients flow into it where it requires them.
         layer: the block.
         scale: factor; negative subtracts.
 
     Raises:
         HookError: the direction has the wrong size or is not finite, or the layer does not exist.
     """
-    _checked(direction, anatomy)
+    vector = _checked(direction, anatomy)
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles.append(attach(model.get_submodule(path), at_input, partial(_add, direction, scale)))
+        handles.append(attach(model.get_submodule(path), at_input, partial(_add, vector, scale)))
         yield
 
 
@@ -174,10 +178,10 @@ def _attach_heads(
 
 
 def _replace(anatomy: Anatomy, layer: int, heads: list[int], replacement: Replacement, x: Tensor) -> Tensor:
-    z = torch.unflatten(x, -1, (anatomy.n_heads, anatomy.d_head)).clone()
+    z = rearrange(x, "... (head d) -> ... head d", head=anatomy.n_heads).clone()
     for head in heads:
         z[..., head, :] = replacement(z[..., head, :], layer, head)
-    return z.flatten(-2)
+    return rearrange(z, "... head d -> ... (head d)")
 
 
 def _zero_head(z: Tensor, layer: int, head: int) -> Tensor:
@@ -245,7 +249,8 @@ def _checked_heads(anatomy: Anatomy, heads: Sequence[Head]) -> list[Head]:
     return found
 
 
-def _checked(direction: Tensor, anatomy: Anatomy) -> None:
+def _checked(direction: VectorLike, anatomy: Anatomy) -> Tensor:
+    direction = vector_of(direction)
     if direction.shape != (anatomy.d_model,):
         raise HookError(
             f"the direction has shape {list(direction.shape)}; the residual stream of this model is "
@@ -253,10 +258,11 @@ def _checked(direction: Tensor, anatomy: Anatomy) -> None:
         )
     if not torch.isfinite(direction).all():
         raise HookError("the direction holds NaN or infinity; compute it anew from finite activations")
+    return direction
 
 
-def _unit(direction: Tensor, anatomy: Anatomy) -> Tensor:
-    _checked(direction, anatomy)
+def _unit(direction: VectorLike, anatomy: Anatomy) -> Tensor:
+    direction = _checked(direction, anatomy)
     wide = direction.double() if direction.device.type != "mps" else direction.float()
     norm = torch.linalg.vector_norm(wide)
     if norm == 0:

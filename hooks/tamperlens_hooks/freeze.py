@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from tamperlens_hooks._frozen import Pattern, blocked, pattern_of, sparse
 from tamperlens_hooks._modules import base_layer, unwrap
-from tamperlens_hooks.anatomy import stored_parameter
+from tamperlens_hooks.effective import check_plain_lora
 from tamperlens_hooks.errors import HookError
 from tamperlens_hooks.shards import local, part
+from tamperlens_hooks.stored import stored_parameter
 from tamperlens_hooks.weights import Flags
 
 Path = Literal["auto", "free", "sparse", "blocks"]
@@ -103,8 +104,6 @@ def freeze_adapter(model: nn.Module, flags: Flags, path: str = "auto") -> Freeze
         HookError: no LoRA layer, DoRA or another variant, a quantised weight, an adapter with a bias, flags
             of another shape, or `path="free"` for entries that are no whole rows and columns.
     """
-    from tamperlens_hooks.lowrank import check_plain_lora
-
     if path not in get_args(Path):
         raise HookError(f"path is {path!r}; it must be one of {', '.join(get_args(Path))}")
     known = set(flags.keys())

@@ -25,18 +25,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from tamperlens_hooks._modules import (
-    attach,
-    first_tensor,
-    hooks_attached,
-    on_model,
-    output_tensor,
-    with_output_tensor,
-)
-from tamperlens_hooks._parts import Anatomy, Projection
-from tamperlens_hooks.anatomy import stored_parameter
+from tamperlens_hooks._calling import on_model
+from tamperlens_hooks._modules import attach, first_tensor, hooks_attached, output_tensor, with_output_tensor
+from tamperlens_hooks._parts import Projection
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
-from tamperlens_hooks.quantised import evaluation
+from tamperlens_hooks.state import preserve_state
+from tamperlens_hooks.stored import stored_parameter
 
 Reduction = Literal["abs", "signed"]
 
@@ -184,7 +179,7 @@ def accumulate_gradients(
     enabled = any(getattr(part, "gradient_checkpointing", False) is True for part in model.modules())
     keep_all = not (checkpoint or enabled)
     handles: list[Any] = []
-    with frozen(model), hooks_attached(handles):
+    with preserve_state(model, grad=False), hooks_attached(handles):
         for path, part in modules.items():
             module = model.get_submodule(path)
             handles.append(module.register_forward_hook(_tap(tape, part), with_kwargs=True))
@@ -290,20 +285,6 @@ def _refuse_shared(model: nn.Module, parts: Iterable[Projection]) -> None:
                 "not supported"
             )
         owners[id(weight)] = part.parameter
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient and no module is in training mode; flags are put back afterwards."""
-    needs = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for parameter in needs:
-            parameter.requires_grad_(False)
-        with evaluation(model), torch.enable_grad():
-            yield
-    finally:
-        for parameter in needs:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

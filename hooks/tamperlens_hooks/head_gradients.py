@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import module_and_anatomy
+from tamperlens_hooks._calling import module_and_anatomy
 from tamperlens_hooks.capture import capture
 from tamperlens_hooks.errors import HookError
-from tamperlens_hooks.gradients import frozen
+from tamperlens_hooks.state import preserve_state
 
 __all__ = ["embeddings_replaced", "head_gradients"]
 
@@ -38,7 +40,7 @@ def head_gradients(
         HookError: the metric carries no graph.
     """
     module, anatomy = module_and_anatomy(model)
-    with frozen(module), capture(module, anatomy, "head_z", detach=False) as tape:
+    with preserve_state(module, grad=False), capture(module, anatomy, "head_z", detach=False) as tape:
         value = metric()
         nodes = tape.raw("head_z")
         if not value.requires_grad:
@@ -50,8 +52,8 @@ def head_gradients(
     z = torch.stack([node.detach() for node in nodes])
     # a head that the metric cannot see (above the place that is read) has gradient zero
     slopes = torch.stack([torch.zeros_like(n) if g is None else g for n, g in zip(nodes, found, strict=True)])
-    shape = (anatomy.n_heads, anatomy.d_head)
-    return torch.unflatten(z, -1, shape), torch.unflatten(slopes, -1, shape), value.detach()
+    by_head = functools.partial(rearrange, pattern="... (head d) -> ... head d", head=anatomy.n_heads)
+    return by_head(z), by_head(slopes), value.detach()
 
 
 def embeddings_replaced(model: Any, change: Callable[[Tensor], Tensor]) -> Any:

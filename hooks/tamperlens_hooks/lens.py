@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from tamperlens_hooks._modules import base_layer, device_of, module_and_anatomy, sharing_copy
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import module_and_anatomy
+from tamperlens_hooks._modules import base_layer, device_of, sharing_copy
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
 
 __all__ = ["to_transformer_lens"]

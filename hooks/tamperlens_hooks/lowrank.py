@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from tamperlens_hooks._frozen import sampled, samples
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks._parts import Projection
-from tamperlens_hooks.anatomy import effective_weight, logical_weight, stored_parameter
-from tamperlens_hooks.dora import is_dora
+from tamperlens_hooks.effective import check_plain_lora, effective_weight, is_dora
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.freeze import frozen_flags
+from tamperlens_hooks.stored import logical_weight, stored_parameter
 
 _BLOCK = 1 << 22
 _CACHED = 1 << 20
@@ -311,8 +312,6 @@ def update_of(model: nn.Module, projection: Projection, base: nn.Module | None =
     Raises:
         HookError: a quantised weight, or an adapter whose update is neither s·B·A nor DoRA's.
     """
-    from tamperlens_hooks.freeze import frozen_flags
-
     layer: Any = unwrap(model).get_submodule(projection.module)
     held = logical_weight(model, projection).detach()
     nothing = held.new_zeros((held.shape[0], 0)), held.new_zeros((0, held.shape[1]))
@@ -346,19 +345,6 @@ def update_of(model: nn.Module, projection: Projection, base: nn.Module | None =
         flags = flags[projection.index].to(held.device)
         flags = flags.T if projection.transposed else flags
     return Update(held, torch.cat(left, 1), torch.cat(right, 0), frozen=flags)
-
-
-def check_plain_lora(layer: Any, name: str, path: str) -> None:
-    """The adapter must be s·B·A and nothing else.
-
-    Raises:
-        HookError: it is DoRA or another variant.
-    """
-    if name in getattr(layer, "lora_variant", {}) or getattr(layer, "use_dora", {}).get(name):
-        raise HookError(
-            f"{path}: adapter {name!r} is DoRA or another variant: it rescales whole rows of the merged "
-            "weight, so its update is not s·B·A and no entry can be held; use plain LoRA or rsLoRA"
-        )
 
 
 def _positive(values: Tensor) -> Tensor:

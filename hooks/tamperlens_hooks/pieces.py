@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import device_of, module_and_anatomy, output_tensor, quiet
-from tamperlens_hooks._parts import Anatomy
-from tamperlens_hooks.anatomy import effective_weight, logical_bias
+from tamperlens_hooks._calling import module_and_anatomy
+from tamperlens_hooks._modules import device_of, output_tensor
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.capture import capture
+from tamperlens_hooks.effective import effective_weight
 from tamperlens_hooks.errors import UnsupportedModelError
+from tamperlens_hooks.state import evaluating
+from tamperlens_hooks.stored import logical_bias
 
 __all__ = ["FrozenNorm", "Pieces", "residual_pieces"]
 
@@ -112,7 +116,7 @@ def residual_pieces(
     module, anatomy = module_and_anatomy(model, anatomy)
     below = list(range(layer))
     sites: tuple[Any, ...] = ("head_z", "attn_out", "mlp_out", "resid_pre")
-    with quiet(module):
+    with evaluating(module):
         with capture(module, anatomy, sites, positions=[position]) as tape:
             embeddings = device_of(module.get_submodule(anatomy.embedding), batch["input_ids"].device)
             decoder = module.get_submodule(anatomy.decoder)
@@ -164,7 +168,9 @@ def _attention(
     bias = logical_bias(module, projection)
     if bias is not None:
         constant = constant + (_wide(bias) * r).sum(-1)
-    weight = torch.unflatten(_wide(effective_weight(module, projection)), 1, (anatomy.n_heads, -1))
+    weight = rearrange(
+        _wide(effective_weight(module, projection)), "out (head d) -> out head d", head=anatomy.n_heads
+    )
     shared = r if r.ndim == 2 else r.expand(z.shape[0], -1)
     pulled = torch.einsum("bd,dhk->bhk", shared, weight)
     return (pulled * _wide(z)).sum(-1), constant

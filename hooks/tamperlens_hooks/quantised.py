@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from jaxtyping import Float
@@ -15,25 +13,6 @@ from tamperlens_hooks.errors import HookError
 def is_four_bit(layer: nn.Module) -> bool:
     """Whether a layer's weight is packed by bitsandbytes into 4 bits an entry."""
     return hasattr(getattr(layer, "weight", None), "quant_state")
-
-
-@contextmanager
-def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the body; every part's own training flag is put back on the way out.
-
-    4-bit layers are in training mode instead, which changes nothing in them: in evaluation mode a CPU with
-    bfloat16 instructions packs their weights anew, for good, in a form that rounds the scales and passes no
-    gradient on.
-    """
-    other = [part for part in module.modules() if part.training != is_four_bit(part)]
-    modes = [part.training for part in other]
-    try:
-        for part, mode in zip(other, modes, strict=True):
-            part.training = not mode
-        yield
-    finally:
-        for part, mode in zip(other, modes, strict=True):
-            part.training = mode
 
 
 def decoded(layer: nn.Module, name: str) -> Float[Tensor, "a b"]:

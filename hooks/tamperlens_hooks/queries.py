@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import hooks_attached, on_model, output_tensor, with_output_tensor
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import on_model
+from tamperlens_hooks._modules import hooks_attached, output_tensor, with_output_tensor
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.edit import Head, _checked_heads
 
 __all__ = ["scale_queries"]

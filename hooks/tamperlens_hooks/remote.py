@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from tamperlens_hooks._modules import base_layer, sharing_copy
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._request import Request, Trace, assemble, check_metric
 from tamperlens_hooks._sites import place
+from tamperlens_hooks.anatomy import Anatomy, describe
 from tamperlens_hooks.errors import HookError
-from tamperlens_hooks.tracing import Request, Trace, assemble, check_metric
 
 __all__ = ["HubModel", "from_hub"]
 
@@ -61,8 +61,6 @@ def from_hub(name: str, *, revision: str | None = None) -> HubModel:
     Raises:
         HookError: there is no such model.
     """
-    from tamperlens_hooks.anatomy import describe
-
     make = _nnsight()
     try:
         # A server files a model under its task, as the hub gives it; offline nothing can be asked, or served.

@@ -7,20 +7,15 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import (
-    attach,
-    first_tensor,
-    hooks_attached,
-    module_and_anatomy,
-    output_tensor,
-    quiet,
-)
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import module_and_anatomy
+from tamperlens_hooks._modules import attach, first_tensor, hooks_attached, output_tensor
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.state import evaluating
 
 __all__ = ["Prefix"]
 
@@ -60,7 +55,7 @@ class Prefix:
     def recording(self) -> Iterator[None]:
         """Store what the forward pass inside computes. No gradients and no dropout inside."""
         handles: list[Any] = []
-        with hooks_attached(handles), quiet(self.model):
+        with hooks_attached(handles), evaluating(self.model):
             for layer in range(self.anatomy.n_layers):
                 block, attention = self.anatomy.blocks[layer], self.anatomy.attention[layer]
                 for store, path in (
@@ -82,7 +77,7 @@ class Prefix:
         """
         if layer not in self._z:
             raise HookError("nothing was recorded: run the model inside `with prefix.recording()`")
-        return torch.unflatten(self._z[layer], -1, (self.anatomy.n_heads, self.anatomy.d_head))
+        return rearrange(self._z[layer], "... (head d) -> ... head d", head=self.anatomy.n_heads)
 
     @contextmanager
     def resumed(
@@ -126,11 +121,17 @@ class Prefix:
             z = z[:, -1:] if last_only else z
             attention = self.anatomy.attention[layer]
             projection = self.model.get_submodule(self.anatomy.output_projections[layer])
-            stubs[attention] = partial(_project, projection, z.flatten(-2), self._tuples[attention])
+            stubs[attention] = partial(
+                _project, projection, rearrange(z, "... head d -> ... (head d)"), self._tuples[attention]
+            )
         start = self._inputs[layer][:, -1:] if last_only else self._inputs[layer]
         start = start.repeat(copies, 1, 1)
         handles: list[Any] = []
-        with hooks_attached(handles), quiet(self.model), _forwards(self.model, stubs):
+        with (
+            hooks_attached(handles),
+            evaluating(self.model),
+            _forwards(self.model, stubs),
+        ):
             block = self.model.get_submodule(self.anatomy.blocks[layer])
             handles.append(attach(block, True, partial(_replace, start)))
             if last_only:  # GPT-2 checks the shape of what its blocks return

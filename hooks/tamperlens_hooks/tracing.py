@@ -7,92 +7,32 @@ carried out by nnsight, here or on NDIF, for a model that no machine here holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import device_of, module_and_anatomy
-from tamperlens_hooks._parts import Anatomy
-from tamperlens_hooks._sites import chosen_layers, negative_positions, place
-from tamperlens_hooks.capture import Tape, capture
-from tamperlens_hooks.edit import _checked_heads, _head_values, _unit, ablate_direction, patch_heads
+from tamperlens_hooks._calling import ModelLike, VectorLike, module_and_anatomy, vector_of
+from tamperlens_hooks._modules import device_of
+from tamperlens_hooks._request import Metric, Request, Trace, assemble, check_metric
+from tamperlens_hooks._sites import chosen_layers, negative_positions
+from tamperlens_hooks.anatomy import Anatomy
+from tamperlens_hooks.capture import capture
+from tamperlens_hooks.edit import Head, _checked_heads, _head_values, _unit, ablate_direction, patch_heads
 from tamperlens_hooks.errors import HookError
-from tamperlens_hooks.gradients import frozen
+from tamperlens_hooks.remote import run
+from tamperlens_hooks.state import preserve_state
 
 __all__ = ["Trace", "trace"]
 
 Backend = Literal["hooks", "nnsight"]
-Head = tuple[int, int]
-Metric = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """What `trace` found. Tensors are on the CPU and carry no graph.
-
-    Attributes:
-        reads: site to activations, shaped as `Tape` has them: [layer, batch, (pos,) d], "head_z"
-            [layer, batch, (pos,) head, d_head], "final" [batch, (pos,) d]. Behind the edits where both meet.
-        logits: of the last position, [batch, vocab].
-        metric: the metric of each example, [batch]; None where none was given.
-        gradients: site to the gradient of the metric's sum, shaped as the reads; empty without a metric.
-        backend: "hooks" or "nnsight".
-    """
-
-    reads: dict[str, Tensor]
-    logits: Float[Tensor, "batch vocab"]
-    metric: Float[Tensor, " batch"] | None
-    gradients: dict[str, Tensor]
-    backend: str
-
-
-@dataclass(frozen=True)
-class Request:
-    """A checked request, in plain values that can travel.
-
-    Attributes:
-        anatomy: of the model.
-        sites: to read.
-        layers: to read.
-        columns: negative positions, or None for all.
-        last: whether the position axis is dropped.
-        values: (layer, head) to the z to put there.
-        unit: direction to remove everywhere, of length 1, or None.
-        metric: function of all logits [batch, pos, vocab], or None.
-    """
-
-    anatomy: Anatomy
-    sites: tuple[str, ...]
-    layers: tuple[int, ...]
-    columns: tuple[int, ...] | None
-    last: bool
-    values: dict[Head, Tensor]
-    unit: Tensor | None
-    metric: Metric | None
-
-    def places(self) -> list[tuple[str, bool, str, int]]:
-        """(module path, whether its input is meant, site, layer) of every read."""
-        return [
-            (*place(self.anatomy, site, layer), site, layer)
-            for site in self.sites
-            for layer in (self.layers if site != "final" else (-1,))
-        ]
-
-    def shaped(self, found: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
-        """Activations or gradients by (site, layer), stacked as `Tape` stacks them."""
-        tape = Tape(self.anatomy, self.sites, self.layers, last=self.last)
-        for (site, layer), value in found.items():
-            tape._store(site, layer, value.cpu())
-        return {site: tape[site] for site in self.sites}
 
 
 def trace(
-    model: Any,
+    model: ModelLike,
     batch: Mapping[str, Tensor],
     *,
     sites: Sequence[str] | str = (),
@@ -101,7 +41,7 @@ def trace(
     ablate: Sequence[Head] = (),
     mode: str | Float[Tensor, "*shape d_head"] = "zero",
     patch: Mapping[Head, Float[Tensor, "*shape d_head"]] | None = None,
-    remove: Float[Tensor, " d_model"] | None = None,
+    remove: VectorLike | None = None,
     metric: Metric | None = None,
     backend: str = "hooks",
     remote: bool | str = False,
@@ -144,8 +84,6 @@ def trace(
     module, anatomy = module_and_anatomy(model)
     request = _request(anatomy, sites, layers, positions, ablate, mode, patch, remove, metric)
     if backend == "nnsight":
-        from tamperlens_hooks.remote import run
-
         found = run(model, module, batch, request, remote)
     else:
         found = _with_hooks(module, batch, request)
@@ -160,7 +98,7 @@ def _request(
     ablate: Sequence[Head],
     mode: str | Tensor,
     patch: Mapping[Head, Tensor] | None,
-    remove: Tensor | None,
+    remove: VectorLike | None,
     metric: Metric | None,
 ) -> Request:
     names = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
@@ -188,7 +126,7 @@ def _request(
         None if columns is None else tuple(negative_positions(columns)),
         positions == "last",
         values,
-        None if remove is None else _unit(remove.detach(), anatomy),
+        None if remove is None else _unit(vector_of(remove).detach(), anatomy),
         metric,
     )
     request.places()  # names an unknown site before anything runs
@@ -200,7 +138,7 @@ def _with_hooks(module: nn.Module, batch: Mapping[str, Tensor], request: Request
     inputs = {name: value.to(device) for name, value in batch.items()}
     differentiate = request.metric is not None and bool(request.sites)
     with ExitStack() as stack:
-        stack.enter_context(frozen(module))
+        stack.enter_context(preserve_state(module, grad=False))
         if request.values:
             stack.enter_context(patch_heads(module, request.anatomy, request.values))
         if request.unit is not None:
@@ -218,41 +156,6 @@ def _with_hooks(module: nn.Module, batch: Mapping[str, Tensor], request: Request
     reads = [_cut(node, request.columns) for node in nodes]
     cut = [_cut(slope, request.columns) for slope in slopes]
     return assemble(request, keys, reads, cut, logits[:, -1], value, "hooks")
-
-
-def check_metric(value: Any, n: int) -> None:
-    """Refuse a metric that is not one number per example.
-
-    Raises:
-        HookError: it is not.
-    """
-    if value is None:
-        return
-    shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    if shape != [n]:
-        raise HookError(
-            f"the metric must give one number per example, a tensor of shape [{n}]; got {shape}. From logits "
-            "[batch, pos, vocab] read for instance logits[:, -1, a] - logits[:, -1, b]"
-        )
-
-
-def assemble(
-    request: Request,
-    keys: Sequence[tuple[str, int]],
-    nodes: Sequence[Tensor],
-    slopes: Sequence[Tensor],
-    logits: Tensor,
-    value: Tensor | None,
-    backend: str,
-) -> Trace:
-    """A `Trace` of tensors in the order of the places, cut to the positions already."""
-    return Trace(
-        request.shaped(dict(zip(keys, nodes, strict=True))),
-        logits.detach().cpu(),
-        None if value is None else value.detach().cpu(),
-        request.shaped(dict(zip(keys, slopes, strict=True))) if slopes else {},
-        backend,
-    )
 
 
 def _cut(x: Tensor, columns: tuple[int, ...] | None) -> Tensor:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from tamperlens_hooks._modules import attach, hooks_attached, on_model
-from tamperlens_hooks._parts import Anatomy
+from tamperlens_hooks._calling import VectorLike, on_model
+from tamperlens_hooks._modules import attach, hooks_attached
 from tamperlens_hooks._sites import place
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.edit import _remove, _unit
 from tamperlens_hooks.errors import HookError
 
@@ -24,7 +24,7 @@ __all__ = ["ablate_weights"]
 def ablate_weights(
     model: nn.Module,
     anatomy: Anatomy,
-    direction: Float[Tensor, "d_model"],
+    direction: VectorLike,
     allow_post_norm: bool = False,
 ) -> Iterator[None]:
     """Compute as with W ← W − r̂ r̂ᵀ W in every matrix that writes to the stream (Arditi et al. 2024, §4.1).
@@ -37,7 +37,7 @@ def ablate_weights(
     Args:
         model: module and anatomy, or one object with both; no weight is written.
         anatomy: of the module.
-        direction: any length; r̂ is its unit vector.
+        direction: [d_model] of any length, or an object with one as `.vector`; r̂ is its unit vector.
         allow_post_norm: go on all the same on a post-norm model, for comparison.
 
     Raises:

@@ -10,19 +10,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tamperlens_hooks._calling import on_model
 from tamperlens_hooks._modules import (
     base_layer,
     first_tensor,
     hooks_attached,
-    on_model,
     output_tensor,
     unwrap,
     with_output_tensor,
 )
-from tamperlens_hooks._parts import Anatomy, Projection
-from tamperlens_hooks.anatomy import stored_parameter
-from tamperlens_hooks.dora import adapter_delta
+from tamperlens_hooks._parts import Projection
+from tamperlens_hooks.anatomy import Anatomy
+from tamperlens_hooks.effective import adapter_delta
 from tamperlens_hooks.errors import HookError
+from tamperlens_hooks.stored import stored_parameter
 
 LowRank = tuple[Projection, Tensor, Tensor]
 """(projection, L [d_out, rank], R [rank, d_in])."""

@@ -17,9 +17,9 @@ import torch
 from tamperlens import finetune
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.finetune import DivergenceError, FullConfig, LoraConfig
-from tamperlens.finetune.rng import preserved_randomness, random_state, set_random_state
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, batch_pairs, encode_pairs
+from tamperlens_hooks.state import preserved_randomness, random_state, set_random_state
 
 Chat = Callable[..., ChatModel]
 LORA = LoraConfig(steps=3, learning_rate=1e-2, batch_size=2)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fingerprints import differences, module_print
-from tiny_models import FAMILIES, POST_NORM_FAMILIES
+from tiny_models import FAMILIES, POST_NORM_FAMILIES, make_model
 from torch import nn
 
 from tamperlens_hooks import AnatomyError, check, describe
@@ -131,3 +131,9 @@ def test_a_module_that_does_more_than_its_weight_is_named(tiny):
     model.model.layers[2].mlp.up_proj = Doubling(48, 80, bias=False)
     with pytest.raises(AnatomyError, match=r"model\.layers\.2\.mlp\.up_proj\.weight .*weights"):
         check(model, describe(model))
+
+
+@pytest.mark.parametrize("positions", [1, 11])
+def test_models_of_few_positions_are_checked_within_them(positions):
+    model = make_model("gpt2", n_positions=positions)
+    assert check(model, describe(model))["heads"] < 1e-4

@@ -16,9 +16,9 @@ import tamperlens
 from tamperlens import prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.prompts import encode_pairs
-from tamperlens.studies.following.quiet import untouched
 from tamperlens.studies.following.records import Record
 from tamperlens.studies.following.rules import Rule
+from tamperlens_hooks import preserve_state
 
 STEPS = 3
 
@@ -239,7 +239,7 @@ def test_gradients_put_aside_come_back(organism):
     held = weight.grad
 
     def fails():
-        with untouched(module):
+        with preserve_state(module, rng=True, grad=True):
             assert not module.training and weight.grad is None
             raise ZeroDivisionError
 

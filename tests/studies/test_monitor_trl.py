@@ -119,14 +119,14 @@ def test_qlora(organism, direction, tmp_path):
 
 def test_decoded_weights_are_what_a_4_bit_layer_multiplies_with(organism, tmp_path):
     from tamperlens.hooks import describe, logical_weight
+    from tamperlens_hooks import preserve_state
     from tamperlens_hooks.errors import HookError
-    from tamperlens_hooks.quantised import evaluation
 
     pytest.importorskip("bitsandbytes")
     module = four_bit(organism, tmp_path)
     part = describe(module).projection("up", 1)
     layer = module.get_submodule(part.module)
-    with evaluation(module), torch.no_grad():
+    with preserve_state(module), torch.no_grad():
         seen = layer(torch.eye(layer.in_features)).T
     assert not layer.training and torch.allclose(logical_weight(module, part), seen, atol=1e-6)
     spread = logical_weight(module, part) - logical_weight(organism.module, part)

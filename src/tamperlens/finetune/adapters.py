@@ -15,7 +15,7 @@ from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.targets import is_transposed, resolve_targets, shortest_names
 from tamperlens.models import ChatModel, share_parameters_copy
 from tamperlens_hooks import stored_parameter, unwrap
-from tamperlens_hooks.dora import adapter_delta, is_dora
+from tamperlens_hooks.effective import adapter_delta, is_dora
 from tamperlens_hooks.freeze import frozen_flags, held_delta
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import TrainerCallback
@@ -12,9 +13,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Recorder
 from tamperlens.finetune import processes
 from tamperlens.finetune.compute import Meter
-from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.sharding import Mirror
 from tamperlens.models import ChatModel
+from tamperlens_hooks import preserve_state
 
 
 class Recording(TrainerCallback):  # type: ignore[misc]
@@ -42,7 +43,7 @@ class Recording(TrainerCallback):  # type: ignore[misc]
 
     def start(self) -> None:
         """Hand every recorder the untouched model."""
-        with _Quiet(self):
+        with self._measuring():
             for recorder in self.recorders:
                 if hasattr(recorder, "follow"):
                     recorder.follow(self.meter)
@@ -70,7 +71,7 @@ class Recording(TrainerCallback):  # type: ignore[misc]
 
     def finish(self) -> tuple[Any, ...]:
         """Every recorder's result, in order."""
-        with _Quiet(self):
+        with self._measuring():
             return tuple(recorder.finish() for recorder in self.recorders)
 
     def _record(self, step: int, *, final: bool) -> None:
@@ -86,37 +87,22 @@ class Recording(TrainerCallback):  # type: ignore[misc]
             self.mirror.refresh()
         if not due:
             return
-        with _Quiet(self):
+        with self._measuring():
             for i in due:
                 self.last[i] = step
                 rows = self.recorders[i].record(step, self.tuned)
                 for row in rows:
                     self.rows.append({"recorder": self.names[i], **_with_step(row, step, self.names[i])})
 
-
-class _Quiet:
-    """Evaluation mode inside; afterwards modes, gradients and random states are as before."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.recording = recording
-        self.randomness = preserved_randomness()
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-        self.randomness.__enter__()
-        self.training = [part for part in self.recording.tuned.module.modules() if part.training]
-        for part in self.training:
-            part.training = False
-        self.flags = [(p, p.requires_grad) for p in self.recording.tuned.module.parameters()]
-
-    def __exit__(self, *error: Any) -> None:
-        for part in self.training:
-            part.training = True
-        for parameter, flag in self.flags:
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-        self.randomness.__exit__(*error)
-        self.recording.meter.recorder_seconds += time.perf_counter() - self.began
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """The model's state is preserved, and the time goes on the meter."""
+        began = time.perf_counter()
+        try:
+            with preserve_state(self.tuned.module, rng=True, grad=True):
+                yield
+        finally:
+            self.meter.recorder_seconds += time.perf_counter() - began
 
 
 class Follow(TrainerCallback):  # type: ignore[misc]

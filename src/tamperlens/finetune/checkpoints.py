@@ -20,8 +20,8 @@ from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
 from tamperlens.finetune import processes, sharding
 from tamperlens.finetune.compute import Meter
-from tamperlens.finetune.rng import random_state, set_random_state
 from tamperlens_hooks.shards import fill, sharded_like
+from tamperlens_hooks.state import random_state, set_random_state
 
 KEPT = 2
 _PREFIX = "checkpoint-"

@@ -30,13 +30,13 @@ from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
 from tamperlens.finetune.fitting import Config, check_fit, settle
 from tamperlens.finetune.freezing import apply_freeze, check_freeze
-from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
 from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.shards import own_tensors
+from tamperlens_hooks.state import preserved_randomness
 
 
 def run(

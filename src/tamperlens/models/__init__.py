@@ -11,8 +11,9 @@ from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.decoding import GIVEN, Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
-from tamperlens.models.generation import evaluating, last_logits, left_pad, position_limit
+from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.loading import ORGANISM, load
+from tamperlens_hooks.state import evaluating
 
 __all__ = [
     "FROZEN",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.models.cache import roomy_cache
 from tamperlens_hooks import unwrap
-from tamperlens_hooks.quantised import evaluation
+from tamperlens_hooks.state import evaluating
 
 BatchSize = int | Literal["auto"]
 
@@ -54,13 +54,6 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
         mask[row, width - len(sequence) :] = 1
     positions = np.maximum(mask.cumsum(1) - 1, 0)
     return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, positions)))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside the body; every submodule's training flag is put back."""
-    with evaluation(module), torch.no_grad():
-        yield
 
 
 def generate_tokens(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from tamperlens.base.errors import InputError, NumericsError
@@ -18,7 +17,7 @@ from tamperlens.refusal.completions import Prompts, prompt_texts
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
 from tamperlens.refusal.subspaces import Subspace, both_activations, check_k, contrast_svd, make_subspace
 from tamperlens.refusal.tokens import RefusalTokens
-from tamperlens_hooks import ablate_direction, add_direction
+from tamperlens_hooks import ablate_direction, add_direction, preserve_state
 
 METHOD = (
     "orthogonal basis by gradient descent (after Wollschläger et al. 2025, arXiv 2502.17420): "
@@ -88,7 +87,7 @@ def optimise_subspace(
     adam = torch.optim.Adam([rows], lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     log: list[dict[str, float]] = []
-    with _weights_without_gradients(model.module), evaluating(model.module), torch.enable_grad():
+    with preserve_state(model.module, grad=False):
         for step in range(steps):
             picked = [_pick(n, batch, generator) for n in (len(bad), len(good))]
             basis = _rows_to_basis(rows)
@@ -170,15 +169,3 @@ def _mixtures(basis: Float[Tensor, "k d"], n: int, generator: torch.Generator) -
 
 def _pick(n: int, batch: int, generator: torch.Generator) -> list[int]:
     return torch.randperm(n, generator=generator)[:batch].tolist()
-
-
-@contextmanager
-def _weights_without_gradients(module: nn.Module) -> Iterator[None]:
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)

@@ -18,8 +18,9 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder
 from tamperlens.models import ChatModel
-from tamperlens.models.generation import evaluating, in_batches, left_pad
+from tamperlens.models.generation import in_batches, left_pad
 from tamperlens_hooks import Site, capture
+from tamperlens_hooks.state import evaluating
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -17,16 +17,15 @@ from transformers import TrainerCallback
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_tensors
 from tamperlens.finetune import sharding
-from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.models import ChatModel
 from tamperlens.studies.following.observing import Observer
-from tamperlens.studies.following.quiet import untouched
 from tamperlens.studies.following.records import Record
 from tamperlens.studies.following.rules import Rule
 from tamperlens.studies.following.schedule import Every, is_due
 from tamperlens.studies.following.together import Together
 from tamperlens.studies.following.watch import CHEAP, Watch, watch_for
 from tamperlens_hooks import unwrap
+from tamperlens_hooks.state import preserve_state, preserved_randomness
 
 SHOWN = {"refusal log-odds": "odds", "direction cosine": "cos", "refusal rate": "refused"}
 COLUMNS = (
@@ -149,7 +148,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             raise InputError("the Trainer has no tokenizer; pass tokenizer= to Monitor")
         self._began = time.perf_counter()
         with preserved_randomness():
-            with untouched(module), torch.no_grad():
+            with preserve_state(module, rng=True, grad=True), torch.no_grad():
                 self._start(module, tokenizer, resumed=state.global_step > 0)
             self.seconds = self._setup = time.perf_counter() - self._began
             self._load(int(state.global_step))
@@ -261,7 +260,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         assert self._observer is not None
         assert self._model is not None
         began = time.perf_counter()
-        with untouched(self._model.module):
+        with preserve_state(self._model.module, rng=True, grad=True):
             record = self._observer.observe(step, self._model, sampled=sampled)
         self._last = step
         self._judge(record, control)

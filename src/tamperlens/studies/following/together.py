@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError
 from tamperlens.finetune import processes
-from tamperlens.finetune.rng import preserved_randomness
 from tamperlens.finetune.sharding import Mirror, trained
 from tamperlens.models import ChatModel, share_parameters_copy
 from tamperlens_hooks.shards import fill, is_sharded
+from tamperlens_hooks.state import preserved_randomness
 
 
 class Together:

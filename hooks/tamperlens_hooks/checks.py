@@ -7,20 +7,17 @@ import inspect
 from typing import Any
 
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import (
-    base_layer,
-    device_of,
-    first_tensor,
-    hooks_attached,
-    on_model,
-    output_tensor,
-    quiet,
-)
-from tamperlens_hooks._parts import Anatomy, Projection
+from tamperlens_hooks._calling import on_model
+from tamperlens_hooks._modules import base_layer, device_of, first_tensor, hooks_attached, output_tensor
+from tamperlens_hooks._parts import Projection
+from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import AnatomyError
+from tamperlens_hooks.state import evaluating
+from tamperlens_hooks.stored import logical_bias, logical_weight, stored_parameter
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 TOKENS = 12
@@ -54,8 +51,8 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
     errors = _Errors(tolerance)
     generator = torch.Generator().manual_seed(0)
     device = device_of(model.get_submodule(anatomy.embedding), torch.device("cpu"))
-    ids = torch.randint(0, anatomy.d_vocab, (1, TOKENS), generator=generator).to(device)
-    with quiet(model):
+    ids = torch.randint(0, anatomy.d_vocab, (1, _length(model)), generator=generator).to(device)
+    with evaluating(model):
         seen = _run(model, anatomy, ids)
         for layer in range(anatomy.n_layers):
             _check_heads(model, anatomy, layer, seen, errors)
@@ -73,6 +70,14 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
         for layer in range(anatomy.n_layers):
             _check_values(anatomy, layer, seen, errors)
     return errors.worst
+
+
+def _length(model: nn.Module) -> int:
+    """Tokens to run: fewer where the model has fewer positions."""
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(text, "max_position_embeddings", None)
+    return min(TOKENS, positions) if isinstance(positions, int) and positions > 0 else TOKENS
 
 
 class _Errors:
@@ -171,8 +176,6 @@ def _check_heads(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, err
 
 
 def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
-    from tamperlens_hooks.anatomy import logical_bias, logical_weight, stored_parameter
-
     for part in anatomy.projections(layer):
         stored = stored_parameter(model, part.parameter)
         if stored.is_meta or not stored.is_floating_point():
@@ -187,13 +190,10 @@ def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, e
 
 def _check_values(anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
     part = anatomy.projection("v", layer)
-    values = torch.unflatten(
-        _rows(_get(seen, part.module, "out"), part), -1, (anatomy.n_kv_heads, anatomy.d_head)
-    )
-    expected = values.repeat_interleave(anatomy.n_heads // anatomy.n_kv_heads, dim=-2)
-    z = torch.unflatten(
-        _get(seen, anatomy.output_projections[layer], "in"), -1, (anatomy.n_heads, anatomy.d_head)
-    )
+    values = _rows(_get(seen, part.module, "out"), part)
+    group = anatomy.n_heads // anatomy.n_kv_heads
+    expected = repeat(values, "... (kv d) -> ... (kv group d)", kv=anatomy.n_kv_heads, group=group)
+    z = _get(seen, anatomy.output_projections[layer], "in")
     errors.add("values", z, expected, part.module)
 
 
