@@ -98,7 +98,7 @@ def module_and_anatomy(model: ModelLike, anatomy: Anatomy | None = None) -> tupl
     module = model if bare else getattr(model, "module", None)
     if not isinstance(module, nn.Module):
         raise HookError(
-            f"cannot hook a {type(model).__name__}: pass a torch module, a loaded model (tamperlens.load), or "
+            f"cannot hook a {type(model).__name__}: pass a torch module, a loaded model (tamperlens.load) or "
             "an object with a torch module as .module"
         )
     if anatomy is None and not bare:
