@@ -210,7 +210,11 @@ def test_no_file_or_no_text(write, tmp_path):
 def test_other_encodings(write):
     path = write("latin.csv", "prompt\nplain\nna\u00efve\n".encode("latin-1"))
     fails(path, "latin.csv is not UTF-8", "byte 0xef at offset 15, line 3", "iconv -f WINDOWS-1252 -t UTF-8")
-    fails(write("wide.csv", "prompt\nplain\n".encode("utf-16")), "UTF-16", "iconv -f UTF-16")
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):  # what spreadsheets save, with a byte-order mark
+        path = write(f"{encoding}.csv", "prompt;id\r\nna\u00efve, or not;1\r\n".encode(encoding))
+        assert prompts.read(path).prompts == ("na\u00efve, or not",)
+    fails(write("half.csv", b"\xff\xfep\x00r"), "UTF-16", "cut off")
+    fails(write("bare.csv", "prompt\nplain\n".encode("utf-16-le")), "zero bytes", "UTF-8")
 
 
 def test_empty_cells(write):
@@ -235,8 +239,8 @@ def test_malformed_files(write):
     fails(write("g.csv", 'prompt,response\n"a,b\nc,d\n'), "g.csv", "double quote")
     fails(write("h.csv", "prompt,response\na,b,c\n"), "line 2: 3 cells under 2 columns")
     fails(write("i.jsonl", '{"prompt": ["a"]}\n'), "line 1: 'prompt' is a list, not text")
-    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
-    fails(write("j.jsonl", json.dumps({"messages": turns}) + "\n"), "line 1", "roles: system, user")
+    turns = [{"role": "system", "content": "s"}, {"role": "assistant", "content": "u"}]
+    fails(write("j.jsonl", json.dumps({"messages": turns}) + "\n"), "line 1", "roles: system, assistant")
 
 
 def test_packaged_format(write):

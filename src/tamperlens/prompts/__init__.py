@@ -1,15 +1,19 @@
 """Prompts: sets of them, files of them, and how a chat model reads them.
 
-Sets: `PromptSet`, `Example`. Files: `read`; packaged: `packaged`, `packaged_names`, `packaged_splits`.
+Sets: `PromptSet`, `Example`, `Prompt` (a text with the conversation before it). Files and tables: `read`,
+`read_each`; what functions are given: `as_prompts`. Packaged: `packaged`, `packaged_names`,
+`packaged_splits`.
 Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (the exact response mask),
 `post_instruction_tokens`. Training batches: `batch_pairs`, `padding_id`.
 """
 
 from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
+from tamperlens.prompts.frames import as_prompts
 from tamperlens.prompts.library import packaged, packaged_names, packaged_splits
+from tamperlens.prompts.prompt import Message, Prompt, content
 from tamperlens.prompts.promptset import Example, PromptSet
-from tamperlens.prompts.readers import read
+from tamperlens.prompts.readers import read, read_each
 from tamperlens.prompts.rendering import (
     IGNORE,
     Encoded,
@@ -25,9 +29,13 @@ __all__ = [
     "ChatFormat",
     "Encoded",
     "Example",
+    "Message",
+    "Prompt",
     "PromptSet",
+    "as_prompts",
     "batch_pairs",
     "chat_format",
+    "content",
     "encode_pair",
     "encode_pairs",
     "encode_prompt",
@@ -37,5 +45,6 @@ __all__ = [
     "padding_id",
     "post_instruction_tokens",
     "read",
+    "read_each",
     "render",
 ]

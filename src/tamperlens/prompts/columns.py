@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tamperlens.base.errors import InputError
+from tamperlens.prompts.conversations import (
+    LONGEST,
+    UnusableRow,
+    answer_text,
+    earlier,
+    is_conversation,
+    messages,
+    split,
+)
+from tamperlens.prompts.prompt import Message, context_of, with_context
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table
 
@@ -25,10 +36,33 @@ PROMPT_COLUMNS = (
 )
 RESPONSE_COLUMNS = ("response", "output", "answer", "completion", "target", "assistant")
 CATEGORY_COLUMNS = ("category", "semanticcategory", "functionalcategory", "type", "label")
-CHAT_COLUMNS = ("messages", "conversations")
-KNOWN_COLUMNS = frozenset((*PROMPT_COLUMNS, *RESPONSE_COLUMNS, *CATEGORY_COLUMNS, *CHAT_COLUMNS, "split"))
+CHAT_COLUMNS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "chat")
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction")
+HISTORY_COLUMNS = ("history",)
+# Text that belongs to the prompt although it has a column of its own, and how the two are joined.
+CONTEXT_COLUMNS = {
+    "contextstring": "{context}\n\n---\n\n{prompt}",  # HarmBench, as its DirectRequest baseline joins them
+    "context": "{context}\n\n{prompt}",  # SQuAD and other reading questions
+}
+LABEL_COLUMNS = ("label", "prompt_harm_label", "prompt_label", "data_type", "is_harmful", "harmful")
+_SAFE = {"safe", "benign", "harmless", "unharmful", "vanilla_benign", "adversarial_benign", "false"}
+_UNSAFE = {"unsafe", "harmful", "toxic", "malicious", "vanilla_harmful", "adversarial_harmful", "true"}
+KNOWN_COLUMNS = frozenset(
+    (
+        *PROMPT_COLUMNS,
+        *RESPONSE_COLUMNS,
+        *CATEGORY_COLUMNS,
+        *CHAT_COLUMNS,
+        *SYSTEM_COLUMNS,
+        *HISTORY_COLUMNS,
+        *CONTEXT_COLUMNS,
+        *LABEL_COLUMNS,
+        "split",
+    )
+)
 
 AlpacaStyle = Literal["turn", "stanford"]
+_SKIP = "skip_unusable=True, --skip-unusable on the command line"
 
 # tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT: what the Alpaca models were trained on.
 _STANFORD_INPUT = (
@@ -43,57 +77,110 @@ _STANFORD_PLAIN = (
 )
 
 
+class NoColumn(InputError):
+    """A column that was named and that the table does not have."""
+
+
+@dataclass
+class _Row:
+    """What one row gives: a prompt (with what came before it) and an answer, or why it cannot be used."""
+
+    prompt: str = ""
+    response: str | None = None
+    fault: str = ""
+
+
 def to_promptset(
     table: Table,
     *,
-    column: str | None,
-    response_column: str | None,
-    category_column: str | None,
+    column: str | None = None,
+    response_column: str | None = None,
+    category_column: str | None = None,
     name: str,
-    alpaca: AlpacaStyle,
-    skip_empty: bool,
+    alpaca: AlpacaStyle = "turn",
+    skip_empty: bool = False,
+    skip_unusable: bool = False,
 ) -> PromptSet:
     """Choose the columns of a table and make a `PromptSet` of it; arguments as in `read`.
 
     Raises:
-        InputError: no prompt column or several, a named column that is absent, or empty prompts.
+        InputError: no prompt column or several, a named column that is absent, or rows that cannot be used.
     """
-    chosen = _prompt_column(table, column)
-    prompts, responses, note = _prompts(table, chosen, alpaca if column is None else None)
+    chosen = _prompt_column(table, column, response_column)
     answered = _optional(table, response_column, RESPONSE_COLUMNS, exclude=(chosen,))
-    if answered is not None and (responses is None or response_column is not None):
-        responses = _texts(table, answered)
-        note += f", responses from {answered!r}"
+    joined = None if column is not None else _context(table, chosen, answered, alpaca)
+    system = _optional(table, None, SYSTEM_COLUMNS, exclude=(chosen, answered))
+    history = _first(table, HISTORY_COLUMNS)
     expected = _optional(table, None, ("answer",), exclude=(chosen, answered))
-    answers = None if expected is None else _texts(table, expected)
-    label = _optional(table, category_column, CATEGORY_COLUMNS, exclude=(chosen, answered))
-    categories = None if label is None else _texts(table, label)
+    category = _optional(table, category_column, CATEGORY_COLUMNS, exclude=(chosen, answered))
+    labels, marked = _labels(table)
 
-    empty = [i for i, prompt in enumerate(prompts) if not prompt.strip()]
-    hollow = [i for i, text in enumerate(responses or []) if not text.strip()]
-    if empty and not skip_empty:
+    rows = []
+    for cells in table.rows:
+        one = _Row()
+        try:
+            one.prompt, one.response = _prompt(cells.get(chosen), chosen)
+            if joined is not None:
+                one.prompt = _join(one.prompt, answer_text(cells.get(joined[0])), joined[1])
+            if system is not None or history is not None:
+                beside = [None if name is None else cells.get(name) for name in (system, history)]
+                one.prompt = with_context(one.prompt, _before(one.prompt, *beside))
+            if answered is not None and (one.response is None or response_column is not None):
+                one.response = answer_text(cells.get(answered))
+            _bounded(one)
+        except UnusableRow as error:
+            one.fault = str(error)
+        rows.append(one)
+    with_answers = any(one.response is not None for one in rows)
+
+    def fault(one: _Row) -> str:
+        if not one.fault and with_answers and one.response is None:
+            return "has no answer, as other rows have"
+        return one.fault
+
+    faults = [fault(one) for one in rows]
+    empty = [i for i, one in enumerate(rows) if not one.prompt.strip() and not faults[i]]
+    hollow = [i for i, one in enumerate(rows) if one.response is not None and not one.response.strip()]
+    broken = [i for i, text in enumerate(faults) if text]
+    if broken and not skip_unusable:
+        more = f" (and {len(broken) - 1} rows more cannot be used)" if len(broken) > 1 else ""
         raise InputError(
-            f"{table.source}: {len(empty)} of {len(prompts)} prompts are empty ({_places(table, empty)}); "
-            "fill or delete them, or pass skip_empty=True"
+            f"{table.source}, {table.where[broken[0]]}: {chosen!r} {faults[broken[0]]}{more}; "
+            f"mend the rows, choose another column, or leave such rows out ({_SKIP})"
         )
-    dropped = sorted({*empty, *hollow}) if skip_empty else []
-    keep = [i for i in range(len(prompts)) if i not in set(dropped)]
+    if empty and not (skip_empty or skip_unusable):
+        raise InputError(
+            f"{table.source}: {len(empty)} of {len(rows)} prompts are empty ({_places(table, empty)}); "
+            f"fill or delete them, or leave them out (skip_empty=True; {_SKIP})"
+        )
+    emptied = {*empty, *hollow} - set(broken) if skip_empty or skip_unusable else set()
+    keep = [i for i in range(len(rows)) if i not in emptied and not faults[i]]
+    note = _note(table, chosen, answered, joined, system, history, expected, category, labels)
     if not keep:
         raise InputError(f"{table.source} has no row with text ({note}); choose another column with column=")
-    if dropped:
-        note += f", {len(dropped)} rows with empty cells skipped"
+    if emptied:
+        note += f", {len(emptied)} rows with empty cells skipped"
+    if broken:
+        note += (
+            f", {len(broken)} of {len(rows)} rows that cannot be used skipped (first: {faults[broken[0]]})"
+        )
+    turns = sum(any(role != "system" for role, _ in context_of(rows[i].prompt)) for i in keep)
+    if turns:
+        note += f", {turns} rows with earlier turns, kept as history"
 
-    def kept(values: Sequence[str] | None) -> tuple[str, ...] | None:
-        return None if values is None else tuple(values[i] for i in keep)
-
+    responses = tuple(rows[i].response or "" for i in keep) if with_answers else None
+    answers = None if expected is None else _texts(table, expected)
+    if answers is None and responses is not None:
+        answers = _final_numbers(table, answered)
     return PromptSet(
-        prompts=tuple(prompts[i] for i in keep),
-        responses=kept(responses),
-        answers=kept(answers),
-        categories=kept(categories),
+        prompts=tuple(rows[i].prompt for i in keep),
+        responses=responses,
+        answers=None if answers is None else tuple(answers[i] for i in keep),
+        categories=None if category is None else tuple(_texts(table, category)[i] for i in keep),
         name=name,
         licence="unknown",
         source=f"{table.source} ({note})",
+        labels=None if marked is None else tuple(marked[i] for i in keep),
     )
 
 
@@ -127,6 +214,7 @@ def packaged_format(table: Table, *, name: str | None, split: str | None) -> Pro
             )
         return tuple(row[key] for row in rows)
 
+    contexts = tuple(tuple((str(r), str(t)) for r, t in row.get("context") or ()) for row in rows)
     return PromptSet(
         prompts=column("prompt") or (),
         responses=column("response"),
@@ -135,72 +223,126 @@ def packaged_format(table: Table, *, name: str | None, split: str | None) -> Pro
         name=title,
         licence=str(header.get("licence", "unknown")),
         source=str(header.get("source", table.source)),
+        contexts=contexts if any(contexts) else None,
+        labels=column("label"),
     )
 
 
-def _prompt_column(table: Table, column: str | None) -> str:
+def _prompt_column(table: Table, column: str | None, response_column: str | None) -> str:
     if column is not None:
         return _find(table, column)
-    chosen = _first(table, PROMPT_COLUMNS) or _first(table, CHAT_COLUMNS)
-    if chosen is None:
+    chosen, chat = _first(table, PROMPT_COLUMNS), _first(table, CHAT_COLUMNS)
+    if chosen is None and chat is None:
         raise InputError(
             f"{table.source} has no column that is known to hold prompts; it has "
-            f"{', '.join(table.columns)}; name one with column=, or rename it to 'prompt'"
+            f"{_listed(table)}; name one with column=, or rename it to 'prompt'"
         )
-    return chosen
+    if chosen and chat and response_column is None and _first(table, RESPONSE_COLUMNS) is None:
+        return chat  # UltraChat and its like repeat the first question beside the whole conversation
+    return chosen or chat or ""
 
 
-def _prompts(
-    table: Table, chosen: str, alpaca: AlpacaStyle | None
-) -> tuple[list[str], list[str] | None, str]:
-    """(prompts, responses of chat rows or None, a note that names the column)."""
-    note = f"column {chosen!r}"
-    if chosen.lower() in CHAT_COLUMNS:
-        turns = [_turn(table, i, row.get(chosen)) for i, row in enumerate(table.rows)]
-        answered = [answer for _, answer in turns if answer is not None]
-        if answered and len(answered) < len(turns):
-            raise InputError(f"{table.source}: only some rows of {chosen!r} have an answer; keep one kind")
-        return [prompt for prompt, _ in turns], answered or None, note
-    prompts = []
-    for i, row in enumerate(table.rows):
-        value = row.get(chosen)
-        if value is not None and not isinstance(value, str):
-            raise InputError(
-                f"{table.source}, {table.where[i]}: {chosen!r} is a {type(value).__name__}, not text; "
-                "choose another column with column="
-            )
-        prompts.append(value or "")
-    extra = _first(table, ("input",)) if chosen.lower() == "instruction" else None
-    if extra is not None and alpaca is not None:
-        prompts = [_alpaca(p, x, alpaca) for p, x in zip(prompts, _texts(table, extra), strict=True)]
-        note += f" joined with {extra!r} in the {alpaca} style"
-    return prompts, None, note
+def _prompt(value: Any, column: str) -> tuple[str, str | None]:
+    """(prompt, answer of a conversation or None) of one cell."""
+    if column.lower() in CHAT_COLUMNS or is_conversation(value):
+        return split(messages(value))
+    if value is not None and not isinstance(value, str):
+        raise UnusableRow(f"is a {type(value).__name__}, not text")
+    return value or "", None
 
 
-def _alpaca(instruction: str, given: str, style: AlpacaStyle) -> str:
-    if not instruction.strip():
+def _context(table: Table, chosen: str, answered: str | None, alpaca: AlpacaStyle) -> tuple[str, str] | None:
+    """(column that belongs to the prompt, how they are joined), or None."""
+    if chosen.lower() == "instruction":
+        extra = _first(table, ("input",)) or _first(table, ("context",))  # Alpaca, Dolly
+        return None if extra is None or extra == answered else (extra, alpaca)
+    for name, shape in CONTEXT_COLUMNS.items():
+        found = _optional(table, None, (name,), exclude=(chosen, answered))
+        if found is not None and (name == "contextstring" or chosen.lower() == "question"):
+            return found, shape
+    return None
+
+
+def _join(prompt: str, extra: str, shape: str) -> str:
+    if not prompt.strip():
         return ""
-    if style == "stanford":
-        shape = _STANFORD_INPUT if given.strip() else _STANFORD_PLAIN
-        return shape.format(instruction=instruction, input=given)
-    return f"{instruction}\n\n{given}" if given.strip() else instruction
+    if shape == "stanford":
+        wanted = _STANFORD_INPUT if extra.strip() else _STANFORD_PLAIN
+        return wanted.format(instruction=prompt, input=extra)
+    if not extra.strip():
+        return prompt
+    return f"{prompt}\n\n{extra}" if shape == "turn" else shape.format(context=extra, prompt=prompt)
 
 
-def _turn(table: Table, row: int, value: Any) -> tuple[str, str | None]:
-    """One user message and at most one answer, in OpenAI's or ShareGPT's keys."""
-    roles = {"human": "user", "gpt": "assistant"}
-    turns = []
-    for one in value if isinstance(value, (list, tuple)) else ():
-        if isinstance(one, dict):
-            role = str(one.get("role", one.get("from", "")))
-            turns.append((roles.get(role, role), one.get("content", one.get("value"))))
-    shape = [role for role, _ in turns]
-    if shape not in (["user"], ["user", "assistant"]) or not all(isinstance(text, str) for _, text in turns):
-        raise InputError(
-            f"{table.source}, {table.where[row]} is not one user message and at most one answer (roles: "
-            f"{', '.join(shape) or 'none'}); keep single turns, and pass system prompts as system="
-        )
-    return str(turns[0][1]), str(turns[1][1]) if len(turns) == 2 else None
+def _before(prompt: str, system: Any, history: Any) -> list[Message]:
+    """The messages before a prompt: of its own conversation, else of the columns beside it."""
+    own = list(context_of(prompt))
+    if not any(role != "system" for role, _ in own):
+        own += [message for message in earlier(history) if message[0] != "system" or not own]
+    if own and own[0][0] == "system":
+        return own
+    text = answer_text(system)
+    return [("system", text), *own] if text.strip() else own
+
+
+def _bounded(one: _Row) -> None:
+    for text in (one.prompt, one.response or "", *(text for _, text in context_of(one.prompt))):
+        if len(text) > LONGEST:
+            raise UnusableRow(f"has a text of {len(text):,} characters; at most {LONGEST:,} are read")
+
+
+def _labels(table: Table) -> tuple[str | None, list[str] | None]:
+    """(column, "safe" or "unsafe" per row) where a column says so in known words, else (None, None)."""
+    for name in LABEL_COLUMNS:
+        found = _first(table, (name,))
+        if found is None:
+            continue
+        words = [word.strip().lower().replace(" ", "_") for word in _texts(table, found)]
+        if all(word in _SAFE or word in _UNSAFE for word in words):
+            return found, ["safe" if word in _SAFE else "unsafe" for word in words]
+    kinds = _first(table, ("type",))  # XSTest without its label: unsafe prompts are the "contrast" types
+    if kinds is not None:
+        words = _texts(table, kinds)
+        if any(word.startswith("contrast_") for word in words):
+            return kinds, ["unsafe" if word.startswith("contrast_") else "safe" for word in words]
+    return None, None
+
+
+def _final_numbers(table: Table, answered: str | None) -> list[str] | None:
+    """What stands after the last "####" of a worked solution (GSM8K), when every row has it."""
+    cells = [] if answered is None else _texts(table, answered)
+    if not cells or not all("####" in cell for cell in cells):
+        return None
+    return [cell.rpartition("####")[2].strip().replace(",", "") for cell in cells]
+
+
+def _note(
+    table: Table,
+    chosen: str,
+    answered: str | None,
+    joined: tuple[str, str] | None,
+    system: str | None,
+    history: str | None,
+    expected: str | None,
+    category: str | None,
+    labels: str | None,
+) -> str:
+    """Which columns were read as what, and which were not read."""
+    note = f"column {chosen!r}"
+    if joined is not None:
+        style = f" in the {joined[1]} style" if joined[1] in ("turn", "stanford") else ""
+        note += f" joined with {joined[0]!r}{style}"
+    for what, name in (("responses", answered), ("system messages", system), ("earlier turns", history)):
+        note += "" if name is None else f", {what} from {name!r}"
+    used = {chosen, joined and joined[0], answered, system, history, expected, category, labels}
+    unread = [name for name in table.columns if name not in used and not name.startswith("(unnamed")]
+    return note + (f"; not read: {_listed(unread)}" if unread else "")
+
+
+def _listed(columns: Table | Sequence[str]) -> str:
+    names = columns.columns if isinstance(columns, Table) else columns
+    shown = ", ".join(f"{name:.60}" for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _find(table: Table, wanted: str) -> str:
@@ -210,9 +352,7 @@ def _find(table: Table, wanted: str) -> str:
     alike = [name for name in table.columns if name.lower() == wanted.lower()]
     if len(alike) == 1:
         return alike[0]
-    raise InputError(
-        f"{table.source} has no column {wanted!r}; it has {', '.join(table.columns)}; name one of these"
-    )
+    raise NoColumn(f"{table.source} has no column {wanted!r}; it has {_listed(table)}; name one of these")
 
 
 def _first(table: Table, names: Sequence[str]) -> str | None:
@@ -239,8 +379,8 @@ def _optional(
         if found is None or found in exclude:
             continue
         cells = [row[found] for row in table.rows if row.get(found) is not None]
-        # Lists and objects (SQuAD's answer spans, say) are no answers in words.
-        if cells and all(isinstance(cell, (str, int, float)) for cell in cells):
+        # Lists and objects (SQuAD's answer spans, say) are no answers in words; messages are.
+        if cells and all(isinstance(cell, (str, int, float)) or is_conversation(cell) for cell in cells):
             return found
     return None
 

@@ -36,7 +36,7 @@ def read_folder(path: Path, *, split: str | None, wanted: tuple[str | None, ...]
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises whatever its file formats raise
         raise InputError(f"cannot read the dataset folder {path}: {_line(error)}; save it again") from error
-    return _table(str(path), loaded, split, wanted)
+    return table_of(str(path), loaded, split, wanted)
 
 
 def read_hub(name: str, *, split: str | None, wanted: tuple[str | None, ...]) -> Table:
@@ -54,7 +54,7 @@ def read_hub(name: str, *, split: str | None, wanted: tuple[str | None, ...]) ->
             f"no file {name}, and the hub data set of that name cannot be loaded ({_line(error)}); check the "
             "name and the network, or save_to_disk it elsewhere and give the folder"
         ) from error
-    return _table(name, loaded, split, wanted)
+    return table_of(name, loaded, split, wanted)
 
 
 def _library(what: str) -> Any:
@@ -66,7 +66,12 @@ def _library(what: str) -> Any:
         ) from error
 
 
-def _table(source: str, loaded: Any, split: str | None, wanted: tuple[str | None, ...]) -> Table:
+def table_of(source: str, loaded: Any, split: str | None, wanted: tuple[str | None, ...]) -> Table:
+    """Rows of a loaded `Dataset` or of one split of a `DatasetDict`.
+
+    Raises:
+        InputError: no such split, several and none named, or no rows.
+    """
     if isinstance(loaded, Mapping):
         names = list(loaded)
         if split is None and len(names) > 1:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, sha256_bytes, write_text
 from tamperlens.base.results import Result
+from tamperlens.prompts.prompt import Message, Prompt, content, context_of, with_context
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Example:
         response: an answer to train or score on, or None.
         category: a label of the row, or None.
         answer: the expected short answer of a capability item, or None.
+        label: "safe", "unsafe" or None.
     """
 
     prompt: str
     response: str | None = None
     category: str | None = None
     answer: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class PromptSet(Result):
         name: what reports call the set.
         licence: licence of the text, "unknown" for a user's file.
         source: where the rows come from, with anything that was left out.
+        contexts: the messages before each prompt, (role, text), a system message first; None when no prompt
+            has any. `prompts` are then `Prompt`s, which carry the same.
+        labels: "safe" or "unsafe" per row, where the data says so (XSTest, WildGuard); None otherwise.
 
     Raises:
         InputError: a column has another length than `prompts`.
@@ -57,14 +64,25 @@ class PromptSet(Result):
     name: str = "unnamed"
     licence: str = "unknown"
     source: str = ""
+    contexts: tuple[tuple[Message, ...], ...] | None = None
+    labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.contexts is None:
+            found = tuple(context_of(prompt) for prompt in self.prompts)
+            object.__setattr__(self, "contexts", found if any(found) else None)
         for label, column in self._columns():
             if column is not None and len(column) != len(self.prompts):
                 raise InputError(
                     f"prompt set {self.name!r} has {len(self.prompts)} prompts and {len(column)} {label}; "
                     "give one per prompt"
                 )
+        if self.contexts is not None:  # one truth: a set that was loaded has plain texts beside its contexts
+            joined = tuple(map(with_context, self.prompts, self.contexts))
+            object.__setattr__(self, "prompts", joined)
+            object.__setattr__(
+                self, "contexts", tuple(map(context_of, joined)) if any(self.contexts) else None
+            )
 
     # ---- making one -------------------------------------------------------------------------------------
 
@@ -106,8 +124,8 @@ class PromptSet(Result):
         for row, pair in enumerate(rows):
             if isinstance(pair, str) or len(pair) != 2:
                 raise InputError(f"row {row} of {name!r} is not a (prompt, response) pair: {pair!r:.80}")
-        prompts = _texts((pair[0] for pair in rows), "prompt", name)
-        responses = _texts((pair[1] for pair in rows), "response", name, empty=True)
+        prompts = _texts([pair[0] for pair in rows], "prompt", name)
+        responses = _texts([pair[1] for pair in rows], "response", name, empty=True)
         labels = None if categories is None else tuple(categories)
         return cls(prompts, responses, None, labels, name, licence, source)
 
@@ -131,6 +149,7 @@ class PromptSet(Result):
             name or "+".join(one.name for one in sets),
             "; ".join(dict.fromkeys(one.licence for one in sets)),
             "; ".join(dict.fromkeys(one.source for one in sets if one.source)),
+            labels=joined([one.labels for one in sets]),
         )
 
     # ---- looking at it ----------------------------------------------------------------------------------
@@ -142,7 +161,7 @@ class PromptSet(Result):
         for label, column in (("prompts", self.prompts), *self._columns()):
             if column is not None:
                 chunks += [label.encode(), str(len(column)).encode()]
-                chunks += [text.encode("utf-8", "surrogatepass") for text in column]
+                chunks += [content(text) for text in column]
         return sha256_bytes(*chunks)
 
     def __len__(self) -> int:
@@ -154,6 +173,7 @@ class PromptSet(Result):
             None if self.responses is None else self.responses[row],
             None if self.categories is None else self.categories[row],
             None if self.answers is None else self.answers[row],
+            None if self.labels is None else self.labels[row],
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -161,6 +181,12 @@ class PromptSet(Result):
 
     def __repr__(self) -> str:
         columns = "".join(f", {label}" for label, column in self._columns() if column is not None)
+        if self.contexts is not None:
+            systems = {one.system for one in self.prompts if isinstance(one, Prompt) and one.system}
+            shown = f"{min(systems):.60}" if len(systems) == 1 else f"{len(systems)} different"
+            columns += f", system {shown!r}" if systems else ""
+            turns = sum(bool(one.history) for one in self.prompts if isinstance(one, Prompt))
+            columns += f", {turns} with earlier turns" if turns else ""
         return f"PromptSet({self.name!r}, {len(self)} prompts{columns}, sha256 {self.sha256[:12]})"
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -177,12 +203,20 @@ class PromptSet(Result):
         return list(zip(self.prompts, self.responses, strict=True))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per prompt, with the columns that the set has: prompt, response, answer, category."""
-        frame = pd.DataFrame({"prompt": list(self.prompts)}, dtype="object")
-        names = {"responses": "response", "answers": "answer", "categories": "category"}
+        """One row per prompt, with the columns that the set has: prompt, response, answer, category, label,
+        system, history (a list of messages).
+        """
+        frame = pd.DataFrame({"prompt": [str(prompt) for prompt in self.prompts]}, dtype="object")
+        names = {"responses": "response", "answers": "answer", "categories": "category", "labels": "label"}
         for label, column in self._columns():
             if column is not None:
                 frame[names[label]] = pd.Series(list(column), dtype="object")
+        if self.contexts is not None:
+            known = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in self.prompts]
+            frame["system"] = pd.Series([one.system for one in known], dtype="object")
+            histories = [[{"role": r, "content": t} for r, t in one.history] for one in known]
+            if any(histories):
+                frame["history"] = pd.Series(histories, dtype="object")
         return frame
 
     def to_jsonl(self, path: PathLike) -> Path:
@@ -192,9 +226,11 @@ class PromptSet(Result):
         for example in self:
             row = {
                 key: value
-                for key in ("prompt", "response", "answer", "category")
+                for key in ("prompt", "response", "answer", "category", "label")
                 if (value := getattr(example, key)) is not None
             }
+            if context_of(example.prompt):
+                row["context"] = context_of(example.prompt)
             lines.append(json.dumps(row, ensure_ascii=False))
         return write_text(path, "\n".join(lines) + "\n")
 
@@ -220,6 +256,8 @@ class PromptSet(Result):
             responses=pick(self.responses),
             answers=pick(self.answers),
             categories=pick(self.categories),
+            contexts=None,  # the prompts carry them
+            labels=pick(self.labels),
             name=name or self.name,
         )
 
@@ -237,6 +275,22 @@ class PromptSet(Result):
                     f"it has {', '.join(known) or 'none'}"
                 )
         return self.subset(row for row, label in enumerate(self.categories or ()) if label in categories)
+
+    def labelled(self, label: Literal["safe", "unsafe"]) -> PromptSet:
+        """The rows that the data calls safe or unsafe; all of them when it does not say.
+
+        Raises:
+            InputError: no row has that label.
+        """
+        if self.labels is None:
+            return self
+        rows = [row for row, given in enumerate(self.labels) if given == label]
+        if not rows:
+            raise InputError(
+                f"no row of {self.name!r} is labelled {label}; all {len(self)} are the other kind"
+            )
+        some = "" if len(rows) == len(self) else f"; the {len(rows)} of {len(self)} rows labelled {label}"
+        return replace(self.subset(rows), source=self.source + some)
 
     def head(self, n: int) -> PromptSet:
         """The first n rows, or all when there are fewer."""
@@ -296,7 +350,12 @@ class PromptSet(Result):
         return sorted(range(len(self)), key=key)
 
     def _columns(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-        return (("responses", self.responses), ("answers", self.answers), ("categories", self.categories))
+        return (
+            ("responses", self.responses),
+            ("answers", self.answers),
+            ("categories", self.categories),
+            ("labels", self.labels),
+        )
 
 
 def _count(n: int) -> int:
@@ -308,6 +367,8 @@ def _count(n: int) -> int:
 def _texts(values: Iterable[object], kind: str, name: str, empty: bool = False) -> tuple[str, ...]:
     if isinstance(values, str):
         raise InputError(f"one string was given where {name!r} needs a list of them; write [text]")
+    if isinstance(values, Mapping) or hasattr(values, "columns") or hasattr(values, "column_names"):
+        raise InputError(f"a table was given where {name!r} needs a list of texts; use prompts.read(table)")
     texts: list[str] = []
     for row, value in enumerate(values):
         if not isinstance(value, str):

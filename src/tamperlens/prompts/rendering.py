@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError
 from tamperlens.prompts.chatformat import ChatFormat, apply, chat_format, label, special_ids
+from tamperlens.prompts.prompt import context_of
 from tamperlens.prompts.promptset import PromptSet
 
 IGNORE = -100
@@ -65,7 +66,7 @@ def render(
 
     Args:
         tokenizer: whose chat template is used; the plain fallback when it has none.
-        prompt: what the user says.
+        prompt: what the user says; a `Prompt` brings the messages before it.
         response: the assistant's answer.
         system: a system prompt; `fmt.system` says whether it gets its own turn or goes before the prompt.
         prefill: the beginning of the assistant's answer, put into its mouth.
@@ -224,20 +225,34 @@ def _parts(
 
 
 def _prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat) -> str:
+    before = list(context_of(prompt))  # a `Prompt` brings the conversation that it closes
+    if before and before[0][0] == "system":
+        if system is not None and system != before[0][1]:
+            raise InputError(
+                f"the prompt {str(prompt)!r:.60} brings a system message of its own; leave system= out, or "
+                "drop the system messages from the data"
+            )
+        system, before = before[0][1], before[1:]
+    turns = [*before, ("user", str(prompt))]
     if not fmt.template:
-        above = f"{system}\n\n" if system else ""
-        return f"{fmt.beginning}{above}User: {prompt}\n\nAssistant:"
+        said = [
+            f"User: {text}\n\nAssistant:" if role == "user" else f" {text}{fmt.closing}\n\n"
+            for role, text in turns
+        ]
+        return fmt.beginning + (f"{system}\n\n" if system else "") + "".join(said)
     if system and fmt.system == "merged":
-        prompt, system = f"{system}\n\n{prompt}", None
-    messages = [{"role": "user", "content": prompt}]
+        turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
+        system = None
+    messages = [{"role": role, "content": text} for role, text in turns]
     if system:
         messages.insert(0, {"role": "system", "content": system})
     text = apply(tokenizer, messages, generation=True)
-    if prompt.strip() not in text:
-        raise InputError(
-            f"the chat template of {label(tokenizer)} changes the prompt {prompt!r:.60}; "
-            "set tokenizer.chat_template to one that writes the user's text as it is"
-        )
+    for one in messages:
+        if one["role"] == "user" and one["content"].strip() not in text:
+            raise InputError(
+                f"the chat template of {label(tokenizer)} changes the prompt {one['content']!r:.60}; "
+                "set tokenizer.chat_template to one that writes the user's text as it is"
+            )
     return text + fmt.opening
 
 

@@ -7,6 +7,7 @@ import csv
 import difflib
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from tamperlens.base.errors import InputError
+from tamperlens.prompts.conversations import is_conversation
 
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_EXCEL = re.compile(r'"?sep=(?P<mark>.)"?[ \t]*\r?\n', re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 
 
@@ -56,10 +67,10 @@ def read_table(path: Path) -> Table:
 
 
 def read_text(path: Path) -> str:
-    """A text file as UTF-8, with or without a byte-order mark.
+    """A text file as UTF-8, with or without a byte-order mark, or as UTF-16 or UTF-32 with one.
 
     Raises:
-        InputError: the file is missing, a folder, of an unknown type, empty or not UTF-8.
+        InputError: the file is missing, a folder, of an unknown type, empty or in another encoding.
     """
     if path.is_dir():
         files = sorted(one.name for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
@@ -79,28 +90,36 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{path} is UTF-16, not UTF-8; {_conversion(path, 'UTF-16')}")
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode("utf-8")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise InputError(
+                f"{path} begins as {encoding.upper()} and is not ({error.reason}); is it cut off?"
+            ) from error
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}; "
-            f"{_conversion(path, 'WINDOWS-1252')}"
+            f"convert it with: iconv -f WINDOWS-1252 -t UTF-8 '{path}' > '{path.stem}-utf8{path.suffix}'"
         ) from error
     text = text.removeprefix("\ufeff")
+    if "\0" in text[:1000]:
+        raise InputError(f"{path} is not text in UTF-8 (it has zero bytes); save it again as UTF-8")
     if not text.strip():
         raise InputError(f"{path} is empty; write one prompt per row into it")
     return text
 
 
-def _conversion(path: Path, encoding: str) -> str:
-    return f"convert it with: iconv -f {encoding} -t UTF-8 '{path}' > '{path.stem}-utf8{path.suffix}'"
-
-
 def _delimited(path: Path, text: str) -> Table:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    delimiter, line = "\t" if path.suffix.lower() == ".tsv" else "", 1
+    told = _EXCEL.match(text)
+    if told is not None:  # spreadsheets write the separator into a line of its own
+        delimiter, text, line = told["mark"], text[told.end() :], 2
+        if not text.strip():
+            raise InputError(f"{path} is empty; write one prompt per row into it")
+    delimiter = delimiter or _delimiter(text)
+    first = line
     # Answers longer than csv's default limit of 128 KiB are fine; the limit is global, so it is put back.
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
@@ -108,9 +127,8 @@ def _delimited(path: Path, text: str) -> Table:
         columns: list[str] = []
         rows: list[dict[str, Any]] = []
         where: list[str] = []
-        line = 1
         for cells in reader:
-            begins, line = line, reader.line_num + 1
+            begins, line = line, reader.line_num + first
             if not any(cell.strip() for cell in cells):
                 if columns and cells and len(columns) > 1:
                     rows.append(dict.fromkeys(columns, ""))
@@ -140,10 +158,10 @@ def _delimited(path: Path, text: str) -> Table:
 
 
 def _delimiter(text: str) -> str:
-    """A comma, unless the header has none and has semicolons or tabs (spreadsheet exports)."""
-    first = text.lstrip("\r\n").splitlines()[0]
+    """A comma, unless the header has none outside quotes and has semicolons, tabs or bars."""
+    first = _QUOTED.sub("", text.lstrip("\r\n").splitlines()[0])
     if "," not in first:
-        for other in (";", "\t"):
+        for other in (";", "\t", "|"):
             if other in first:
                 return other
     return ","
@@ -187,7 +205,7 @@ def _json_lines(path: Path, text: str) -> Table:
         where.pop(0)
         if not values:
             raise InputError(f"{path} has a $set header and no rows; is it a cut-off copy?")
-    return _from_values(str(path), values, where, header)
+    return from_values(str(path), values, where, header)
 
 
 def _json(path: Path, text: str) -> Table:
@@ -200,12 +218,17 @@ def _json(path: Path, text: str) -> Table:
     values = _records(path, document)
     if not values:
         raise InputError(f"{path} holds an empty list; write one prompt per item into it")
-    return _from_values(str(path), values, [f"item {i}" for i in range(1, len(values) + 1)], None)
+    return from_values(str(path), values, [f"item {i}" for i in range(1, len(values) + 1)], None)
 
 
 def _records(path: Path, document: Any) -> list[Any]:
     if isinstance(document, list):
         return document
+    if isinstance(document, dict) and any(
+        isinstance(value, list) and is_conversation(value) and key.lower() in ("messages", "conversations")
+        for key, value in document.items()
+    ):
+        return [document]
     if isinstance(document, dict) and document:
         parts = list(document.values())
         if len(parts) > 1 and all(isinstance(part, list) for part in parts):
@@ -226,9 +249,14 @@ def _records(path: Path, document: Any) -> list[Any]:
     )
 
 
-def _from_values(
-    source: str, values: Sequence[Any], where: list[str], header: dict[str, Any] | None
-) -> Table:
+def from_values(source: str, values: Sequence[Any], where: list[str], header: dict[str, Any] | None) -> Table:
+    """Rows of texts, objects or conversations; `where` names each.
+
+    Raises:
+        InputError: rows of several kinds.
+    """
+    if all(isinstance(value, list) and is_conversation(value) for value in values):
+        values = [{"messages": value} for value in values]
     if all(isinstance(value, str) for value in values):
         return Table(source, ["prompt"], [{"prompt": value} for value in values], where, header)
     columns: dict[str, None] = {}
