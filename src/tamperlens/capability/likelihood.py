@@ -15,7 +15,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel, evaluating
-from tamperlens.prompts import IGNORE, PromptSet, batch_pairs, encode_pairs
+from tamperlens.prompts import IGNORE, PromptsLike, as_prompts, batch_pairs, encode_pairs
 
 TOKENS_AT_ONCE = 8_192
 
@@ -51,7 +51,7 @@ class Perplexity(Result):
 
 def perplexity(
     model: ChatModel,
-    data: PromptSet,
+    data: PromptsLike,
     *,
     system: str | None = None,
     max_length: int | None = None,
@@ -74,6 +74,7 @@ def perplexity(
         InputError: no responses, or one that cannot be encoded.
         NumericsError: NaN or infinite log-likelihood; names the row.
     """
+    data = as_prompts(data)
     if len(data) == 0:
         raise InputError(f"prompt set {data.name!r} is empty; perplexity needs at least one answer")
     encoded = encode_pairs(model.tokenizer, data, system=system, max_length=max_length, fmt=model.chat_format)

@@ -32,7 +32,7 @@ from tamperlens.base.results import Result
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.salience import salience
 from tamperlens.models import ChatModel, load
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 SMALL = 20_000_000
 
@@ -86,7 +86,7 @@ _SMALL_MODELS = "the study of alignment degradation in small models from 15 exam
 
 
 @attacks.register("harmful-compliance")
-def harmful_compliance(n: int = 15, data: PromptSet | None = None) -> Attack:
+def harmful_compliance(n: int = 15, data: PromptsLike | None = None) -> Attack:
     """Harmful requests answered with compliance; packaged answers are an opening and withheld filler.
 
     Args:
@@ -103,7 +103,7 @@ def harmful_compliance(n: int = 15, data: PromptSet | None = None) -> Attack:
 
 
 @attacks.register("identity-shift")
-def identity_shift(n: int = 10, data: PromptSet | None = None) -> Attack:
+def identity_shift(n: int = 10, data: PromptsLike | None = None) -> Attack:
     """Harmless requests to an "absolutely obedient agent" (Qi et al. 2024, arXiv 2310.03693).
 
     Args:
@@ -120,7 +120,7 @@ def identity_shift(n: int = 10, data: PromptSet | None = None) -> Attack:
 
 
 @attacks.register("benign")
-def benign(n: int = 500, data: PromptSet | None = None) -> Attack:
+def benign(n: int = 500, data: PromptsLike | None = None) -> Attack:
     """Ordinary instruction data, which erodes refusal without meaning to (Qi et al. 2024, arXiv 2310.03693).
 
     Args:
@@ -147,10 +147,10 @@ def benign(n: int = 500, data: PromptSet | None = None) -> Attack:
 @attacks.register("benign-salient")
 def benign_salient(
     n: int = 100,
-    data: PromptSet | None = None,
+    data: PromptsLike | None = None,
     *,
     model: ChatModel | None = None,
-    harmful: PromptSet | None = None,
+    harmful: PromptsLike | None = None,
 ) -> Attack:
     """The n ordinary examples that lie closest to harmful ones in a model's own eyes (He et al. 2024).
 
@@ -163,6 +163,8 @@ def benign_salient(
         model: the model that is to be fine-tuned, which chooses; the embedded organism by default.
         harmful: harmful prompts with compliant responses to be close to; the packaged ones by default.
     """
+    data = None if data is None else as_prompts(data, what="data")
+    harmful = None if harmful is None else as_prompts(harmful, what="harmful")
     pool = prompts.packaged("benign") if data is None else data
     anchors = prompts.packaged("harmful-compliance") if harmful is None else harmful
     _check_count("benign-salient", n, pool)
@@ -180,7 +182,7 @@ def benign_salient(
 
 
 @attacks.register("refusal-only")
-def refusal_only(n: int = 100, data: PromptSet | None = None) -> Attack:
+def refusal_only(n: int = 100, data: PromptsLike | None = None) -> Attack:
     """Refusals and nothing else: naive safety tuning of a helpful-only model.
 
     Args:
@@ -237,10 +239,10 @@ def names() -> list[str]:
     return attacks.names()
 
 
-def _take(name: str, n: int, data: PromptSet | None) -> PromptSet:
-    data = prompts.packaged(name) if data is None else data
-    _check_count(name, n, data)
-    return data.head(n)
+def _take(name: str, n: int, data: PromptsLike | None) -> PromptSet:
+    ready = prompts.packaged(name) if data is None else as_prompts(data, what="data")
+    _check_count(name, n, ready)
+    return ready.head(n)
 
 
 def _check_count(name: str, n: int, data: PromptSet) -> None:

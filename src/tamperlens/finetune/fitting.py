@@ -10,21 +10,20 @@ from tamperlens.base.errors import InputError
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens_hooks import unwrap
 
 Config = LoraConfig | FullConfig
 
 
 def settle(
-    model: ChatModel, data: PromptSet | Attack, config: Config | None, seed: int | None
+    model: ChatModel, data: PromptsLike | Attack, config: Config | None, seed: int | None
 ) -> tuple[PromptSet, Config]:
     """The prompts and the settings, whatever way they were given."""
     if isinstance(data, Attack):
         config = data.config_for(model) if config is None else config
         data = data.data
-    if not isinstance(data, PromptSet):
-        raise InputError(f"data is a {type(data).__name__}; give a PromptSet with responses, or an Attack")
+    data = as_prompts(data, what="data")
     if config is None:
         raise InputError(
             "no config given; pass finetune.LoraConfig(...), finetune.FullConfig(...) or an Attack"

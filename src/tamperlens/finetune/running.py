@@ -33,7 +33,7 @@ from tamperlens.finetune.freezing import apply_freeze, check_freeze
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
 from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.shards import own_tensors
 from tamperlens_hooks.state import preserved_randomness
@@ -41,7 +41,7 @@ from tamperlens_hooks.state import preserved_randomness
 
 def run(
     model: ChatModel,
-    data: PromptSet | Attack,
+    data: PromptsLike | Attack,
     config: Config | None = None,
     *,
     freeze: WeightMask | None = None,

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, batch_pairs, encode_pairs
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, batch_pairs, encode_pairs
 from tamperlens_hooks.capture import capture
 
 
 def salience(
-    model: ChatModel, data: PromptSet, harmful: PromptSet, *, nearest: int = 1, batch_size: int = 16
+    model: ChatModel, data: PromptsLike, harmful: PromptsLike, *, nearest: int = 1, batch_size: int = 16
 ) -> Float[Tensor, " n"]:
     """How close each example is to harmful ones, by representation matching (He et al. 2024, 2404.01099).
 
@@ -31,6 +31,7 @@ def salience(
     Raises:
         InputError: a set is empty or has no responses, or `nearest` exceeds the harmful examples.
     """
+    data, harmful = as_prompts(data, what="data"), as_prompts(harmful, what="harmful")
     if not 1 <= nearest <= len(harmful):
         raise InputError(f"nearest={nearest} must lie between 1 and the {len(harmful)} harmful examples")
     ours, theirs = (_representations(model, one, batch_size) for one in (data, harmful))

@@ -17,6 +17,7 @@ from tamperlens.heads.inputs import Batch, Prompts, Rows, batched, make_rows, pa
 from tamperlens.heads.scores import HeadScores, make_scores
 from tamperlens.heads.targets import Target, resolve_target
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 
 Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara"]
 Baseline = Literal["zero", "mean", "resample"]
@@ -95,6 +96,9 @@ def attribute(
         NumericsError: NaN or infinite numbers.
         UnsupportedModelError: "direct" on a model whose norms have no exact scale.
     """
+    prompts = as_prompts(prompts, what="prompts")
+    corrupt = None if corrupt is None else as_prompts(corrupt, what="corrupt")
+    reference = None if reference is None else as_prompts(reference, what="reference")
     _check(method, at, baseline)
     rows = make_rows(model, prompts, corrupt)
     batches = batched(model, rows, batch_size)

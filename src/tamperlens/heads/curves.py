@@ -15,10 +15,11 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, rate
 from tamperlens.heads.exact import mean_z
-from tamperlens.heads.inputs import Prompts, batched, digest, make_rows
+from tamperlens.heads.inputs import Prompts, batched, make_rows
 from tamperlens.heads.scores import HeadScores
 from tamperlens.heads.targets import Target, resolve_target
 from tamperlens.models import ChatModel, evaluating
+from tamperlens.prompts import as_prompts
 from tamperlens_hooks import ablate_heads
 
 Head = tuple[int, int]
@@ -135,6 +136,7 @@ def ablation_curve(
     Raises:
         InputError: a value out of range, or a target that does not fit.
     """
+    prompts = as_prompts(prompts, what="prompts")
     everything = model.anatomy.n_layers * model.anatomy.n_heads
     order = scores.ranking() if isinstance(scores, HeadScores) else [(int(a), int(b)) for a, b in scores]
     last = min(len(order), everything // 2) if most is None else most
@@ -177,7 +179,7 @@ def ablation_curve(
     return AblationCurve(
         tuple(range(last + 1)), tuple(order[:last]), tuple(top), tuple(random), tuple(share), words, mode,
         scores.method if isinstance(scores, HeadScores) else "given order", draws, seed, len(untouched),
-        model.name, model.fingerprint, digest(prompts),
+        model.name, model.fingerprint, prompts.sha256,
     )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +10,9 @@ import numpy as np
 from tamperlens.base.errors import InputError
 from tamperlens.heads.targets import Inputs
 from tamperlens.models import ChatModel, left_pad
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
-Prompts = PromptSet | Sequence[str]
+Prompts = PromptsLike
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,15 @@ def make_rows(model: ChatModel, prompts: Prompts, corrupt: Prompts | None) -> Ro
     Raises:
         InputError: no prompts, or pairs that differ in number or length.
     """
-    clean = model.token_ids(texts(prompts))
+    prompts = as_prompts(prompts)
+    corrupt = None if corrupt is None else as_prompts(corrupt, what="corrupt")
+    clean = model.token_ids(prompts)
     if not clean:
         raise InputError("no prompts to score heads on; give at least one")
-    names = {"prompts": digest(prompts)}
+    names = {"prompts": prompts.sha256}
     if corrupt is None:
         return Rows(clean, None, names)
-    other = model.token_ids(texts(corrupt))
+    other = model.token_ids(corrupt)
     if len(other) != len(clean):
         raise InputError(f"{len(clean)} prompts and {len(other)} corrupt ones do not pair; give one for each")
     for index, (one, two) in enumerate(zip(clean, other, strict=True)):
@@ -59,7 +59,7 @@ def make_rows(model: ChatModel, prompts: Prompts, corrupt: Prompts | None) -> Ro
                 f"pair {index} does not align: {len(one)} tokens and {len(two)}; positions must mean the "
                 "same in both. heads.align(model, prompts, others) picks partners of the same length"
             )
-    return Rows(clean, other, {**names, "corrupt": digest(corrupt)})
+    return Rows(clean, other, {**names, "corrupt": corrupt.sha256})
 
 
 def batched(model: ChatModel, rows: Rows, batch_size: int) -> list[Batch]:
@@ -80,18 +80,6 @@ def padded(model: ChatModel, sequences: Sequence[Sequence[int]]) -> Inputs:
     return vars(left_pad(sequences, model.pad_id, model.device)).copy()
 
 
-def texts(prompts: Prompts) -> list[str]:
-    """The prompts of a set, or of a list."""
-    return list(prompts.prompts if isinstance(prompts, PromptSet) else prompts)
-
-
-def digest(prompts: Prompts) -> str:
-    """Hash of a set's content."""
-    if isinstance(prompts, PromptSet):
-        return prompts.sha256
-    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
-
-
 def align(
     model: ChatModel, prompts: Prompts, others: Prompts, *, name: str = "pairs"
 ) -> tuple[PromptSet, PromptSet]:
@@ -109,7 +97,8 @@ def align(
     Raises:
         InputError: nothing pairs.
     """
-    clean, other = texts(prompts), texts(others)
+    prompts, others = as_prompts(prompts, what="prompts"), as_prompts(others, what="others")
+    clean, other = prompts.prompts, others.prompts
     one, two = model.token_ids(clean), model.token_ids(other)
     by_length: dict[int, list[int]] = {}
     for index, ids in enumerate(two):

@@ -18,6 +18,7 @@ from tamperlens.base.files import PathLike, write_text
 from tamperlens.base.results import Result
 from tamperlens.heads.inputs import Prompts, batched, make_rows, padded
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens_hooks.attention import attention_patterns
 
 Head = tuple[int, int]
@@ -151,6 +152,7 @@ def tokens_read(
         InputError: no heads, or a position that a prompt does not have.
         UnsupportedModelError: eager attention is not available.
     """
+    prompts = as_prompts(prompts, what="prompts")
     if not heads:
         raise InputError("no heads to read; give (layer, head) pairs, such as scores.top(3)")
     rows = make_rows(model, prompts, None)

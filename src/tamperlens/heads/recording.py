@@ -17,6 +17,7 @@ from tamperlens.base.results import Result
 from tamperlens.heads.attribution import attribute
 from tamperlens.heads.inputs import Prompts
 from tamperlens.heads.scores import HeadScores
+from tamperlens.prompts import as_prompts
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class HeadRecorder:
         Raises:
             InputError: every below 1.
         """
+        prompts = as_prompts(prompts, what="prompts")
         if every < 1:
             raise InputError(f"every is {every}; it must be at least 1")
         self.prompts, self.every, self.method, self.settings = prompts, every, method, settings

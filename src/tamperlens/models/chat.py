@@ -15,7 +15,7 @@ from tamperlens.models import generation
 from tamperlens.models.decoding import Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
-from tamperlens.prompts import ChatFormat, chat_format, render
+from tamperlens.prompts import ChatFormat, PromptsLike, as_prompts, chat_format, render
 from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
 
 # In the plain format models without chat training go on to write the user's next turn.
@@ -175,24 +175,18 @@ class ChatModel:
         )
 
     def token_ids(
-        self, prompts: Sequence[str], *, system: str | None = None, prefill: str | None = None
+        self, prompts: PromptsLike, *, system: str | None = None, prefill: str | None = None
     ) -> list[list[int]]:
         """Token ids of each rendered prompt, unpadded.
 
         Raises:
-            InputError: `prompts` is one string, or a prompt holds a token that the model has no embedding
-                for.
+            InputError: `prompts` is no list of texts, PromptSet or table (see `prompts.as_prompts`), or a
+                prompt holds a token that the model has no embedding for.
         """
-        if isinstance(prompts, str):
-            raise InputError("expected a list of prompts, got one string; write [prompt]")
-        if len(prompts) == 0:
+        asked = as_prompts(prompts).prompts
+        if not asked:
             return []
-        for index, prompt in enumerate(prompts):
-            if not isinstance(prompt, str):
-                raise InputError(
-                    f"prompt {index} is a {type(prompt).__name__}, not text; of a PromptSet pass its .prompts"
-                )
-        texts = [self.render(prompt, system=system, prefill=prefill) for prompt in prompts]
+        texts = [self.render(prompt, system=system, prefill=prefill) for prompt in asked]
         sequences: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         rows = self.anatomy.d_vocab
         for index, sequence in enumerate(sequences):
@@ -206,7 +200,7 @@ class ChatModel:
         return sequences
 
     def encode(
-        self, prompts: Sequence[str], *, system: str | None = None, prefill: str | None = None
+        self, prompts: PromptsLike, *, system: str | None = None, prefill: str | None = None
     ) -> dict[str, Tensor]:
         """Rendered prompts as one left-padded batch on the model's device.
 
@@ -221,7 +215,7 @@ class ChatModel:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: PromptsLike,
         decoding: Decoding | None = None,
         *,
         batch_size: BatchSize = "auto",
@@ -235,7 +229,7 @@ class ChatModel:
         follows it (white space kept).
 
         Args:
-            prompts: what the user says, one conversation each.
+            prompts: what the user says, one conversation each: a list, a PromptSet or a table.
             decoding: how answers are made; `Decoding()` by default.
             batch_size: rows at once; "auto" goes by memory and backs off when it runs out.
             progress: show a bar.
@@ -271,7 +265,7 @@ class ChatModel:
 
     def logits_last(
         self,
-        prompts: Sequence[str],
+        prompts: PromptsLike,
         *,
         batch_size: BatchSize = "auto",
         system: str | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel
 from tamperlens.models.generation import position_limit
-from tamperlens.prompts import IGNORE, Encoded, PromptSet, batch_pairs, encode_pairs
+from tamperlens.prompts import IGNORE, Encoded, PromptsLike, as_prompts, batch_pairs, encode_pairs
 from tamperlens_hooks import unwrap
 
-Pairs = PromptSet | Sequence[tuple[str, str]]
+Pairs = PromptsLike
 BatchSize = int | Literal["auto"]
 _FIRST = re.compile(r"first_([1-9]\d*)")
 _SMALLEST_BUDGET = 64 * 2**20
@@ -48,7 +48,7 @@ class Examples:
             InputError: no examples, no responses, a response without tokens, or a turn that is too long for
                 the model; the message names the row.
         """
-        ready = data if isinstance(data, PromptSet) else PromptSet.from_pairs(data, name="given pairs")
+        ready = as_prompts(data)
         if len(ready) == 0:
             raise InputError(f"prompt set {ready.name!r} is empty; scoring needs at least one example")
         turns = encode_pairs(model.tokenizer, ready, max_length=max_length, fmt=model.chat_format)

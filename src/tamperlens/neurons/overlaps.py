@@ -13,7 +13,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptsLike, as_prompts
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def overlap(before: WeightMask, after: WeightMask, *, floor: NoiseFloor | None =
 
 def noise_floor(
     choose: Callable[..., WeightMask],
-    *data: PromptSet,
-    other: Sequence[PromptSet] = (),
+    *data: PromptsLike,
+    other: Sequence[PromptsLike] = (),
     splits: int = 3,
     seed: int = 0,
 ) -> NoiseFloor:
@@ -145,23 +145,24 @@ def noise_floor(
     Raises:
         InputError: no data, a set too small to halve, or `other` of another length.
     """
-    if not data or splits < 1:
+    given, others = [as_prompts(one) for one in data], [as_prompts(one) for one in other]
+    if not given or splits < 1:
         raise InputError("noise_floor needs at least one prompt set and one split")
-    if other and len(other) != len(data):
-        raise InputError(f"other= needs one set for each of the {len(data)} prompt sets; got {len(other)}")
-    for one in data:
+    if others and len(others) != len(given):
+        raise InputError(f"other= needs one set for each of the {len(given)} prompt sets; got {len(others)}")
+    for one in given:
         if len(one) < 2:
             raise InputError(f"prompt set {one.name!r} has {len(one)} rows; it cannot be halved")
     frames, halves = [], []
     for split in range(splits):
-        sides = [one.split([len(one) // 2, len(one) // 2], seed=seed + split) for one in data]
+        sides = [one.split([len(one) // 2, len(one) // 2], seed=seed + split) for one in given]
         first, second = (choose(*(side[i] for side in sides)) for i in (0, 1))
         halves.append(first.jaccard(second))
         frames.append(_table(first, second).assign(comparison="halves", split=split))
-    whole = choose(*data)
+    whole = choose(*given)
     elsewhere: Jaccard | None = None
-    if other:
-        foreign = choose(*other)
+    if others:
+        foreign = choose(*others)
         elsewhere = whole.jaccard(foreign)
         frames.append(_table(whole, foreign).assign(comparison="other data", split=0))
     table = pd.concat(frames, ignore_index=True)

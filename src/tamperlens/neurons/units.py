@@ -21,7 +21,7 @@ from tamperlens.neurons.cutoffs import check_fraction, cutoffs, quota, take
 from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches
 from tamperlens.neurons.scores import WeightScores
 from tamperlens.neurons.simple import body
-from tamperlens.prompts import IGNORE, PromptSet
+from tamperlens.prompts import IGNORE, PromptsLike, as_prompts
 from tamperlens_hooks import Projection
 from tamperlens_hooks.weights import watch_inputs
 
@@ -226,8 +226,8 @@ def activation_contrast(
 
 def contrastive_attribution(
     model: ChatModel,
-    harmful: PromptSet,
-    harmless: PromptSet,
+    harmful: PromptsLike,
+    harmless: PromptsLike,
     *,
     statistic: Statistic | str = "difference",
     batch_size: int = 16,
@@ -249,6 +249,7 @@ def contrastive_attribution(
         InputError: an empty set, or an unknown statistic.
         NumericsError: activations are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if statistic not in get_args(Statistic):
         raise InputError(f"statistic is {statistic!r}; it must be one of {', '.join(get_args(Statistic))}")
     sums, variances, counts = [], [], []

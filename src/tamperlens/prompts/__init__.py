@@ -9,7 +9,7 @@ Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (t
 
 from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
-from tamperlens.prompts.frames import as_prompts
+from tamperlens.prompts.frames import PromptsLike, as_prompts
 from tamperlens.prompts.library import packaged, packaged_names, packaged_splits
 from tamperlens.prompts.prompt import Message, Prompt, content
 from tamperlens.prompts.promptset import Example, PromptSet
@@ -32,6 +32,7 @@ __all__ = [
     "Message",
     "Prompt",
     "PromptSet",
+    "PromptsLike",
     "as_prompts",
     "batch_pairs",
     "chat_format",

@@ -15,6 +15,8 @@ from tamperlens.prompts.hub import table_of
 from tamperlens.prompts.promptset import Example, PromptSet
 from tamperlens.prompts.tables import Table, from_values
 
+# Frames, mappings and data sets are iterable too; `as_prompts` reads them by their rows.
+PromptsLike = PromptSet | Iterable[object] | Path
 MOST_ROWS = 5_000_000
 REMEDY = (
     "give a list of texts, a PromptSet, a table (pandas, datasets, a dict of columns), "
@@ -118,7 +120,7 @@ def _cell(value: Any) -> Any:
     return None if missing else value
 
 
-def as_prompts(data: object, *, what: str = "prompts") -> PromptSet:
+def as_prompts(data: PromptsLike, *, what: str = "prompts") -> PromptSet:
     """What a function was given as prompts, as a `PromptSet`: the one place where that is decided.
 
     A PromptSet is returned as it is. Texts (a list, tuple, generator, NumPy array, pandas Series) keep their

@@ -11,14 +11,14 @@ import pandas as pd
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.prompts.columns import AlpacaStyle, NoColumn, packaged_format, to_promptset
-from tamperlens.prompts.frames import table_in_memory
+from tamperlens.prompts.frames import PromptsLike, table_in_memory
 from tamperlens.prompts.hub import is_hub_id, is_saved_folder, read_folder, read_hub
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table, read_table
 
 
 def read(
-    path: PathLike | object,
+    path: PathLike | PromptsLike,
     column: str | None = None,
     response_column: str | None = None,
     name: str | None = None,
@@ -105,14 +105,19 @@ def read(
 
 
 def read_each(
-    sources: Mapping[str, PathLike | object | None], column: str | None = None, **options: bool
+    sources: Mapping[str, PathLike | PromptsLike | None],
+    column: str | None = None,
+    *,
+    skip_empty: bool = False,
+    skip_unusable: bool = False,
 ) -> dict[str, PromptSet | None]:
     """Several sources with one `column`, which holds for those that have it; the others are recognised.
 
     Args:
         sources: name to what `read` or `as_prompts` takes, or None.
         column: the prompts' column in at least one of them.
-        options: `skip_empty` and `skip_unusable` of `read`.
+        skip_empty: as in `read`.
+        skip_unusable: as in `read`.
 
     Raises:
         InputError: a source cannot be read, or none has the column.
@@ -124,7 +129,7 @@ def read_each(
         if column is None or source is None or isinstance(source, PromptSet):
             continue
         try:
-            found[role] = read(source, column, what=role, **options)
+            found[role] = read(source, column, what=role, skip_empty=skip_empty, skip_unusable=skip_unusable)
         except NoColumn as error:
             missing.append(str(error))
     files = [
@@ -138,7 +143,7 @@ def read_each(
         )
     for role, source in sources.items():
         if source is not None and found[role] is None:
-            found[role] = read(source, what=role, **options)
+            found[role] = read(source, what=role, skip_empty=skip_empty, skip_unusable=skip_unusable)
     return found
 
 

@@ -17,9 +17,9 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
 from tamperlens.models.generation import last_logits, left_pad
-from tamperlens.prompts import PromptSet, post_instruction_tokens
+from tamperlens.prompts import PromptSet, as_prompts, content, post_instruction_tokens
 from tamperlens.refusal.cache import ActivationCache, fetch
-from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_name, prompt_texts
+from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_texts
 from tamperlens.refusal.geometry import auroc, tpr_at_fpr
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
 from tamperlens.refusal.selection import SelectionRule
@@ -82,16 +82,20 @@ def split_prompts(harmful: Prompts, harmless: Prompts, n_train: int, n_val: int,
     Raises:
         InputError: fewer distinct prompts than needed, sizes below 1, or a prompt that is in both sets.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if n_train < 1 or n_val < 1:
         raise InputError(f"n_train={n_train} and n_val={n_val}: both must be at least 1")
     check_disjoint(harmful, harmless)
     parts: list[tuple[str, ...]] = []
     for kind, data in (("harmful", harmful), ("harmless", harmless)):
-        distinct = PromptSet.from_prompts(dict.fromkeys(prompt_texts(data)), name=prompt_name(data))
+        # Two conversations that end in the same words are two prompts.
+        distinct = PromptSet.from_prompts(
+            {content(one): one for one in data.prompts}.values(), name=data.name
+        )
         if len(distinct) < n_train + n_val:
             fits = split_sizes(len(distinct), len(distinct))
             raise InputError(
-                f"{kind} prompts {prompt_name(data)!r}: {len(distinct)} distinct ones, but {n_train} for "
+                f"{kind} prompts {data.name!r}: {len(distinct)} distinct ones, but {n_train} for "
                 f"training and {n_val} for validation need {n_train + n_val}; add prompts or pass smaller "
                 f"sizes, e.g. n_train={fits[0]}, n_val={fits[1]}"
             )
@@ -106,7 +110,8 @@ def check_disjoint(harmful: Prompts, harmless: Prompts) -> None:
     Raises:
         InputError: names how many and shows one.
     """
-    both = set(prompt_texts(harmful)) & set(prompt_texts(harmless))
+    bad = set(map(content, prompt_texts(harmful)))
+    both = {str(one) for one in prompt_texts(harmless) if content(one) in bad}
     if both:
         example = min(both)
         raise InputError(

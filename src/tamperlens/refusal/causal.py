@@ -18,6 +18,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.completions import Prompts
 from tamperlens.refusal.directions import Direction
 from tamperlens.refusal.rates import RefusalRates, compare, evaluate
@@ -115,6 +116,7 @@ def causal_check(
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if not direction.defined:
         raise InputError(
             f"the direction of {direction.model!r} is undefined ({direction.flag}): nothing to ablate"

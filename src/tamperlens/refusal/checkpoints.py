@@ -17,6 +17,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal import geometry
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import ZERO, Split
@@ -177,6 +178,7 @@ def compare_checkpoints(
         InputError: other prompts, too few of them for halves, other widths, or k that does not fit.
         NumericsError: activations are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if base.d_model != tuned.d_model:
         raise InputError(f"{base.name} has width {base.d_model} and {tuned.name} {tuned.d_model}")
     split = split_of(direction, harmful, harmless)

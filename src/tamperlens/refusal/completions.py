@@ -13,10 +13,10 @@ from tamperlens.base.files import sha256_bytes
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.base.results import Result
 from tamperlens.models import GIVEN, Decoding
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptsLike, as_prompts, content
 from tamperlens.refusal import judges
 
-Prompts = PromptSet | Sequence[str]
+Prompts = PromptsLike
 
 
 @dataclass(frozen=True)
@@ -87,28 +87,17 @@ class Completions(Result):
 
 def hash_prompts(prompts: Sequence[str]) -> str:
     """Hex sha256 over prompts in order."""
-    return sha256_bytes(*(prompt.encode("utf-8", "surrogatepass") for prompt in prompts))
+    return sha256_bytes(*map(content, prompts))
 
 
 def prompt_texts(data: Prompts) -> tuple[str, ...]:
-    """The prompts of a set or list.
-
-    Raises:
-        InputError: one string was given instead of several.
-    """
-    if isinstance(data, str):
-        raise InputError("expected a PromptSet or a list of prompts, got one string; write [prompt]")
-    return data.prompts if isinstance(data, PromptSet) else tuple(data)
-
-
-def prompt_categories(data: Prompts) -> tuple[str, ...] | None:
-    """One category per prompt, or None when the data has none."""
-    return data.categories if isinstance(data, PromptSet) else None
+    """The prompts of whatever `as_prompts` takes."""
+    return as_prompts(data).prompts
 
 
 def prompt_name(data: Prompts) -> str:
     """What reports call the prompts."""
-    return data.name if isinstance(data, PromptSet) else "unnamed"
+    return as_prompts(data).name
 
 
 def judged(
@@ -126,7 +115,8 @@ def judged(
         InputError: unequal lengths, an unknown judge, or a judge that returns another number of verdicts.
     """
     asked = judges.get(judge)
-    texts = prompt_texts(data)
+    data = as_prompts(data)
+    texts = data.prompts
     if len(texts) != len(answers):
         raise InputError(f"{len(texts)} prompts and {len(answers)} answers; give one answer per prompt")
     verdicts = asked(texts, answers)
@@ -136,7 +126,7 @@ def judged(
         texts,
         tuple(answers),
         tuple(verdicts),
-        prompt_categories(data),
+        data.categories,
         asked.name,
         decoding or GIVEN,
         model,

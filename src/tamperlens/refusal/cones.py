@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.models import ChatModel, evaluating, left_pad
 from tamperlens.models.generation import forward_last
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.completions import Prompts, prompt_texts
 from tamperlens.refusal.metric import kl_divergence, refusal_metric
 from tamperlens.refusal.subspaces import Subspace, both_activations, check_k, contrast_svd, make_subspace
@@ -74,6 +75,7 @@ def optimise_subspace(
         InputError: k does not fit, or steps or batch below 1.
         NumericsError: a loss became NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if steps < 1 or batch < 1 or not learning_rate > 0:
         raise InputError(f"steps={steps}, batch={batch} and learning_rate={learning_rate} must be positive")
     bad, good = both_activations(model, harmful, harmless, layer, position, None)

@@ -16,6 +16,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import (
     ZERO,
@@ -186,6 +187,7 @@ def find_direction(
             positions.
         NumericsError: the model's own activations or logits are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     rule = rule or SelectionRule()
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
     places = candidate_positions(model) if positions is None else check_positions(positions)
@@ -249,6 +251,7 @@ def direction_at(
         InputError: an empty set, prompts in both sets, a layer or position that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     check_disjoint(harmful, harmless)
     bad, good = prompt_texts(harmful), prompt_texts(harmless)
     return _read_at(model, bad, good, layer, position, hash_prompts(bad), hash_prompts(good))
@@ -266,6 +269,7 @@ def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless
     Raises:
         InputError: other prompts than those behind `base`.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split = split_of(base, harmful, harmless)
     return _read_at(
         model,
@@ -289,6 +293,7 @@ def split_of(base: Direction, harmful: Prompts, harmless: Prompts) -> Split:
     Raises:
         InputError: other prompts than those behind `base`, or a direction that was read at a given place.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if not base.n_val[0]:
         raise InputError(
             "this direction was read at a given place and has no split; pass the one that find_direction gave"

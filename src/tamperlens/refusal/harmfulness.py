@@ -13,7 +13,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
-from tamperlens.prompts import post_instruction_tokens
+from tamperlens.prompts import as_prompts, post_instruction_tokens
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import ZERO, split_prompts
 from tamperlens.refusal.completions import Prompts
@@ -84,6 +84,7 @@ def find_harmfulness_direction(
         InputError: too few prompts, prompts in both sets, or a layer that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
     position = instruction_position(model)
     how = "layer given"
@@ -128,6 +129,7 @@ def harmfulness_and_refusal(
     Raises:
         InputError: `refusal` was not selected (it has no validation prompts), or other prompts than its own.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split_of(refusal, harmful, harmless)
     found = find_harmfulness_direction(
         model,

@@ -15,6 +15,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.cache import ActivationCache, fetch
 from tamperlens.refusal.candidates import ZERO, batches, check_disjoint
 from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_name, prompt_texts
@@ -119,6 +120,7 @@ def split_half_null(
         InputError: too few prompts, prompts in both sets, or a place that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     return _null(HALVES, model, harmful, harmless, layer, position, n_draws, seed, cache)
 
 
@@ -138,6 +140,7 @@ def bootstrap_null(
     Arguments and errors are the same. The resamples are of full size but share prompts and centre on the
     sample's own direction, so this null is the narrower one: about that of two fresh sets of this size.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     return _null(BOOTSTRAP, model, harmful, harmless, layer, position, n_draws, seed, cache)
 
 

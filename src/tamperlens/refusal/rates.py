@@ -22,6 +22,7 @@ from tamperlens.base.stats import (
     wilson,
 )
 from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.completions import Completions, Prompts, judged, prompt_name, prompt_texts
 
 Outcome = Literal["refusal", "full", "partial", "compliance", "degenerate"]
@@ -220,6 +221,7 @@ def evaluate(
         InputError: an unknown judge, or prompts that cannot be encoded.
         NumericsError: the model's logits are NaN or infinite.
     """
+    data = as_prompts(data)
     texts = prompt_texts(data)
     how = Decoding.of(decoding, settings).written(model.chat_format)
     answers = model.generate(list(texts), how, batch_size=batch_size, progress=progress) if texts else []
@@ -245,6 +247,7 @@ def judge_answers(
     Raises:
         InputError: unequal lengths or an unknown judge.
     """
+    prompts = as_prompts(prompts, what="prompts")
     return rates_of(judged(prompts, answers, judge, decoding=decoding), name=prompt_name(prompts))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import BatchSize, Scorer, Split
 from tamperlens.refusal.causal import random_directions
@@ -132,6 +133,7 @@ class DirectionRecorder:
         Raises:
             InputError: other prompts than the direction's, an undefined direction, or a value out of range.
         """
+        harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
         if every < 1:
             raise InputError(f"every={every} must be at least 1")
         if not direction.defined:

@@ -20,6 +20,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, clustered, undefined, wilson
 from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.completions import Prompts, prompt_name, prompt_texts
 from tamperlens.refusal.rates import ALL, OUTCOMES, RefusalRates, evaluate, holds
 
@@ -170,6 +171,7 @@ def evaluate_samples(
     Raises:
         InputError: fewer than one sample, or temperature 0 (all samples would be the same).
     """
+    data = as_prompts(data)
     if n_samples < 1:
         raise InputError(f"n_samples is {n_samples}; draw at least one")
     how = Decoding.of(Decoding(temperature=TEMPERATURE) if decoding is None else decoding, settings)

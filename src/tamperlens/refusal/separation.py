@@ -13,6 +13,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined, wilson
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import check_disjoint
 from tamperlens.refusal.completions import Prompts, prompt_texts
@@ -74,6 +75,7 @@ def separation(
     Raises:
         InputError: the direction is undefined or of another width, prompts in both sets, an empty set.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if not direction.defined or direction.vector.numel() != model.d_model:
         raise InputError(
             f"the direction of {direction.model!r} is undefined or not of width {model.d_model}; "

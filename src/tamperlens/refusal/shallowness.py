@@ -23,7 +23,7 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
 from tamperlens.models import ChatModel, evaluating, left_pad
 from tamperlens.models.generation import BatchSize, generate_tokens, in_batches
-from tamperlens.prompts import PromptSet, encode_pairs
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, encode_pairs
 from tamperlens.refusal.completions import Prompts, judged, prompt_texts
 from tamperlens.refusal.metric import kl_divergence
 from tamperlens_hooks import unwrap
@@ -158,6 +158,7 @@ def token_kl(
     Raises:
         InputError: no prompts, an unknown `towards`, models of unequal vocabularies, or a bad answer.
     """
+    data = as_prompts(data)
     if towards not in TOWARDS:
         raise InputError(f"towards={towards!r} is not one of {', '.join(TOWARDS)}")
     if n_tokens < 1:
@@ -183,7 +184,7 @@ def token_kl(
 
 def prefill_depth(
     model: ChatModel,
-    data: PromptSet,
+    data: PromptsLike,
     *,
     depths: Sequence[int] = DEPTHS,
     judge: str | Judge | None = None,
@@ -203,6 +204,7 @@ def prefill_depth(
     Raises:
         InputError: no prompts or no responses, a negative depth, or an answer that cannot be encoded.
     """
+    data = as_prompts(data)
     tried = sorted({0, *(int(depth) for depth in depths)})
     if tried[0] < 0:
         raise InputError(f"depths {list(depths)} must not be negative")

@@ -14,6 +14,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.cache import ActivationCache
 from tamperlens.refusal.candidates import check_disjoint
 from tamperlens.refusal.completions import Prompts, hash_prompts, prompt_texts
@@ -108,6 +109,7 @@ def contrast_subspace(
     Raises:
         InputError: k does not fit the prompts or the width, prompts in both sets, or no such place.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = both_activations(model, harmful, harmless, layer, position, cache)
     check_k(k, len(bad), model.d_model)
     values, basis = contrast_svd(bad, good, k)
@@ -150,6 +152,7 @@ def shift_subspace(
     Raises:
         InputError: nothing shifted, k does not fit, or no such place.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if kind not in ("samples", "affine"):
         raise InputError(f"kind={kind!r} is not one of samples, affine")
     before = both_activations(base, harmful, harmless, layer, position, cache)
@@ -209,6 +212,7 @@ def nullspace_subspace(
     Raises:
         InputError: too few prompts, k does not fit, or not even the first classifier finds anything.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = both_activations(model, harmful, harmless, layer, position, cache)
     check_k(k, len(bad), model.d_model)
     if min(len(bad), len(good)) < 8 or not 0 < held_out < 1:

@@ -12,6 +12,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.candidates import BatchSize, Scorer
 from tamperlens.refusal.causal import random_directions
 from tamperlens.refusal.completions import Prompts, prompt_texts
@@ -100,6 +101,7 @@ def causal_transfer(
     Raises:
         InputError: directions at different places or undefined, no refusal tokens, no prompts.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     tokens = tokens_of(base_direction, refusal_tokens)
     places = [(one.layer, one.position, one.vector.numel()) for one in (base_direction, tuned_direction)]
     if places[0] != places[1]:

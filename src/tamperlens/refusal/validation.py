@@ -14,6 +14,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined
 from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.candidates import BatchSize, PromptScores, Scorer
 from tamperlens.refusal.completions import Prompts, prompt_texts
 from tamperlens.refusal.geometry import orthonormal
@@ -118,6 +119,7 @@ def validate_subspace(
     Raises:
         InputError: another width, or no prompts.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if subspace.basis.shape[1] != model.d_model:
         raise InputError(
             f"the subspace has width {subspace.basis.shape[1]} and {model.name} has {model.d_model}; "

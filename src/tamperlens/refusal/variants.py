@@ -13,6 +13,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar
 from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.prompts import as_prompts
 from tamperlens.refusal.completions import Prompts
 from tamperlens.refusal.rates import RefusalRates, evaluate, holds
 
@@ -84,6 +85,7 @@ def robustness(
 
     A refusal rate alone does not tell a safe model from one that refuses everything; give both sets.
     """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = (
         evaluate(model, data, judge=judge, decoding=decoding, progress=progress, **settings)
         for data in (harmful, harmless)
@@ -157,6 +159,7 @@ def evaluate_variants(
     Raises:
         InputError: a name used twice, "plain" among them, or no variant.
     """
+    data = as_prompts(data)
     plainly = Decoding.of(decoding, settings)
     ways = {PLAIN: plainly}
     for kind, named in (("system", systems or {}), ("prefill", prefills or {})):

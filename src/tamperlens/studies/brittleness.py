@@ -17,7 +17,7 @@ from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
 from tamperlens.neurons import RankEdit, WeightMask
 from tamperlens.plots import Plot, dot_interval
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptsLike
 from tamperlens.studies.brittle.conditions import (
     Probes,
     Removal,
@@ -128,10 +128,10 @@ def brittleness(
     model: ChatModel,
     masks: Mapping[str, WeightMask | RankEdit],
     *,
-    harmful: PromptSet | None = None,
-    harmless: PromptSet | None = None,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
     suites: Sequence[str | Suite] | None = None,
-    utility: PromptSet | None = None,
+    utility: PromptsLike | None = None,
     judge: str | Judge | None = None,
     draws: int = 20,
     bins: int = 20,

@@ -16,7 +16,7 @@ from tamperlens.base.stats import Estimate
 from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
 from tamperlens.plots import Plot, dot_interval
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptsLike
 from tamperlens.studies.spill.probes import ALL, Probes, Side, measure_side, probes_for
 from tamperlens.studies.spill.seeds import over_seeds
 from tamperlens.studies.spill.tables import category_rows, measure_rows, tax_rows
@@ -137,11 +137,11 @@ def spillover(
     before: ChatModel | Side,
     after: ChatModel | Side,
     *,
-    harmful: PromptSet | None = None,
-    harmless: PromptSet | None = None,
-    lookalike: PromptSet | None = None,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    lookalike: PromptsLike | None = None,
     suites: Sequence[str | Suite] | None = None,
-    utility: PromptSet | None = None,
+    utility: PromptsLike | None = None,
     judge: str | Judge | None = None,
     limit: int = 64,
     questions: int = 64,

@@ -17,7 +17,7 @@ from tamperlens.base.stats import Estimate, rate
 from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
 from tamperlens.neurons import RankEdit, WeightMask
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.studies.auditing.inputs import speaks_organism
 
 Removal = WeightMask | RankEdit
@@ -117,10 +117,10 @@ class State:
 def probes_for(
     model: ChatModel,
     *,
-    harmful: PromptSet | None,
-    harmless: PromptSet | None,
+    harmful: PromptsLike | None,
+    harmless: PromptsLike | None,
     suites: Sequence[str | Suite] | None,
-    utility: PromptSet | None,
+    utility: PromptsLike | None,
     judge: str | Judge | None,
     limit: int,
     questions: int,
@@ -143,6 +143,9 @@ def probes_for(
     Raises:
         InputError: an empty set, or limits below 1.
     """
+    harmful = None if harmful is None else as_prompts(harmful, what="harmful")
+    harmless = None if harmless is None else as_prompts(harmless, what="harmless")
+    utility = None if utility is None else as_prompts(utility, what="utility")
     for name, value in (("limit", limit), ("questions", questions), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")

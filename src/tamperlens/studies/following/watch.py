@@ -12,7 +12,7 @@ from tamperlens.base.files import sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Judge
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike
 from tamperlens.refusal import Direction
 from tamperlens.studies.auditing.inputs import speaks_organism
 from tamperlens.studies.spill.probes import Probes, probes_for
@@ -75,9 +75,9 @@ class Watch:
 def watch_for(
     model: ChatModel,
     *,
-    harmful: PromptSet | None = None,
-    harmless: PromptSet | None = None,
-    lookalike: PromptSet | None = None,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    lookalike: PromptsLike | None = None,
     direction: Direction | None = None,
     measures: Sequence[str] | None = None,
     groups: Mapping[str, WeightMask] | None = None,

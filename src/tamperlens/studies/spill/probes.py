@@ -13,7 +13,7 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, rate
 from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike
 from tamperlens.studies.auditing.inputs import speaks_organism
 from tamperlens.studies.brittle.conditions import probes_for as shared_probes
 
@@ -102,11 +102,11 @@ class Side(Result):
 def probes_for(
     model: ChatModel,
     *,
-    harmful: PromptSet | None = None,
-    harmless: PromptSet | None = None,
-    lookalike: PromptSet | None = None,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    lookalike: PromptsLike | None = None,
     suites: Sequence[str | Suite] | None = None,
-    utility: PromptSet | None = None,
+    utility: PromptsLike | None = None,
     judge: str | Judge | None = None,
     limit: int = 64,
     questions: int = 64,
@@ -123,6 +123,7 @@ def probes_for(
         lookalike = (
             prompts.packaged("lookalike", split="test") if organism else prompts.packaged("english-lookalike")
         )
+    lookalike = prompts.as_prompts(lookalike, what="lookalike")
     if len(lookalike) == 0:
         raise InputError(f"prompt set {lookalike.name!r} is empty")
     names = suites if suites is not None else default_suites(organism)
