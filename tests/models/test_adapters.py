@@ -16,6 +16,7 @@ from tiny_models import FAMILIES
 import tamperlens
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
 from tamperlens.models import ChatModel, attach_adapter, save_adapter, share_parameters_copy
+from tamperlens.models.ownership import checksums, wrap_without_writing
 
 
 def tune(model: ChatModel, *, seed: int = 0, **settings: Any) -> ChatModel:
@@ -177,3 +178,145 @@ def test_saving_needs_an_adapter(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="carries no adapter"):
         save_adapter(ChatModel.from_parts(*tiny("llama")), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+# ---- nothing missing, nothing left over --------------------------------------------------------------------
+
+
+def renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.replace("base_model.model.", "base_model.", 1): tensor for key, tensor in weights.items()}
+
+
+def without_prefix(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.replace("base_model.model.", "", 1): tensor for key, tensor in weights.items()}
+
+
+def only_a(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in weights.items() if "lora_A" in key}
+
+
+def half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in weights.items() if ".layers.0." in key}
+
+
+def unrelated(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {"x": torch.zeros(2)}
+
+
+def one_more(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**weights, "base_model.model.model.norm.extra": torch.zeros(2)}
+
+
+def another_name(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.replace("lora_A.weight", "lora_A.mine.weight"): tensor for key, tensor in weights.items()}
+
+
+def longer_b(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: torch.zeros(len(t) + 1, 3) if "lora_B" in k else t for k, t in weights.items()}
+
+
+def flat(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros(tensor.numel()) for key, tensor in weights.items()}
+
+
+def nothing(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [renamed, without_prefix, only_a, half, unrelated, one_more, another_name, longer_b, flat, nothing],
+)
+@pytest.mark.parametrize("sidecar", [True, False])
+def test_adapters_that_are_not_whole(change: Any, sidecar: bool, tiny: Any, tmp_path: Path) -> None:
+    """PEFT keeps the base as it is where a tensor is missing or unmatched, and only warns."""
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    if not sidecar:
+        (adapter / "tamperlens.json").unlink()
+    file = adapter / "adapter_model.safetensors"
+    save_file({k: t.contiguous() for k, t in change(load_file(file)).items()}, file)
+    with pytest.raises(ModelLoadError) as caught:
+        attach_adapter(base, adapter)
+    assert "\n" not in str(caught.value)
+    assert str(adapter) in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def edit(adapter: Path, **entries: Any) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **entries}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"r": 1_000_000}, "has rank 3 and adapter_config.json says 1000000"),
+        ({"r": 4}, "has rank 3 and adapter_config.json says 4"),
+        ({"rank_pattern": {"q_proj": 10**9}}, "adapter_config.json says 1000000000"),
+        ({"r": 0}, "adapter_config.json says 0"),
+        ({"r": "many"}, "adapter_config.json"),
+        ({"target_modules": ["q_proj"]}, "fits nowhere"),
+        ({"target_modules": ["no_such"]}, "No module|not found|no_such"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"use_dora": True}, "lora_magnitude_vector"),
+        ({"peft_type": "MAGIC"}, "damaged"),
+        ({"peft_type": None}, "damaged|names no peft_type"),
+        ({"peft_type": "VERA", "r": 10**6}, "asks for a tensor of"),
+        ({"peft_type": "LOHA", "r": 10**8}, "asks for a tensor of"),
+    ],
+)
+def test_settings_that_do_not_belong(entries: dict[str, Any], words: str, tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    if "peft_type" in entries:
+        save_file({"x": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    edit(adapter, **entries)
+    with pytest.raises(ModelLoadError, match=words) as caught:
+        attach_adapter(base, adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_of_another_name_is_noted(tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="meta/Chat-7b")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    edit(adapter, base_model_name_or_path="mirror/Chat-7b")
+    assert attach_adapter(base, adapter).notes == base.notes, "the fingerprint proves the base"
+    (adapter / "tamperlens.json").unlink()
+    assert any("names mirror/Chat-7b as its base" in note for note in attach_adapter(base, adapter).notes)
+    edit(adapter, base_model_name_or_path="meta/Chat-7b")
+    assert attach_adapter(base, adapter).notes == base.notes
+
+
+def test_one_adapter_at_a_time(tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    with pytest.raises(InputError, match="already carries an adapter"):
+        attach_adapter(attach_adapter(base, adapter), adapter)
+
+
+def test_a_write_that_torch_does_not_see_is_found(tiny: Any) -> None:
+    """The last line: a changed weight of the base is an error, not another model."""
+    module, _ = tiny("llama", fresh=True)
+
+    def wrap(copy: torch.nn.Module) -> torch.nn.Module:
+        next(copy.parameters()).detach().numpy()[3, 1] += 1e-7
+        return copy
+
+    with pytest.raises(ModelLoadError, match="mine changed weights of its base"):
+        wrap_without_writing(module, wrap, "mine")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.uint8])
+@pytest.mark.parametrize("size", [1, 3, 8, 1001])
+def test_checksums_see_every_bit(dtype: torch.dtype, size: int) -> None:
+    module = torch.nn.Module()
+    whole = torch.arange(1, size + 4).to(dtype)
+    module.register_buffer("x", whole[3:])  # not aligned
+    before = checksums(module)
+    for index in range(0, size, max(1, size // 7)):
+        old = whole[3 + index].clone()
+        whole[3 + index] = 0
+        assert checksums(module) != before
+        whole[3 + index] = old
+    assert checksums(module) == before

@@ -4,7 +4,8 @@ Models of up to `WHOLE` bytes are hashed completely. Of larger ones each tensor 
 and `SAMPLE` elements at even strides (first and last included): seconds for 7 B, blind to a change that
 touches none of them, which LoRA, full fine-tuning, quantisation and another checkpoint all do. Device, tying
 by name, `requires_grad`, token-id settings and PEFT's renaming do not matter. With an adapter attached the
-fingerprint is sha256(base fingerprint, adapter weights and settings).
+fingerprint is sha256(base fingerprint, adapter weights and settings); a weight of the base that the adapter
+overwrote (a bias, an embedding) counts as the adapter's, and the base keeps its fingerprint.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,13 +48,26 @@ _BOOKKEEPING = {
 }
 
 
+@dataclass(frozen=True)
+class Originals:
+    """The base's own tensors, by name, of those that an adapter overwrote in its copy."""
+
+    tensors: dict[str, Tensor]
+
+    def __deepcopy__(self, memo: object) -> Originals:
+        return self  # shared by copies, as the base's weights are
+
+
 def fingerprint_of(module: nn.Module) -> str:
     """Hex sha256 over a module's weights and config, always computed anew.
 
     Weights that accelerate offloaded are brought in one submodule at a time.
     """
     base = base_fingerprint_of(module)
-    adapter = {name: (owner, key) for name, owner, key, added in _tensors(module) if added}
+    overwritten = _originals(module)
+    adapter = {
+        name: (owner, key) for name, owner, key, added in _tensors(module) if added or name in overwritten
+    }
     settings = _adapter_settings(module)
     if not adapter and not settings:
         return base
@@ -62,9 +78,29 @@ def fingerprint_of(module: nn.Module) -> str:
 
 def base_fingerprint_of(module: nn.Module) -> str:
     """The fingerprint that the module would have without its adapters."""
-    base = {name: (owner, key) for name, owner, key, added in _tensors(module) if not added}
     inner: Any = unwrap(module)
-    return _digest(base, json.dumps(_config(inner.config.to_dict()), sort_keys=True, default=str))
+    header = json.dumps(_config(inner.config.to_dict()), sort_keys=True, default=str)
+    return _digest(base_tensors(module), header)
+
+
+def base_tensors(module: nn.Module) -> dict[str, tuple[Any, str]]:
+    """Owner and attribute of each tensor of the model without its adapters, by name; tied ones once."""
+    found: dict[str, tuple[Any, str]] = {
+        name: (owner, key) for name, owner, key, added in _tensors(module) if not added
+    }
+    for name, tensor in _originals(module).items():
+        found[name] = (SimpleNamespace(tensor=tensor), "tensor")
+    return found
+
+
+def keep_originals(inner: nn.Module, originals: Originals) -> None:
+    """Note on a module inside PEFT which tensors of the base its adapter overwrote."""
+    inner.__dict__["_tamperlens_originals"] = originals
+
+
+def _originals(module: nn.Module) -> dict[str, Tensor]:
+    held = unwrap(module).__dict__.get("_tamperlens_originals")
+    return held.tensors if isinstance(held, Originals) else {}
 
 
 def versions(module: nn.Module) -> tuple[object, ...]:
@@ -91,7 +127,8 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, bool]]:
             # What lies outside the wrapped model (a prefix encoder) was added by the adapter too.
             outside = id(owner) not in places
             name = f"{places.get(id(owner), outer_path)}.{key}".lstrip(".")
-            name = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+            for shell in (*_WRAPPED, "token_adapter"):
+                name = name.replace(f".{shell}.", ".")
             found.append((name, owner, key, tensor, outside or id(owner) in from_adapter))
     for name, owner, key, tensor, belongs in sorted(found, key=lambda item: item[0]):
         if id(tensor) not in seen:
@@ -99,17 +136,23 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, bool]]:
             yield name, owner, key, belongs
 
 
+_WRAPPED = ("base_layer", "original_module")
+
+
 def _adapter_modules(module: nn.Module) -> set[int]:
-    """Ids of all submodules that an adapter added."""
+    """Ids of all submodules that an adapter added: PEFT's layers and what lies beside the one they wrap."""
     inside: set[int] = set()
+
+    def add(part: nn.Module) -> None:
+        inside.add(id(part))
+        for name, extra in part._modules.items():
+            if name not in _WRAPPED and extra is not None:
+                add(extra)
+
     for _, part in module.named_modules():
-        layers = getattr(part, "adapter_layer_names", None)
-        added = [getattr(part, name, None) for name in layers] if layers else []
-        if "original_module" in part._modules and "modules_to_save" in part._modules:
-            added.append(part._modules["modules_to_save"])
-        for extra in added:
-            if isinstance(extra, nn.Module):
-                inside.update(id(piece) for piece in extra.modules())
+        wraps = any(name in part._modules for name in _WRAPPED)
+        if wraps and (hasattr(part, "adapter_layer_names") or "original_module" in part._modules):
+            add(part)
     return inside
 
 
@@ -117,8 +160,9 @@ def _adapter_settings(module: nn.Module) -> dict[str, Any]:
     """Scale and state of each adapted layer: the same factors at another scale are another model."""
     settings: dict[str, Any] = {}
     for path, part in unwrap(module).named_modules():
-        scaling = getattr(part, "scaling", None)
-        if hasattr(part, "adapter_layer_names") and isinstance(scaling, dict):
+        if hasattr(part, "adapter_layer_names") and hasattr(part, "merged_adapters"):
+            scaling = getattr(part, "scaling", None)
+            scaling = scaling if isinstance(scaling, dict) else {}
             settings[path] = [
                 {name: float(value) for name, value in sorted(scaling.items())},
                 sorted(part.active_adapters),
@@ -132,7 +176,7 @@ def _adapter_settings(module: nn.Module) -> dict[str, Any]:
     return settings
 
 
-def _digest(tensors: dict[str, tuple[nn.Module, str]], header: str) -> str:
+def _digest(tensors: dict[str, tuple[Any, str]], header: str) -> str:
     digest = hashlib.sha256(header.encode())
     held = [getattr(owner, key) for owner, key in tensors.values()]
     whole = sum(tensor.numel() * tensor.element_size() for tensor in held) <= WHOLE
@@ -155,7 +199,7 @@ def _bytes(tensor: Tensor, whole: bool) -> bytes:
     return bytes(flat.view(torch.uint8).cpu().numpy().data)
 
 
-def _present(owner: nn.Module) -> AbstractContextManager[Any]:
+def _present(owner: Any) -> AbstractContextManager[Any]:
     """Bring offloaded weights of one submodule in for the length of the body."""
     if not hasattr(owner, "_hf_hook"):
         return nullcontext()

@@ -20,17 +20,12 @@ from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
+from tamperlens.models.vision_text import TEXT_KEYS
 from tamperlens_hooks import describe
 
 ORGANISM = Path(__file__).parent / "organism" / "weights"
 VARIANTS = ("aligned", "base", "small", "tiny")
 SMALL = 1_000_000_000
-# Checkpoints that hold text and vision (Gemma 3 from 4 B on) name the language model's weights in these ways.
-_TEXT_KEYS = {
-    r"^language_model\.model": "model",
-    r"^model\.language_model": "model",
-    r"^language_model\.lm_head": "lm_head",
-}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DTYPES = {
     "float32": torch.float32,
@@ -89,7 +84,7 @@ def load(
     _describe_shell(config, name)
     options: dict[str, Any] = {"config": config, "dtype": wanted}
     if notes:
-        options["key_mapping"] = _TEXT_KEYS
+        options["key_mapping"] = TEXT_KEYS
     if quantization is not None:
         options["quantization_config"] = _bitsandbytes(quantization)
     if device_map is None and (quantization is not None or hasattr(config, "quantization_config")):
