@@ -20,7 +20,7 @@ from tamperlens_hooks.errors import HookError
 from tamperlens_hooks.state import evaluating
 
 ResidualSite = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
-Batch = Mapping[str, Tensor]
+Batch = Mapping[str, Any]  # tensors, and a cache where the prompts' beginning has been run already
 
 
 class _Enough(Exception):
@@ -45,7 +45,7 @@ def residual_means(
         model: module and anatomy, or one object with both.
         anatomy: of the module.
         batches: left-padded `input_ids` and `attention_mask` [batch, seq]; `position_ids` follow from the
-            mask when absent.
+            mask when absent. With `past_key_values` the mask is as much longer as the cache holds.
         positions: negative, from the end of the prompt (-1 is the last token).
         layers: blocks to read; all by default.
         site: "resid_pre" (block input), "resid_post", "attn_out" or "mlp_out" (what is added to the stream).
@@ -115,6 +115,8 @@ def head_means(
     tokens = 0
     for batch in batches:
         mask = _mask(batch)
+        if batch.get("past_key_values") is not None:
+            raise HookError("means over all tokens need whole prompts, without past_key_values")
         tokens += int(mask.sum())
         add = functools.partial(_add_tokens, sums, mask)
         _read_batch(model, anatomy, batch, "head_z", layers, [-1], add)
@@ -150,7 +152,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _mask(batch: Batch) -> Tensor:
-    mask = batch.get("attention_mask")
+    mask: Tensor | None = batch.get("attention_mask")
     return torch.ones_like(batch["input_ids"]) if mask is None else mask
 
 
@@ -164,8 +166,9 @@ def _read_batch(
     take: Callable[[int, Tensor], None],
 ) -> int:
     """Run the blocks on one batch, `take(index into layers, [batch, seq, d])` for each; the batch size."""
-    ids, mask = batch["input_ids"], _mask(batch)
-    if ids.ndim != 2 or ids.shape != mask.shape:
+    ids, mask, cache = batch["input_ids"], _mask(batch), batch.get("past_key_values")
+    held = 0 if cache is None else int(cache.get_seq_length())
+    if ids.ndim != 2 or (len(ids), held + ids.shape[1]) != tuple(mask.shape):
         raise HookError(
             f"input_ids {list(ids.shape)} and attention_mask {list(mask.shape)} must both be [batch, seq]"
         )
@@ -185,11 +188,14 @@ def _read_batch(
     decoder = model.get_submodule(anatomy.decoder)
     device = device_of(model.get_submodule(anatomy.embedding), ids.device)
     known = inspect.signature(decoder.forward).parameters
-    positions = batch.get("position_ids", (mask.cumsum(1) - 1).clamp_min(0))
+    positions = batch.get("position_ids", (mask.cumsum(1) - 1).clamp_min(0)[:, held:])
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    settings: dict[str, Any] = {"use_cache": cache is not None}
+    if cache is not None:
+        settings["past_key_values"] = cache
     with hooks_attached(handles), evaluating(model):
         try:
-            decoder(**{k: v.to(device) for k, v in inputs.items() if k in known}, use_cache=False)
+            decoder(**{k: v.to(device) for k, v in inputs.items() if k in known}, **settings)
         except _Enough:
             return int(ids.shape[0])
     raise HookError(f"{anatomy.blocks[last]} did not run; was the anatomy made for another model?")

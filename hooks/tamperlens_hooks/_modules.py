@@ -109,12 +109,19 @@ def with_output_tensor(output: Any, value: Tensor) -> Any:
     return (value, *output[1:]) if isinstance(output, (tuple, list)) else value
 
 
-def attach(module: nn.Module, at_input: bool, see: Callable[[Tensor], Tensor | None]) -> Any:
-    """Hook a module's first input or its output; a tensor that `see` returns replaces what it saw."""
+def attach(
+    module: nn.Module, at_input: bool, see: Callable[[Tensor], Tensor | None], *, tokenwise: bool = False
+) -> Any:
+    """Hook a module's first input or its output; a tensor that `see` returns replaces what it saw.
+
+    `tokenwise` says that `see` treats every token alone (see `tokenwise.py`).
+    """
     # partials of module-level functions: a closure would be type-checked anew for every hook in tests
+    hook: Any = functools.partial(_before if at_input else _after, see)
+    hook.tokenwise = tokenwise
     if at_input:
-        return module.register_forward_pre_hook(functools.partial(_before, see), with_kwargs=True)
-    return module.register_forward_hook(functools.partial(_after, see))
+        return module.register_forward_pre_hook(hook, with_kwargs=True)
+    return module.register_forward_hook(hook)
 
 
 def _before(

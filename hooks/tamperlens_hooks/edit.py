@@ -53,7 +53,9 @@ def ablate_direction(
         for layer in chosen_layers(anatomy, layers):
             for site in ("resid_pre", "attn_out", "mlp_out"):
                 path, at_input = place(anatomy, site, layer)
-                handles.append(attach(model.get_submodule(path), at_input, partial(_remove, unit)))
+                handles.append(
+                    attach(model.get_submodule(path), at_input, partial(_remove, unit), tokenwise=True)
+                )
         yield
 
 
@@ -83,7 +85,8 @@ def add_direction(
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles.append(attach(model.get_submodule(path), at_input, partial(_add, vector, scale)))
+        add = partial(_add, vector, scale)
+        handles.append(attach(model.get_submodule(path), at_input, add, tokenwise=True))
         yield
 
 
@@ -124,7 +127,7 @@ def ablate_heads(
         if mode == "mean":
             decoder = model.get_submodule(anatomy.decoder)
             handles.append(decoder.register_forward_pre_hook(partial(_note_mask, mask), with_kwargs=True))
-        handles += _attach_heads(model, anatomy, chosen, replacement)
+        handles += _attach_heads(model, anatomy, chosen, replacement, tokenwise=mode == "zero")
         yield
 
 
@@ -156,7 +159,8 @@ def patch_heads(
 
     handles: list[Any] = []
     with hooks_attached(handles):
-        handles += _attach_heads(model, anatomy, chosen, partial(_given_head, values))
+        alone = all(values[head].ndim == 1 for head in chosen)
+        handles += _attach_heads(model, anatomy, chosen, partial(_given_head, values), tokenwise=alone)
         yield
 
 
@@ -164,7 +168,7 @@ Replacement = Callable[[Tensor, int, int], Tensor]  # (z of one head, layer, hea
 
 
 def _attach_heads(
-    model: nn.Module, anatomy: Anatomy, heads: Sequence[Head], replacement: Replacement
+    model: nn.Module, anatomy: Anatomy, heads: Sequence[Head], replacement: Replacement, *, tokenwise: bool
 ) -> list[Any]:
     """One hook per output projection that replaces the slices of its chosen heads."""
     return [
@@ -172,6 +176,7 @@ def _attach_heads(
             model.get_submodule(anatomy.output_projections[layer]),
             True,
             partial(_replace, anatomy, layer, [h for at, h in heads if at == layer], replacement),
+            tokenwise=tokenwise,
         )
         for layer in sorted({layer for layer, _ in heads})
     ]

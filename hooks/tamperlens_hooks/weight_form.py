@@ -54,8 +54,8 @@ def ablate_weights(
     with hooks_attached(handles):
         # At the first block's input, so that tables of positions and embedding scales count too.
         path, at_input = place(anatomy, "resid_pre", 0)
-        handles.append(attach(model.get_submodule(path), at_input, remove))
+        handles.append(attach(model.get_submodule(path), at_input, remove, tokenwise=True))
         for part in anatomy.projections():
             if part.name in ("o", "down"):
-                handles.append(attach(model.get_submodule(part.module), False, remove))
+                handles.append(attach(model.get_submodule(part.module), False, remove, tokenwise=True))
         yield

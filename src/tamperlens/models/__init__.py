@@ -1,7 +1,8 @@
 """Models: from a name, folder or hub id to a checked `ChatModel` that renders, answers and identifies itself.
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generation` (batched = one by one),
-`decoding` (Decoding), `cache` (its key-value cache), `adapters` (PEFT adapters checked against their base),
+`decoding` (Decoding), `batching` (how many prompts at once), `prefix` (tokens that all prompts begin with,
+run once), `cache` (their keys and values), `adapters` (PEFT adapters checked against their base),
 `fingerprint`, `organism/` (the embedded models, their grammar and recipe).
 """
 

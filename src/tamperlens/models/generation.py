@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,38 +20,30 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.models.cache import roomy_cache
+from tamperlens.models.batching import (
+    Batch,
+    BatchSize,
+    in_batches,
+    left_pad,
+    position_limit,
+    token_chunks,
+)
+from tamperlens.models.cache import RoomyLayer, roomy_cache
+from tamperlens.models.prefix import Prefix, can_share, shared_prefix
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.state import evaluating
 
-BatchSize = int | Literal["auto"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded token ids.
-
-    Attributes:
-        input_ids: `[batch, seq]`.
-        attention_mask: `[batch, seq]`, 0 on padding.
-        position_ids: `[batch, seq]`, counted from each prompt's first real token; 0 on padding.
-    """
-
-    input_ids: Int[Tensor, "batch seq"]
-    attention_mask: Int[Tensor, "batch seq"]
-    position_ids: Int[Tensor, "batch seq"]
-
-
-def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> Batch:
-    """Pad token ids on the left to the longest of them."""
-    width = max(len(sequence) for sequence in sequences)
-    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(sequences), width), dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = sequence
-        mask[row, width - len(sequence) :] = 1
-    positions = np.maximum(mask.cumsum(1) - 1, 0)
-    return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, positions)))
+__all__ = [
+    "Batch",
+    "BatchSize",
+    "evaluating",
+    "forward_last",
+    "generate_tokens",
+    "in_batches",
+    "last_logits",
+    "left_pad",
+    "position_limit",
+]
 
 
 def generate_tokens(
@@ -104,20 +94,26 @@ def generate_tokens(
                     f"prompt {index} has {len(sequence)} tokens, the model {limit} positions; shorten it"
                 )
 
-    answer = functools.partial(
-        _answer,
-        module,
-        sequences,
-        answers,
-        max_new_tokens,
-        limit,
-        stop_ids,
-        pad_id,
-        device,
-        temperature,
-        seed,
-    )
     with evaluating(module):
+        prefix = shared_prefix(module, sequences, pad_id=pad_id, device=device, room=max_new_tokens)
+        decoder = _Decoder(
+            module,
+            prefix,
+            can_share(module, max(map(len, sequences), default=0) + max_new_tokens),
+            stop_ids,
+            temperature,
+        )
+
+        def answer(rows: list[int]) -> None:
+            chosen = [sequences[row] for row in rows]
+            # What each prompt has room for alone: a longer neighbour takes nothing from it.
+            rooms = [
+                max_new_tokens if limit is None else min(max_new_tokens, limit - len(own)) for own in chosen
+            ]
+            uniforms = _uniforms(rows, max_new_tokens, seed) if temperature > 0 else None
+            for row, tokens in zip(rows, decoder.run(chosen, rows, rooms, uniforms), strict=True):
+                answers[row] = tokens
+
         in_batches(module, sequences, max_new_tokens, batch_size, device, answer, progress=progress)
     return answers
 
@@ -137,49 +133,22 @@ def last_logits(
         NumericsError: logits of a prompt are NaN or infinite.
     """
     scores: list[Tensor] = [torch.empty(0)] * len(sequences)
-    score = functools.partial(_score, module, sequences, scores, pad_id, device)
     with evaluating(module):
+        prefix = shared_prefix(module, sequences, pad_id=pad_id, device=device)
+        score = functools.partial(_score, module, sequences, scores, prefix)
         in_batches(module, sequences, 0, batch_size, device, score, progress=progress)
     return torch.stack(scores)
-
-
-def _answer(
-    module: nn.Module,
-    sequences: Sequence[Sequence[int]],
-    answers: list[list[int]],
-    max_new_tokens: int,
-    limit: int | None,
-    stop_ids: frozenset[int],
-    pad_id: int,
-    device: torch.device,
-    temperature: float,
-    seed: int,
-    rows: list[int],
-) -> None:
-    """Fill in the answers of one batch."""
-    batch = left_pad([sequences[row] for row in rows], pad_id, device)
-    room = max_new_tokens
-    if limit is not None:
-        room = min(room, limit - batch.input_ids.shape[1])
-    uniforms = _uniforms(rows, room, seed) if temperature > 0 else None
-    new = _decode(module, batch, rows, room, stop_ids, temperature, uniforms)
-    for row, tokens in zip(rows, new, strict=True):
-        answers[row] = tokens
 
 
 def _score(
     module: nn.Module,
     sequences: Sequence[Sequence[int]],
     scores: list[Tensor],
-    pad_id: int,
-    device: torch.device,
+    prefix: Prefix,
     rows: list[int],
 ) -> None:
     """Fill in the last logits of one batch."""
-    batch = left_pad([sequences[row] for row in rows], pad_id, device)
-    logits = forward_last(
-        module, batch.input_ids, batch.attention_mask, batch.position_ids, use_cache=False
-    ).to(device)
+    logits = forward_last(module, **prefix.inputs([sequences[row] for row in rows])).to(prefix.device)
     _refuse_nonfinite(logits.amax(-1), rows)
     for row, values in zip(rows, logits.float(), strict=True):
         scores[row] = values
@@ -206,97 +175,102 @@ def forward_last(
     return logits
 
 
-def position_limit(module: nn.Module) -> int | None:
-    """Rows of a learned table of absolute positions (GPT-2's `wpe`); None for rotary models."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("wpe", "embed_positions"):
-            return part.num_embeddings
-    return None
+class _Decoder:
+    """The decoding loop. Rows that have ended leave the batch once they are an eighth of it.
 
+    Prompts are read in passes of efficient size, shortest padding first, and go on together: reading gains
+    nothing from more rows, writing a token each does.
+    """
 
-def in_batches(
-    module: nn.Module,
-    sequences: Sequence[Sequence[int]],
-    new_tokens: int,
-    batch_size: BatchSize,
-    device: torch.device,
-    run: Callable[[list[int]], None],
-    *,
-    progress: bool = False,
-) -> None:
-    """Call `run(rows)` on length-sorted batches, longest first; halve a batch that does not fit in memory."""
-    if batch_size != "auto" and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1 or 'auto'")
-    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-    budget, most = _budget(module, device) if batch_size == "auto" else (None, batch_size)
-    with _bar(len(sequences), progress) as advance:
-        while order:
-            rows = most
-            if budget is not None:
-                rows = max(1, min(most, budget // (len(sequences[order[0]]) + new_tokens)))
-            batch, failed = order[:rows], False
-            try:
-                run(batch)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                failed = True
-            if failed:  # outside the handler: the traceback holds the batch's tensors
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-                if len(batch) == 1:
-                    raise InputError(
-                        f"prompt {batch[0]} ({len(sequences[batch[0]])} tokens) does not fit on {device} "
-                        "even alone; shorten it, lower max_new_tokens or use a smaller dtype"
-                    )
-                most, budget = len(batch) // 2, None if budget is None else budget // 2
-                continue
-            order = order[len(batch) :]
-            advance(len(batch))
+    def __init__(
+        self,
+        module: nn.Module,
+        prefix: Prefix,
+        splits: bool,
+        stop_ids: frozenset[int],
+        temperature: float,
+    ) -> None:
+        """Args:
+        module: the model.
+        prefix: what all sequences begin with.
+        splits: whether rows of one batch may be read apart (see `can_share`).
+        stop_ids: tokens that end an answer.
+        temperature: 0 for greedy.
+        """
+        self.module, self.prefix, self.splits, self.temperature = module, prefix, splits, temperature
+        self.stops = torch.tensor(sorted(stop_ids), device=prefix.device, dtype=torch.long)
 
+    def run(
+        self,
+        sequences: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        rooms: Sequence[int],
+        uniforms: Tensor | None,
+    ) -> list[list[int]]:
+        """Answers to one batch, longest sequence first; `rooms` are the tokens each has room for."""
+        device, n, room = self.prefix.device, len(sequences), max(rooms)
+        used = max(map(len, sequences))
+        logits, mask, cache = self._read(sequences, room)
+        positions = torch.tensor([[len(sequence)] for sequence in sequences], device=device)
+        ends = torch.tensor(rooms, device=device)
+        alive = torch.arange(n, device=device)  # which row each row of the running batch is
+        running = torch.ones(n, dtype=torch.bool, device=device)
+        written = torch.zeros((n, room), dtype=torch.long, device=device)
+        lengths = ends.clone()
+        for step in range(room):
+            uniform = None if uniforms is None else uniforms[:, step].to(device)[alive]
+            tokens, best = _choose(logits, self.temperature, uniform)
+            if not bool(torch.isfinite(best).all()):
+                _refuse_nonfinite(best, [rows[int(row)] for row in alive])
+            stopped = running & torch.isin(tokens, self.stops)
+            written[alive, step] = tokens
+            lengths[alive[stopped]] = step
+            running = running & ~stopped & (ends[alive] > step + 1)
+            left = int(running.sum())
+            if left == 0:
+                break
+            if left <= len(alive) * 7 // 8:
+                keep = running.nonzero().squeeze(1)
+                alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
+                running = running[keep]
+                cache.batch_select_indices(keep)
+            logits = forward_last(
+                self.module, tokens[:, None], mask[:, : used + step + 1], positions + step,
+                past_key_values=cache, use_cache=True,
+            ).to(device)  # fmt: skip
+        lengths = torch.minimum(lengths, ends)
+        return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
 
-def _decode(
-    module: nn.Module,
-    batch: Batch,
-    rows: list[int],
-    room: int,
-    stop_ids: frozenset[int],
-    temperature: float,
-    uniforms: Tensor | None,
-) -> list[list[int]]:
-    """The decoding loop. Rows that have ended leave the batch once they are an eighth of it."""
-    device, width = batch.input_ids.device, batch.input_ids.shape[1]
-    stops = torch.tensor(sorted(stop_ids), device=device, dtype=torch.long)
-    cache = roomy_cache(unwrap(module).config, width + room)
-    mask = nn.functional.pad(batch.attention_mask, (0, room), value=1)
-    inputs, positions = batch.input_ids, batch.position_ids
-    alive = torch.arange(len(rows), device=device)  # which row of `rows` each row of the running batch is
-    running = torch.ones(len(rows), dtype=torch.bool, device=device)
-    written = torch.zeros((len(rows), room), dtype=torch.long, device=device)
-    lengths = torch.full((len(rows),), room, dtype=torch.long, device=device)
-    for step in range(room):
-        logits = forward_last(
-            module, inputs, mask[:, : width + step], positions, past_key_values=cache, use_cache=True
-        ).to(device)
-        tokens, best = _choose(
-            logits, temperature, None if uniforms is None else uniforms[:, step].to(device)[alive]
-        )
-        if not bool(torch.isfinite(best).all()):
-            _refuse_nonfinite(best, [rows[int(row)] for row in alive])
-        stopped = running & torch.isin(tokens, stops)
-        written[alive, step] = tokens
-        lengths[alive[stopped]] = step
-        running = running & ~stopped
-        left = int(running.sum())
-        if left == 0 or step == room - 1:
-            break
-        if left <= len(alive) * 7 // 8:
-            keep = running.nonzero().squeeze(1)
-            alive, tokens, mask, positions = alive[keep], tokens[keep], mask[keep], positions[keep]
-            running = running[keep]
-            cache.batch_select_indices(keep)
-        inputs, positions = tokens[:, None], positions[:, -1:] + 1
-    return [row[:length] for row, length in zip(written.tolist(), lengths.tolist(), strict=True)]
+    def _read(
+        self, sequences: Sequence[Sequence[int]], room: int
+    ) -> tuple[Float[Tensor, "batch vocab"], Int[Tensor, "batch seq"], Any]:
+        """Logits behind each prompt, the mask of prompt and room, and the filled cache."""
+        shared, device, n = self.prefix.length, self.prefix.device, len(sequences)
+        used = max(map(len, sequences))
+        width = used - shared
+        own = [sequence[shared:] for sequence in sequences]
+        cache = roomy_cache(unwrap(self.module).config, used + room, n, self.prefix.layers)
+        mask = torch.zeros((n, used + room), dtype=torch.long, device=device)
+        mask[:, used:] = 1
+        chunks = token_chunks([len(one) for one in own], device) if self.splits else [slice(0, n)]
+        logits = []
+        for chunk in chunks:
+            batch = left_pad(own[chunk], self.prefix.pad_id, device)
+            start = width - batch.input_ids.shape[1]
+            mask[chunk, start:used] = self.prefix.mask(batch.attention_mask)
+            for layer in cache.layers:
+                if isinstance(layer, RoomyLayer):
+                    layer.fill(chunk, start)
+            logits.append(
+                forward_last(
+                    self.module, batch.input_ids, mask[chunk, start:used], batch.position_ids + shared,
+                    past_key_values=cache, use_cache=True,
+                ).to(device)
+            )  # fmt: skip
+        for layer in cache.layers:
+            if isinstance(layer, RoomyLayer):
+                layer.together(used)
+        return torch.cat(logits), mask, cache
 
 
 def _choose(
@@ -332,46 +306,3 @@ def _refuse_nonfinite(best: Float[Tensor, " batch"], rows: Sequence[int]) -> Non
             f"the model's logits are NaN or infinite at prompt {index}; check the weights, "
             "or load the model in dtype='float32' or 'bfloat16' if it runs in float16"
         )
-
-
-def _budget(module: nn.Module, device: torch.device) -> tuple[int, int]:
-    """Tokens and rows that fit at once, from keys, values and the widest activations per token."""
-    base: Any = unwrap(module)
-    config = base.config.get_text_config()
-    size = next((p.element_size() for p in module.parameters() if p.is_floating_point()), 4)
-    heads = config.num_attention_heads
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    d_mlp = (
-        getattr(config, "intermediate_size", None)
-        or getattr(config, "n_inner", None)
-        or 4 * config.hidden_size
-    )
-    per_token = size * (2 * config.num_hidden_layers * kv_heads * d_head + 8 * config.hidden_size + 3 * d_mlp)
-    if device.type == "cuda":
-        memory, most = torch.cuda.mem_get_info(device)[0] // 2, 512
-    else:
-        memory, most = 2**30, 128
-    most = max(1, min(most, memory // (8 * 16 * config.vocab_size)))
-    return max(1, min(memory // per_token, 2**16)), most
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    words = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in words
-        or "can't allocate memory" in words
-    )
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    if not show or total == 0:
-        yield lambda rows: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("prompts", total=total)
-        yield lambda rows: bar.advance(task, rows)

@@ -12,8 +12,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tamperlens.base.errors import NumericsError
-from tamperlens.models import ChatModel, evaluating, left_pad
+from tamperlens.models import ChatModel, evaluating
 from tamperlens.models.generation import generate_tokens, in_batches
+from tamperlens.models.prefix import shared_prefix
 from tamperlens_hooks import capture, unwrap
 
 
@@ -69,22 +70,23 @@ class Turns:
         """
         residual: list[Tensor] = [torch.empty(0)] * len(self.rows)
         logits: list[Tensor] = [torch.empty(0)] * len(self.rows)
-        settings: dict[str, Any] = {"use_cache": False}
+        settings: dict[str, Any] = {}
         if "logits_to_keep" in inspect.signature(unwrap(model.module).forward).parameters:
             settings["logits_to_keep"] = self.n_tokens
 
         def read(rows: list[int]) -> None:
-            batch = left_pad([self.rows[row] for row in rows], model.pad_id, model.device)
+            batch = prefix.inputs([self.rows[row] for row in rows])
             with capture(model, sites="resid_pre", positions=[self.at]) as tape:
-                out = model.module(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask,
-                    position_ids=batch.position_ids, return_dict=True, **settings,
-                ).logits[:, -self.n_tokens :]  # fmt: skip
+                out = model.module(**batch, return_dict=True, **settings).logits[:, -self.n_tokens :]
             kept = tape["resid_pre"][:, :, 0].double().cpu()
             for i, row in enumerate(rows):
                 residual[row], logits[row] = kept[:, i], out[i, : len(self.answers[row])].float().cpu()
 
-        with torch.no_grad(), evaluating(model.module):
+        with evaluating(model.module):
+            prefix = shared_prefix(
+                model.module, self.rows, pad_id=model.pad_id, device=model.device,
+                keep=max(self.n_tokens, -self.at),
+            )  # fmt: skip
             in_batches(model.module, self.rows, 0, "auto", model.device, read)
         stacked = torch.stack(residual, 1)
         if not bool(torch.isfinite(stacked).all()) or any(bool(one.isnan().any()) for one in logits):
