@@ -150,6 +150,43 @@ def test_refuses_a_manifest_it_does_not_understand(tmp_path, content):
     assert (tmp_path / "manifest.json").read_text() == content
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("stages", []),
+        ("stages", {"before": {"done": "yes"}}),
+        ("stages", {"before": {"done": True, "wall_seconds": "long"}}),
+        ("stages", {"before": None}),
+        ("config", "none"),
+        ("status", "on holiday"),
+        ("hashes", {"model": 1}),
+        ("seeds", {"seed": "a"}),
+        ("kind", 3),
+        ("versions", None),
+    ],
+)
+def test_a_manifest_of_another_shape_is_one_error_with_file_and_field(tmp_path, entry, value):
+    finished(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, entry: value}))
+    for look in (lambda: RunFolder.read(tmp_path), lambda: begin(tmp_path, resume=True)):
+        with pytest.raises(RunFolderError, match=rf"manifest.json has another shape: {entry}.*delete it"):
+            look()
+    del manifest[entry]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunFolderError, match=f"{entry}: field required"):
+        RunFolder.read(tmp_path)
+
+
+def test_the_lock_is_not_opened_through_a_link(tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "diary.txt")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        begin(tmp_path / "run")
+    assert (tmp_path / "diary.txt").read_text() == "dear diary"
+
+
 def test_pin_refuses_a_changed_input(tmp_path):
     with begin(tmp_path) as run:
         run.pin(prompts="a" * 64)

@@ -79,7 +79,7 @@ def read_json(path: PathLike) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); it may be from an interrupted copy") from error
 
 
@@ -124,7 +124,13 @@ def read_tensors(path: PathLike) -> tuple[dict[str, torch.Tensor], dict[str, Any
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
     if "tamperlens" not in header:
         raise InputError(f"{path} was not written by tamperlens: its header has no 'tamperlens' entry")
-    return tensors, json.loads(header["tamperlens"])
+    try:
+        metadata = json.loads(header["tamperlens"])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: its header is not valid JSON ({error})") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path} is damaged: its header is no table of named entries")
+    return tensors, metadata
 
 
 def sha256_bytes(*chunks: bytes) -> str:

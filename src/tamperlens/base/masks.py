@@ -15,9 +15,16 @@ from torch import Tensor
 from tamperlens.base import bits as packed
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_tensors, sha256_bytes, write_tensors
-from tamperlens.base.parts import Part, by_parameter, check_shapes, parts_of, shapes_of
+from tamperlens.base.parts import Header, Part, by_parameter, check_shapes, parts_of, shapes_of
+from tamperlens.base.schemas import checked
 
 FORMAT = 1
+REMAKE = "delete it and save the mask again"
+
+
+class _MaskHeader(Header):
+    shapes: dict[str, tuple[int, int]]
+    count: int
 
 
 class Jaccard(float):
@@ -340,12 +347,18 @@ class WeightMask:
         tensors, header = read_tensors(path)
         if header.get("kind") != "WeightMask" or header.get("format") != FORMAT:
             raise InputError(f"{path} holds a {header.get('kind', 'file')}, not a WeightMask of this version")
+        checked(_MaskHeader, header, path, remedy=REMAKE)
         shapes = {name: (int(a), int(b)) for name, (a, b) in header["shapes"].items()}
+        held = {key.rpartition("|")[0] for key in tensors}
+        if held != set(shapes):
+            raise InputError(f"{path} is damaged: it lacks {_few(sorted(held ^ set(shapes)))}; {REMAKE}")
         bits = {}
         for key, tensor in tensors.items():
             name, _, form = key.rpartition("|")
             n = math.prod(shapes[name])
             bits[name] = packed.from_gaps(tensor, n) if form == "gaps" else tensor
+            if bits[name].dtype != torch.uint8 or bits[name].shape != (packed.n_bytes(n),):
+                raise InputError(f"{path} is damaged: {name} has not the bits of {shapes[name]}; {REMAKE}")
         mask = cls(
             {name: bits[name] for name in shapes},
             shapes,

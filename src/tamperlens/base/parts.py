@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.schemas import Schema
 from tamperlens_hooks import Projection, module_and_anatomy, stored_parameter
 
 
@@ -114,6 +115,17 @@ class Part:
             int(d_out),
             int(d_in),
         )
+
+
+class Header(Schema):
+    """What files of masks and scores say of themselves."""
+
+    model: str
+    fingerprint: str
+    base_fingerprint: str
+    definition: str
+    prompts: dict[str, str]
+    parts: list[tuple[str, str, int, bool, list[tuple[int, int]], int, int]]
 
 
 def by_parameter(parts: Iterable[Part]) -> dict[str, list[Part]]:

@@ -14,11 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
+
+from pydantic import Field
 
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import PathLike, read_json, write_json
 from tamperlens.base.provenance import PeakMemory, machine, now, versions
+from tamperlens.base.schemas import Schema, checked
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -268,6 +271,32 @@ class RunFolder:
         write_json(self.path / MANIFEST, self.manifest)
 
 
+class _Stage(Schema):
+    """One entry of a manifest's stages."""
+
+    done: bool = False
+    wall_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    peak_rss_bytes: int = Field(default=0, ge=0)
+    peak_cuda_bytes: int = Field(default=0, ge=0)
+
+
+class _Manifest(Schema):
+    """What every manifest of this format holds; studies add entries of their own."""
+
+    kind: str
+    status: Literal["running", "interrupted", "failed", "finished"]
+    command: str
+    created: str
+    config: dict[str, Any]
+    seeds: dict[str, int]
+    hashes: dict[str, str]
+    versions: dict[str, str]
+    platform: dict[str, Any]
+    tokens: dict[str, Any]
+    stages: dict[str, _Stage]
+    resumed: list[dict[str, Any]] = Field(default_factory=list)
+
+
 def _fresh(kind: str, config: dict[str, Any], command: str, seeds: dict[str, int]) -> dict[str, Any]:
     return {
         "tamperlens_run": FORMAT,
@@ -300,6 +329,7 @@ def _manifest_of(folder: Path) -> dict[str, Any] | None:
             f"{path} has format {manifest['tamperlens_run']}, this version reads {FORMAT}; "
             "choose another folder"
         )
+    checked(_Manifest, manifest, path, remedy="delete it or choose another folder", error=RunFolderError)
     return manifest
 
 
@@ -354,7 +384,9 @@ def _acquire(folder: Path) -> IO[str] | None:
     except ImportError:
         return None
     try:
-        handle = (folder / ".lock").open("w")
+        # Never through a link: that would empty whatever file it points to.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        handle = os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+")
     except OSError as error:
         raise _unwritable(folder, error) from error
     try:

@@ -15,11 +15,19 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
 from tamperlens.base.masks import WeightMask
-from tamperlens.base.parts import Part, by_parameter
+from tamperlens.base.parts import Header, Part, by_parameter
+from tamperlens.base.schemas import checked
 
 Group = Literal["matrix", "row", "global"]
 FORMAT = 1
 HEADER = "scores.json"
+
+
+class _ScoresHeader(Header):
+    unit: str
+    method: str
+    settings: dict[str, Any]
+    n: int
 
 
 class Shards(Mapping[str, Tensor]):
@@ -196,6 +204,7 @@ class WeightScores:
         if not (where / HEADER).is_file():
             raise InputError(f"{where} holds no scores: it has no {HEADER}; name the folder given as out=")
         header = read_json(where / HEADER)
+        checked(_ScoresHeader, header, where / HEADER, remedy="delete the folder and score the model again")
         files = shard_files(header["parts"])
         there = {name: file for name, file in files.items() if (where / file).is_file()}
         if len(there) < len(files) and not partial:
@@ -212,6 +221,7 @@ class WeightScores:
             raise InputError(
                 f"{where} holds a {header.get('kind', 'file')}, not WeightScores of this version"
             )
+        checked(_ScoresHeader, header, where, remedy="delete it and score the model again")
         return cls(
             tensors,
             tuple(Part.from_json(value) for value in header["parts"]),
