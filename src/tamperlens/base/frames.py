@@ -62,7 +62,7 @@ def _index(index: pd.Index, encode: Encode, where: str) -> dict[str, Any]:
         return {"levels": [_index(level, encode, where) for level in levels]}
     else:
         found = _column(index.array, encode, where)
-        if getattr(index, "freq", None) is not None and not isinstance(index, pd.PeriodIndex):
+        if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) and index.freq is not None:
             found["freq"] = index.freqstr
     return found | ({} if index.name is None else {"name": encode(index.name, where)})
 
@@ -73,10 +73,11 @@ def _read_index(value: Any, decode: Encode, where: str) -> pd.Index:
         return pd.MultiIndex.from_arrays(levels, names=[level.name for level in levels])
     name = decode(value["name"], where) if "name" in value else None
     if "range" in value:
-        return pd.RangeIndex(*value["range"], name=name)
+        start, stop, step = value["range"]
+        return pd.RangeIndex(start, stop, step, name=name)
     array = _read_column(value, decode, where)
-    index = pd.Index(array, name=name, dtype=array.dtype)
-    if "freq" in value:
+    index: pd.Index = pd.Index(array, name=name, dtype=array.dtype)
+    if "freq" in value and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
         index.freq = value["freq"]
     return index
 
@@ -121,8 +122,8 @@ def _read_column(value: Any, decode: Encode, where: str) -> Any:
         kind = pd.CategoricalDtype(_read_index(value["categories"], decode, where), ordered=value["ordered"])
         return pd.Categorical.from_codes(value["codes"], dtype=kind)
     if name.startswith("interval"):
-        sides = [_read_index(value[side], decode, where) for side in ("left", "right")]
-        return pd.arrays.IntervalArray.from_arrays(*sides, closed=value["closed"])
+        left, right = (_read_index(value[side], decode, where) for side in ("left", "right"))
+        return pd.arrays.IntervalArray.from_arrays(left, right, closed=value["closed"])
     values = [decode(item, f"{where}[{i}]") for i, item in enumerate(value["values"])]
     if "storage" in value:
         gap = pd.NA if value["missing"] == "NA" else np.nan
@@ -130,7 +131,7 @@ def _read_column(value: Any, decode: Encode, where: str) -> Any:
             return pd.array(values, dtype=pd.StringDtype(value["storage"], na_value=gap))
         except ImportError:  # written with pyarrow, read without it: the values are the same
             return pd.array(values, dtype=pd.StringDtype("python", na_value=gap))
-    dtype = pd.api.types.pandas_dtype(name)
+    dtype: Any = pd.api.types.pandas_dtype(name)
     if isinstance(dtype, pd.DatetimeTZDtype):
         moments = np.array(values, dtype="i8").view(f"M8[{dtype.unit}]")
         return pd.Series(moments).dt.tz_localize("UTC").dt.tz_convert(dtype.tz).array

@@ -13,13 +13,14 @@ import torch
 from tamperlens.base.encoding import DecodeError, decode, encode
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
+from tamperlens.base.nouns import Noun
 
 R = TypeVar("R", bound="Result")
 FORMAT = 2
 """Of result files: 2 keeps every bit and every dtype; 1 kept tables to 15 decimal places."""
 
 
-class Result:
+class Result(Noun):
     """Mixin for frozen dataclasses whose fields are numbers, text, containers, tensors, frames or Results.
 
     `save` writes one file: safetensors with a JSON header when any field holds tensors, JSON otherwise.

@@ -53,6 +53,10 @@ class Estimate(Result):
         """(low, high)."""
         return self.low, self.high
 
+    def summary(self) -> str:
+        """Value, interval, n and method."""
+        return f"{self}{f', {self.method}' if self.method else ''}"
+
     def __str__(self) -> str:
         if math.isnan(self.value):
             return f"undefined (n={self.n}: {self.reason})"
@@ -114,6 +118,13 @@ class PairedTest(Result):
     gained: int
     lost: int
     p_value: float
+
+    def summary(self) -> str:
+        """The change, how many changed and McNemar's p."""
+        return (
+            f"Change {self.difference}: {self.gained} gained, {self.lost} lost, exact McNemar "
+            f"p = {self.p_value:.2g}."
+        )
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool], *, seed: int = 0) -> PairedTest:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, sha256_bytes, write_text
+from tamperlens.base.nouns import clip
 from tamperlens.base.results import Result
 from tamperlens.prompts.prompt import Message, Prompt, content, context_of, with_context
 
@@ -187,7 +188,7 @@ class PromptSet(Result):
             columns += f", system {shown!r}" if systems else ""
             turns = sum(bool(one.history) for one in self.prompts if isinstance(one, Prompt))
             columns += f", {turns} with earlier turns" if turns else ""
-        return f"PromptSet({self.name!r}, {len(self)} prompts{columns}, sha256 {self.sha256[:12]})"
+        return clip(f"PromptSet({self.name!r}, {len(self)} prompts{columns}, sha256 {self.sha256[:12]})")
 
     def pairs(self) -> list[tuple[str, str]]:
         """All (prompt, response) pairs.
