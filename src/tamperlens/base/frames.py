@@ -78,7 +78,7 @@ def _read_index(value: Any, decode: Encode, where: str) -> pd.Index:
     array = _read_column(value, decode, where)
     index: pd.Index = pd.Index(array, name=name, dtype=array.dtype)
     if "freq" in value and isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-        index.freq = value["freq"]
+        return type(index)(index, freq=value["freq"])
     return index
 
 

@@ -140,9 +140,9 @@ def _cells(frame: pd.DataFrame) -> list[dict[str, tuple[str, str]]]:
             if name in hidden:
                 continue
             if name in bounds:
-                low, high = (float(record[bound]) for bound in bounds[name])
-                text = number(float(value)) + ("" if math.isnan(low) else f" [{number(low)}, {number(high)}]")
-                row[name] = (text, _bar(float(value), low, high, *scales[name]))
+                left, right = (float(record[bound]) for bound in bounds[name])
+                reach = "" if math.isnan(left) else f" [{number(left)}, {number(right)}]"
+                row[name] = (number(float(value)) + reach, _bar(float(value), left, right, *scales[name]))
             else:
                 text = number(value) if isinstance(value, float) else clip(str(value), 60)
                 row[name] = (html.escape(text), "")
