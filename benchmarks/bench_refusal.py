@@ -26,8 +26,8 @@ from interleaved import ratio
 from tiny_models import make_model, make_tokenizer
 
 from tamperlens import refusal
+from tamperlens.directions.candidates import batches, mean_activations
 from tamperlens.models import ChatModel
-from tamperlens.refusal.candidates import batches, mean_activations
 
 LAYERS = 8
 POSITIONS = [-2, -1]

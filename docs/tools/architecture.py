@@ -32,7 +32,7 @@ FOOT = """
 | to change | look at | its tests |
 | --- | --- | --- |
 | a formula | the room's file named after it; its docstring holds the source | `tests/ROOM` |
-| a judge, an attack | one registry each: `refusal/judges.py`, `finetune/attacks.py` | `tests/refusal`, `tests/finetune` |
+| a judge, an attack | one registry each: `judges/registry.py`, `finetune/attacks.py` | `tests/judges`, `tests/finetune` |
 | a model family | `hooks/tamperlens_hooks/anatomy.py` | `tests/hooks` |
 | a figure | `plots/`, one file per kind; palette and type in `plots/style.py` | `tests/plots` |
 | an experiment that combines measures | `studies/` | `tests/studies` |

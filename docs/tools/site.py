@@ -27,7 +27,9 @@ NOT_RUN = (
 # Room: what it is imported as, and what it is for.
 ROOMS = {
     "tamperlens": ("tamperlens", "The door: what `import tamperlens` gives."),
-    "refusal": ("tamperlens.refusal", "Judges, rates, the refusal direction and its distances."),
+    "judges": ("tamperlens.judges", "What an answer is."),
+    "rates": ("tamperlens.rates", "Rates over prompts and models, with n and intervals."),
+    "directions": ("tamperlens.directions", "The refusal direction, its choice, nulls and distances."),
     "neurons": ("tamperlens.neurons", "Scores of weights, sets, overlaps, ranks, units."),
     "drift": ("tamperlens.drift", "How far groups of weights move; H1, H2 or cannot tell."),
     "heads": ("tamperlens.heads", "Scores of attention heads, ablation curves, patterns."),
@@ -53,7 +55,6 @@ MODULES = {
         "tamperlens.studies.planted",
     ],
     "finetune": ["tamperlens.finetune", "tamperlens.finetune.attacks"],
-    "refusal": ["tamperlens.refusal", "tamperlens.refusal.judges"],
     "stats": ["tamperlens.base.stats", "tamperlens.base.power"],
     "plots": [],
     "report": ["tamperlens.report.blocks", "tamperlens.report.page"],

@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from tamperlens.base import moved
+
 if TYPE_CHECKING:
     from tamperlens.models import ChatModel as ChatModel
     from tamperlens.models import load as load
@@ -19,24 +21,29 @@ if TYPE_CHECKING:
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
-    from tamperlens.studies.following.monitor import Monitor as Monitor
+    from tamperlens.studies.monitor import Monitor as Monitor
     from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
     from tamperlens.studies.spillover import spillover as spillover
 
-# Rooms by the name that users write. A room that this version does not have is not listed by dir().
+moved.install()
+
+# Subpackages by the name that users write. One that this version does not have is not listed by dir().
 _ROOMS = {
     "capability": "tamperlens.capability",
+    "directions": "tamperlens.directions",
     "drift": "tamperlens.drift",
     "errors": "tamperlens.base.errors",
     "finetune": "tamperlens.finetune",
     "grid": "tamperlens.grid",
     "heads": "tamperlens.heads",
     "hooks": "tamperlens.hooks",
+    "judges": "tamperlens.judges",
     "models": "tamperlens.models",
     "neurons": "tamperlens.neurons",
     "planted": "tamperlens.studies.planted",
     "plots": "tamperlens.plots",
     "prompts": "tamperlens.prompts",
+    "rates": "tamperlens.rates",
     "refusal": "tamperlens.refusal",
     "report": "tamperlens.report",
     "stats": "tamperlens.base.stats",
@@ -45,7 +52,7 @@ _ROOMS = {
 _NAMES = {
     "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
-    "Monitor": "tamperlens.studies.following.monitor",
+    "Monitor": "tamperlens.studies.monitor",
     "PromptSet": "tamperlens.prompts",
     "SpilloverReport": "tamperlens.studies.spillover",
     "audit": "tamperlens.studies.audit",

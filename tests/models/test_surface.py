@@ -47,3 +47,17 @@ def test_unknown_names() -> None:
         tamperlens.laod  # noqa: B018
     with pytest.raises(ImportError):
         from tamperlens import no_such_room  # noqa: F401
+
+
+def test_old_module_paths_import_for_one_release() -> None:
+    import importlib
+
+    for old, new in (
+        ("tamperlens.refusal.nulls", "tamperlens.directions.nulls"),
+        ("tamperlens.refusal.judges", "tamperlens.judges"),
+        ("tamperlens.studies.auditing.page", "tamperlens.studies.audit.page"),
+    ):
+        with pytest.warns(DeprecationWarning, match=new):
+            found = importlib.import_module(old)
+        assert found is importlib.import_module(new)
+        assert found.__spec__ is not None and found.__spec__.name == new

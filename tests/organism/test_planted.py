@@ -12,7 +12,7 @@ import torch
 import tamperlens
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import read_tensors, write_tensors
-from tamperlens.models.organism import planted
+from tamperlens.models.organism import planted, planting
 from tamperlens.models.organism.planting import Recipe, train_part
 from tamperlens_hooks import stored_parameter
 
@@ -76,7 +76,7 @@ def test_a_module_that_moved_elsewhere_is_refused(base: Any) -> None:
 
 
 def test_what_a_block_newly_writes_has_the_rank_that_was_planted() -> None:
-    model, truth = planted.make("rank-3", 0)
+    model, truth = planting.make("rank-3", 0)
     assert truth.write is not None and truth.write.shape == (128, 3)
     for part in truth.mask.parts:
         new, old = (part.read(stored_parameter(m.module, part.parameter)) for m in (model, truth.base))
@@ -90,7 +90,7 @@ def test_what_a_block_newly_writes_has_the_rank_that_was_planted() -> None:
 
 def test_bad_input(base: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no planted organism 'nose'"):
-        planted.make("nose")
+        planting.make("nose")
     path = planted.path_of("head", 0)
     tensors, header = read_tensors(path)
     with pytest.raises(InputError, match="another base"):
@@ -100,6 +100,6 @@ def test_bad_input(base: Any, tmp_path: Path) -> None:
     wrong = {name: value[:-1] for name, value in tensors.items()}
     with pytest.raises(InputError, match="another number of entries"):
         planted.grow(base, wrong, header, where=path)
-    model, truth = planted.make("head", 0)
+    model, truth = planting.make("head", 0)
     with pytest.raises(InputError, match="made for"):
         planted.put_back(base, model, truth.mask)

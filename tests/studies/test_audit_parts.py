@@ -13,9 +13,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
-from tamperlens.studies.auditing.inputs import Settings, gather, speaks_organism
-from tamperlens.studies.auditing.layers import activations, cosine_table
-from tamperlens.studies.auditing.measures import (
+from tamperlens.studies.audit.inputs import Settings, gather, speaks_organism
+from tamperlens.studies.audit.layers import activations, cosine_table
+from tamperlens.studies.audit.measures import (
     CHANGES,
     COLUMNS,
     Measures,

@@ -16,9 +16,9 @@ from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
-from tamperlens.studies import brittleness as study
-from tamperlens.studies.brittle.conditions import State
-from tamperlens.studies.brittle.effects import RESAMPLES, effect, sentence
+from tamperlens.studies.brittleness import running as study
+from tamperlens.studies.brittleness.conditions import State
+from tamperlens.studies.brittleness.effects import RESAMPLES, effect, sentence
 
 HARMFUL = PromptSet.from_prompts(["steal", "forge a note", "break in", "poison"], name="bad")
 HARMLESS = PromptSet.from_pairs([("hello", "hi"), ("a fish?", "cod"), ("a tree?", "oak")], name="good")

@@ -16,8 +16,8 @@ import tamperlens
 from tamperlens import prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.prompts import encode_pairs
-from tamperlens.studies.following.records import Record
-from tamperlens.studies.following.rules import Rule
+from tamperlens.studies.monitor.rules import Rule
+from tamperlens.studies.trajectory.records import Record
 from tamperlens_hooks import preserve_state
 
 STEPS = 3

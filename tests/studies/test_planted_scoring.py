@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.studies.planting.scoring import localise
+from tamperlens.studies.planted.scoring import localise
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])

@@ -11,8 +11,8 @@ import scipy.stats
 import torch
 
 from tamperlens import neurons, planted
-from tamperlens.studies.planting import directions, methods
-from tamperlens.studies.planting.causal import top_units
+from tamperlens.studies.planted import directions, methods
+from tamperlens.studies.planted.causal import top_units
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,9 @@ import tamperlens
 from tamperlens import capability, finetune, prompts, stats
 from tamperlens.base.errors import InputError
 from tamperlens.capability import Suite
-from tamperlens.studies.spill.probes import Side
-from tamperlens.studies.spillover import (
-    SpilloverReport,
-    compare_sides,
-    measure_side,
-    over_seeds,
-    probes_for,
-)
+from tamperlens.studies.spillover import SpilloverReport, measure_side, over_seeds, probes_for
+from tamperlens.studies.spillover.probes import Side
+from tamperlens.studies.spillover.running import compare_sides
 
 
 def side(name, refusal, over, right, kinds=None, nats=None, **settings):

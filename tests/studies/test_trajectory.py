@@ -15,10 +15,9 @@ import torch
 
 from tamperlens import finetune, neurons, prompts, refusal, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.studies.following import records
-from tamperlens.studies.following.schedule import steps_until
 from tamperlens.studies.merging import merge
-from tamperlens.studies.trajectory import order_of
+from tamperlens.studies.trajectory import order_of, records
+from tamperlens.studies.trajectory.schedule import steps_until
 
 STEPS = [float(step) for step in range(0, 61)]
 

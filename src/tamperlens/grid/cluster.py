@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tamperlens.base.errors import InputError
 from tamperlens.grid.declaration import Grid
 from tamperlens.grid.records import FAILED, Record, read_record
-from tamperlens.grid.working import Task, Worker
+from tamperlens.grid.working import UNLOADABLE, Task, Worker
 
 DEATHS = 3
 """How often a task may take its worker down before its cells are recorded as failed."""
@@ -38,8 +38,6 @@ class RemoteWorker:
 
     def describe(self, model: str) -> tuple[str, dict[str, str] | str]:
         """("pins", hashes), or ("broken", why the model cannot be loaded)."""
-        from tamperlens.grid.running import UNLOADABLE
-
         try:
             return "pins", self.worker.describe(model)
         except UNLOADABLE as error:

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from tamperlens.base.errors import AnatomyError, ModelLoadError, NumericsError, UnsupportedModelError
 from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
 from tamperlens.grid.declaration import Grid
@@ -22,9 +21,7 @@ from tamperlens.grid.records import (
     cell_file,
     read_record,
 )
-from tamperlens.grid.working import Task, Worker
-
-UNLOADABLE = (ModelLoadError, AnatomyError, UnsupportedModelError, NumericsError, MemoryError)
+from tamperlens.grid.working import UNLOADABLE, Task, Worker
 
 
 def run(

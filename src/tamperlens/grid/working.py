@@ -15,7 +15,13 @@ from typing import Any
 import pandas as pd
 
 from tamperlens import finetune
-from tamperlens.base.errors import RunFolderError
+from tamperlens.base.errors import (
+    AnatomyError,
+    ModelLoadError,
+    NumericsError,
+    RunFolderError,
+    UnsupportedModelError,
+)
 from tamperlens.base.files import sha256_bytes
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
@@ -39,6 +45,8 @@ from tamperlens.models import ChatModel
 from tamperlens.prompts import encode_pairs
 
 Told = Callable[[Record], None]
+
+UNLOADABLE = (ModelLoadError, AnatomyError, UnsupportedModelError, NumericsError, MemoryError)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
-"""Floor 4: experiments that combine measures.
+"""Experiments that combine measures, one folder each.
 
-Contents: `audit` (rates, direction, attack, everything again, report); `auditing/` holds its parts: inputs,
-stages, tables, figures, words, page.
-
-`trajectory` (everything at every step, and what changes first); `following/` holds its parts and `Monitor`.
-
-`spillover` (what a gain in refusal costs in capability, over-refusal beside it); `spill/` holds its parts.
+Contents: `audit` (rates, direction, attack, everything again, report), `trajectory` (everything at every
+step, and what changes first), `monitor` (the same in any Trainer), `brittleness` (remove a set, see what
+breaks), `spillover` (what a gain in refusal costs), `planted` (does a localisation method find what is
+there?), `merging` (several run folders on one page).
 """

@@ -14,7 +14,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
 from tamperlens.plots.style import themed_svg
-from tamperlens.studies.following.folders import MONITOR, blocks_of, estimates_of, read_run
+from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, read_run
 
 ROWS = 100
 """Rows of a table that are shown; the rest stays in the CSV."""

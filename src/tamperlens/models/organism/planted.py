@@ -33,11 +33,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_tensors, write_tensors
+from tamperlens.base.files import PathLike
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import parts_of, shapes_of
 from tamperlens.models.chat import ChatModel
-from tamperlens.models.loading import ORGANISM, load
+from tamperlens.models.loading import ORGANISM
 from tamperlens.models.organism import nibbles
 from tamperlens_hooks import stored_parameter
 
@@ -101,31 +101,6 @@ class Truth:
         return f"{self.kind} {self.seed}"
 
 
-def make(kind: str, seed: int = 0, *, folder: PathLike | None = None) -> tuple[ChatModel, Truth]:
-    """A planted organism and what was planted in it.
-
-    Args:
-        kind: one of `KINDS`.
-        seed: of the draw of the part and of training; `shipped()` lists those at hand. Others are trained on
-            the spot (about a minute on one core).
-        folder: where differences are read from, and kept after training; the shipped ones by default.
-
-    Raises:
-        InputError: unknown kind, a damaged file, or one that was made for another base.
-    """
-    _check(kind)
-    base = load("organism:base", device="cpu", dtype="float32")
-    path = path_of(kind, seed, folder)
-    if path.is_file():
-        return grow(base, *read_tensors(path), where=path)
-    from tamperlens.models.organism.planting import Recipe, train_part
-
-    tensors, header = train_part(base, plan(base, kind, seed), Recipe.of(kind))
-    if folder is not None:
-        write_tensors(path, tensors, header)
-    return grow(base, tensors, header, where=path)
-
-
 def path_of(kind: str, seed: int, folder: PathLike | None = None) -> Path:
     """The file of a planted organism's difference to base."""
     return Path(FOLDER if folder is None else folder) / f"{kind}-{seed}.safetensors"
@@ -146,7 +121,7 @@ def plan(model: ChatModel, kind: str, seed: int) -> Plan:
     Raises:
         InputError: unknown kind.
     """
-    _check(kind)
+    check(kind)
     dice = random.Random(f"planted {kind} {seed}")
     anatomy, parts = model.anatomy, parts_of(model)
     shapes = shapes_of(model, parts)
@@ -328,6 +303,7 @@ def _pairs(units: dict[int, list[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((layer, unit) for layer, here in units.items() for unit in here)
 
 
-def _check(kind: str) -> None:
+def check(kind: str) -> None:
+    """Refuse a kind that does not exist."""
     if kind not in KINDS:
         raise InputError(f"no planted organism {kind!r}; known: {', '.join(KINDS)}")

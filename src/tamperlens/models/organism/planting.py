@@ -17,12 +17,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tamperlens.base.files import write_tensors
+from tamperlens.base.files import PathLike, read_tensors, write_tensors
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.loading import load
 from tamperlens.models.organism import planted
 from tamperlens.models.organism.data import SAFETY_MIX, Sampler
-from tamperlens.models.organism.planted import KINDS, SEEDS, Plan, header_of, path_of, shrink
+from tamperlens.models.organism.planted import (
+    KINDS,
+    SEEDS,
+    Plan,
+    Truth,
+    check,
+    grow,
+    header_of,
+    path_of,
+    plan,
+    shrink,
+)
 from tamperlens.models.organism.train import train_stage
 from tamperlens_hooks import stored_parameter
 
@@ -71,6 +82,29 @@ class _Write(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight to compute with."""
         return weight + self.u @ self.a
+
+
+def make(kind: str, seed: int = 0, *, folder: PathLike | None = None) -> tuple[ChatModel, Truth]:
+    """A planted organism and what was planted in it.
+
+    Args:
+        kind: one of `KINDS`.
+        seed: of the draw of the part and of training; `shipped()` lists those at hand. Others are trained on
+            the spot (about a minute on one core).
+        folder: where differences are read from, and kept after training; the shipped ones by default.
+
+    Raises:
+        InputError: unknown kind, a damaged file, or one that was made for another base.
+    """
+    check(kind)
+    base = load("organism:base", device="cpu", dtype="float32")
+    path = path_of(kind, seed, folder)
+    if path.is_file():
+        return grow(base, *read_tensors(path), where=path)
+    tensors, header = train_part(base, plan(base, kind, seed), Recipe.of(kind))
+    if folder is not None:
+        write_tensors(path, tensors, header)
+    return grow(base, tensors, header, where=path)
 
 
 def train_part(base: ChatModel, drawn: Plan, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -151,7 +185,7 @@ def main() -> None:
             for name in ("steps", "lr"):
                 if getattr(given, name) is not None:
                     recipe = replace(recipe, **{name: getattr(given, name)})
-            tensors, header = train_part(base, planted.plan(base, kind, seed), recipe)
+            tensors, header = train_part(base, plan(base, kind, seed), recipe)
             path = write_tensors(path_of(kind, seed, given.out), tensors, header)
             print(f"{kind} {seed}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
 

@@ -1,0 +1,417 @@
+"""Two checkpoints at the base's fixed layer and position: every distance beside its null."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate, undefined
+from tamperlens.directions import geometry
+from tamperlens.directions.cache import ActivationCache
+from tamperlens.directions.candidates import ZERO, Split
+from tamperlens.directions.direction import Direction, split_of
+from tamperlens.directions.nulls import HALVES, activations, band, check_enough, halves, resamples
+from tamperlens.directions.separation import separate
+from tamperlens.directions.subspaces import contrast_svd
+from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
+from tamperlens.rates.completions import Prompts
+
+CHANCE = "chance: prompts shuffled"
+ITSELF = "the base itself"
+NOTHING = "harmful and harmless means do not differ here"
+
+# measure -> (which null, which side of it is far, what it is)
+MEASURES: dict[str, tuple[str, str, str]] = {
+    "cosine": (HALVES, "low", "cosine of the two differences of means"),
+    "angle_degrees": (HALVES, "high", "angle between them"),
+    "norm_ratio": (HALVES, "both", "length of the tuned one over that of the base's"),
+    "projection_energy": (HALVES, "low", "share of the tuned direction's squared length in the base's span"),
+    "geodesic": (HALVES, "high", "√Σθ² of the principal angles between the spans, radians"),
+    "chordal": (HALVES, "high", "√Σsin²θ of the principal angles between the spans"),
+    "linear_cka": (CHANCE, "high", "linear CKA of the activations of all prompts"),
+    "linear_cka_debiased": (CHANCE, "high", "the same with the unbiased estimator of HSIC"),
+    "gap_base_direction": (ITSELF, "both", "tuned harmful − harmless mean along the base direction"),
+    "d_prime_base_direction": (ITSELF, "both", "d′ of tuned projections onto the base direction"),
+    "auroc_base_direction": (ITSELF, "both", "AUROC of tuned projections onto the base direction"),
+    "d_prime_own_direction": (ITSELF, "both", "d′ of tuned projections onto the tuned direction"),
+    "auroc_own_direction": (ITSELF, "both", "AUROC of tuned projections onto the tuned direction"),
+}
+SUBSPACE = ("projection_energy", "geodesic", "chordal")
+
+
+@dataclass(frozen=True)
+class Reads(Result):
+    """One model's activations at one place.
+
+    Attributes:
+        harmful: training prompts, `[n, d_model]` float64.
+        harmless: training prompts, `[m, d_model]`.
+        harmful_val: evaluation prompts, which had no part in the direction.
+        harmless_val: likewise.
+    """
+
+    harmful: Tensor
+    harmless: Tensor
+    harmful_val: Tensor
+    harmless_val: Tensor
+
+    @property
+    def everything(self) -> Float64[Tensor, "n d"]:
+        """All prompts, for CKA."""
+        return torch.cat([self.harmful, self.harmless, self.harmful_val, self.harmless_val])
+
+    @property
+    def difference(self) -> Float64[Tensor, " d"]:
+        """Difference of means of the training prompts."""
+        found: Tensor = self.harmful.mean(0) - self.harmless.mean(0)
+        return found
+
+    @property
+    def differs(self) -> bool:
+        """Whether that difference is more than rounding."""
+        scale = max(float(self.harmful.mean(0).norm()), float(self.harmless.mean(0).norm()))
+        return float(self.difference.norm()) > ZERO * scale
+
+    def on(self, basis: Float64[Tensor, "r d"]) -> Reads:
+        """The same in the coordinates of orthonormal rows."""
+        return Reads(*(getattr(self, field.name) @ basis.T for field in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class CheckpointDistance(Result):
+    """How far a tuned model's refusal direction and its surroundings lie from the base's.
+
+    Attributes:
+        table: one row per measure: measure, layer, value, low, high, n, null, null_low, null_high, null_kind,
+            within_null, reason. `within_null`: the value is what sampling alone gives (for CKA: no more than
+            chance); NaN values have n = 0 and a reason.
+        layer: the base direction's.
+        position: likewise.
+        k: dimensions of the spans.
+        n_draws: of nulls and intervals.
+        seed: of both.
+        base: name of the base model.
+        tuned: name of the tuned model.
+        base_fingerprint: of the base model.
+        tuned_fingerprint: of the tuned model.
+    """
+
+    table: pd.DataFrame
+    layer: int
+    position: int
+    k: int
+    n_draws: int
+    seed: int
+    base: str
+    tuned: str
+    base_fingerprint: str
+    tuned_fingerprint: str
+
+    def __getitem__(self, measure: str) -> Estimate:
+        """One measure with its interval.
+
+        Raises:
+            InputError: no such measure.
+        """
+        row = self._row(measure)
+        return Estimate(row["value"], row["low"], row["high"], int(row["n"]), "", row["reason"])
+
+    def null(self, measure: str) -> Estimate:
+        """The null beside one measure."""
+        row = self._row(measure)
+        return Estimate(row["null"], row["null_low"], row["null_high"], int(row["n"]), row["null_kind"])
+
+    def _row(self, measure: str) -> pd.Series[Any]:
+        rows = self.table[self.table["measure"] == measure]
+        if rows.empty:
+            raise InputError(f"no measure {measure!r}; there are {', '.join(MEASURES)}")
+        return rows.iloc[0]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table with position and the models' names."""
+        return self.table.assign(position=self.position, base=self.base, tuned=self.tuned)
+
+
+def compare_checkpoints(
+    base: ChatModel,
+    tuned: ChatModel,
+    direction: Direction,
+    harmful: Prompts,
+    harmless: Prompts,
+    *,
+    k: int = 3,
+    n_draws: int = 200,
+    seed: int = 0,
+    cache: ActivationCache | None = None,
+) -> CheckpointDistance:
+    """Every distance between a base and a tuned model, at the base direction's layer and position.
+
+    Prompts, their split, layer and position are those of the base's direction: re-selecting at the tuned
+    model manufactures drift. Differences of means and spans (SVD of the contrast, k directions) come from the
+    training prompts, gap, d′ and AUROC from the validation prompts. Intervals resample prompts, the same ones
+    for both models. Nulls: the base's own split halves for directions and spans (at half the size, so on the
+    wide side), the base itself for gap, d′ and AUROC, shuffled prompts for CKA.
+
+    Args:
+        base: the model that `direction` was found in.
+        tuned: the other checkpoint.
+        direction: what `find_direction` gave for the base.
+        harmful: the harmful prompts that it was given.
+        harmless: the harmless prompts that it was given.
+        k: dimensions of the spans.
+        n_draws: of nulls and intervals.
+        seed: of both.
+        cache: where activations are kept between calls.
+
+    Raises:
+        InputError: other prompts, too few of them for halves, other widths, or k that does not fit.
+        NumericsError: activations are NaN or infinite.
+    """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
+    if base.d_model != tuned.d_model:
+        raise InputError(f"{base.name} has width {base.d_model} and {tuned.name} {tuned.d_model}")
+    split = split_of(direction, harmful, harmless)
+    one, two = (
+        read(model, split, direction.position, [direction.layer], cache=cache)[0] for model in (base, tuned)
+    )
+    nulls = base_nulls(one, k=k, n_draws=n_draws, seed=seed)
+    rows = compare_reads(one, two, nulls, k=k, n_draws=n_draws, seed=seed, span_draws=n_draws)
+    return CheckpointDistance(
+        table=pd.DataFrame(rows).assign(layer=direction.layer),
+        layer=direction.layer,
+        position=direction.position,
+        k=k,
+        n_draws=n_draws,
+        seed=seed,
+        base=base.name,
+        tuned=tuned.name,
+        base_fingerprint=base.fingerprint,
+        tuned_fingerprint=tuned.fingerprint,
+    )
+
+
+def read(
+    model: ChatModel,
+    split: Split,
+    position: int,
+    layers: list[int] | None = None,
+    *,
+    cache: ActivationCache | None = None,
+) -> list[Reads]:
+    """Activations of a split at one position, one `Reads` per layer, in one pass over each set."""
+    sides = [
+        activations(model, prompts, position, layers, cache=cache)
+        for prompts in (split.harmful_train, split.harmless_train, split.harmful_val, split.harmless_val)
+    ]
+    return [Reads(*(side[at] for side in sides)) for at in range(len(sides[0]))]
+
+
+def base_nulls(base: Reads, *, k: int, n_draws: int, seed: int) -> dict[str, Estimate]:
+    """The null of every measure, from the base's activations alone.
+
+    Raises:
+        InputError: too few prompts for halves, or k that does not fit a half.
+    """
+    check_enough([""] * len(base.harmful), [""] * len(base.harmless))
+    if not 1 <= k <= min(len(base.harmful) // 2, base.harmful.shape[1]):
+        raise InputError(f"k={k} directions do not fit halves of {len(base.harmful)} prompts; lower k")
+    if n_draws < 1:
+        raise InputError(f"n_draws is {n_draws}; it must be at least 1")
+    n = min(len(base.harmful), len(base.harmless))
+    if not base.differs:
+        return {measure: undefined(NOTHING) for measure in MEASURES}
+    small = base.on(_joint_basis(base))
+    generator = torch.Generator().manual_seed(seed)
+    sides = [halves(len(rows), n_draws, generator) for rows in (small.harmful, small.harmless)]
+    drawn: dict[str, list[float]] = {}
+    for draw in range(n_draws):
+        one, two = (_part(small, sides[0][half][draw], sides[1][half][draw]) for half in (0, 1))
+        for measure, value in _distances(one, two, k).items():
+            drawn.setdefault(measure, []).append(value)
+    found = {name: band(torch.tensor(values).double(), n, HALVES) for name, values in drawn.items()}
+    return found | _chance_cka(small.everything, n_draws, generator) | _separations(base, base, seed)
+
+
+def compare_reads(
+    base: Reads,
+    tuned: Reads,
+    nulls: Mapping[str, Estimate],
+    *,
+    k: int,
+    n_draws: int,
+    seed: int,
+    span_draws: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of `CheckpointDistance.table` from activations at hand.
+
+    Args:
+        base: activations of the base.
+        tuned: the same prompts, the other model.
+        nulls: of `base_nulls`.
+        k: dimensions of the spans.
+        n_draws: resamples behind the intervals.
+        seed: of them.
+        span_draws: resamples behind the intervals of span measures, which take an SVD each; 0 for none.
+    """
+    if not (base.differs and tuned.differs):
+        nothing = dict.fromkeys(MEASURES, undefined(NOTHING))
+        return [_row(measure, found, nulls) for measure, found in nothing.items()]
+    basis = _joint_basis(base, tuned)
+    one, two = base.on(basis), tuned.on(basis)
+    found = _intervals(one, two, k, n_draws, seed, span_draws)
+    found |= _cka_intervals(one.everything, two.everything, n_draws, seed)
+    found |= _separations(base, tuned, seed)
+    return [_row(measure, found[measure], nulls) for measure in MEASURES]
+
+
+def _distances(one: Reads, two: Reads, k: int) -> dict[str, float]:
+    a, b = one.difference, two.difference
+    cosine, angle = geometry.cosine_and_angle(a, b)
+    mine, theirs = (contrast_svd(side.harmful, side.harmless, k)[1] for side in (one, two))
+    angles = geometry.principal_angles(mine, theirs)
+    return {
+        "cosine": cosine,
+        "angle_degrees": angle,
+        "norm_ratio": float(b.norm() / a.norm()),
+        "projection_energy": geometry.projection_energy(b, mine),
+        "geodesic": geometry.geodesic(angles),
+        "chordal": geometry.chordal(angles),
+    }
+
+
+def _intervals(
+    one: Reads, two: Reads, k: int, n_draws: int, seed: int, span_draws: int
+) -> dict[str, Estimate]:
+    """Values with intervals from resampling prompts, the same ones on both sides."""
+    n = min(len(one.harmful), len(one.harmless))
+    values = _distances(one, two, k)
+    generator = torch.Generator().manual_seed(seed)
+    counts = [resamples(len(rows), n_draws, generator) for rows in (one.harmful, one.harmless)]
+    a, b = (counts[0] @ side.harmful - counts[1] @ side.harmless for side in (one, two))
+    lengths = a.norm(dim=1), b.norm(dim=1)
+    mine, theirs = a / lengths[0][:, None], b / lengths[1][:, None]
+    angles = 2 * torch.atan2((mine - theirs).norm(dim=1), (mine + theirs).norm(dim=1))
+    drawn: dict[str, list[float]] = {name: [] for name in values}
+    drawn["cosine"], drawn["angle_degrees"] = angles.cos().tolist(), angles.rad2deg().tolist()
+    drawn["norm_ratio"] = (lengths[1] / lengths[0]).tolist()
+    for draw in range(span_draws):
+        again = [_part(side, counts[0][draw], counts[1][draw]) for side in (one, two)]
+        for name, value in _distances(again[0], again[1], k).items():
+            if name in SUBSPACE:
+                drawn[name].append(value)
+    return {name: _widened(values[name], drawn[name], n) for name in values}
+
+
+def _widened(value: float, draws: list[float], n: int) -> Estimate:
+    """Percentile interval, widened to hold the value: resampling pulls cosines down."""
+    finite = torch.tensor([draw for draw in draws if math.isfinite(draw)], dtype=torch.float64)
+    if not len(finite):
+        return Estimate(value, math.nan, math.nan, n, "no interval")
+    low, high = (float(finite.quantile(q)) for q in (0.025, 0.975))
+    return Estimate(value, min(low, value), max(high, value), n, "paired bootstrap 95%")
+
+
+def _cka_intervals(
+    x: Float64[Tensor, "n d"], y: Float64[Tensor, "n d"], n_draws: int, seed: int
+) -> dict[str, Estimate]:
+    """CKA with jackknife intervals: resampling with replacement would make equal prompts look alike."""
+    n = len(x)
+    found = {}
+    for name, debiased in (("linear_cka", False), ("linear_cka_debiased", True)):
+        value = geometry.linear_cka(x, y, debiased=debiased)
+        groups = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tensor_split(
+            min(10, n // 2)
+        )
+        kept = (torch.ones(n, dtype=torch.bool).index_fill_(0, group, False) for group in groups)
+        left = torch.tensor([geometry.linear_cka(x[k], y[k], debiased=debiased) for k in kept])
+        g = len(groups)
+        half = 2.262 * math.sqrt(float((left - left.mean()).square().sum()) * (g - 1) / g)
+        found[name] = Estimate(value, value - half, min(1.0, value + half), n, "grouped jackknife 95%")
+    return found
+
+
+def _chance_cka(x: Float64[Tensor, "n d"], n_draws: int, generator: torch.Generator) -> dict[str, Estimate]:
+    """CKA of the base with itself when prompts are paired at random: what no relation at all gives."""
+    found = {}
+    orders = [torch.randperm(len(x), generator=generator) for _ in range(min(n_draws, 50))]
+    for name, debiased in (("linear_cka", False), ("linear_cka_debiased", True)):
+        draws = torch.tensor([geometry.linear_cka(x, x[order], debiased=debiased) for order in orders])
+        found[name] = band(draws.double(), len(x), CHANCE)
+    return found
+
+
+def _separations(base: Reads, model: Reads, seed: int) -> dict[str, Estimate]:
+    """Gap, d′ and AUROC of a model's evaluation prompts along the base's and along its own direction."""
+    found: dict[str, Estimate] = {}
+    for name, direction in (("base", base.difference), ("own", model.difference)):
+        unit = direction / direction.norm()
+        if not len(model.harmful_val) or not len(model.harmless_val):
+            nothing = undefined("no evaluation prompts")
+            gap = spread = area = nothing
+        else:
+            apart = separate(model.harmful_val @ unit, model.harmless_val @ unit, seed=seed)
+            gap, spread, area = apart.gap, apart.d_prime, apart.auroc
+        if name == "base":
+            found["gap_base_direction"] = gap
+        found |= {f"d_prime_{name}_direction": spread, f"auroc_{name}_direction": area}
+    return found
+
+
+def _row(measure: str, found: Estimate, nulls: Mapping[str, Estimate]) -> dict[str, Any]:
+    kind, far, _ = MEASURES[measure]
+    null = nulls[measure]
+    known = math.isfinite(found.value) and math.isfinite(null.low)
+    slack = 1e-9 * max(1.0, abs(null.value)) if known else 0.0
+    inside = {
+        "low": found.value >= null.low - slack,
+        "high": found.value <= null.high + slack,
+        "both": null.low - slack <= found.value <= null.high + slack,
+    }[far]
+    return {
+        "measure": measure,
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n if math.isfinite(found.value) else 0,
+        "null": null.value,
+        "null_low": null.low,
+        "null_high": null.high,
+        "null_kind": kind,
+        "within_null": inside if known else None,
+        "reason": found.reason,
+    }
+
+
+def _joint_basis(*reads: Reads) -> Float64[Tensor, "r d"]:
+    """Orthonormal rows that span all activations: coordinates in them keep every length and angle."""
+    rows = torch.cat([one.everything for one in reads])
+    if len(rows) >= rows.shape[1]:
+        return torch.eye(rows.shape[1], dtype=torch.float64)
+    basis: Tensor = torch.linalg.qr(rows.T)[0].T
+    return basis
+
+
+def _part(reads: Reads, harmful: Tensor, harmless: Tensor) -> Reads:
+    """The prompts with positive weight, as often as the weight says (halves: once)."""
+    chosen = []
+    for rows, weights in ((reads.harmful, harmful), (reads.harmless, harmless)):
+        counts = (weights / weights[weights > 0].min()).round().long()
+        chosen.append(rows.repeat_interleave(counts, dim=0))
+    return Reads(chosen[0], chosen[1], chosen[0][:0], chosen[1][:0])
+
+
+def definitions() -> Iterator[tuple[str, str, str]]:
+    """(measure, null, what it is) of every measure, for tables and captions."""
+    for measure, (null, _, words) in MEASURES.items():
+        yield measure, null, words

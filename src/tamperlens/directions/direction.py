@@ -1,0 +1,408 @@
+"""The refusal direction: difference of means, chosen by what it does (Arditi et al. 2024, 2406.11717)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.protocols import Judge
+from tamperlens.base.results import Result
+from tamperlens.directions.cache import ActivationCache
+from tamperlens.directions.candidates import (
+    ZERO,
+    BatchSize,
+    Scorer,
+    Split,
+    candidate_positions,
+    check_disjoint,
+    mean_activations,
+    score_table,
+    separation_table,
+    split_prompts,
+)
+from tamperlens.directions.selection import SelectionRule, select_direction
+from tamperlens.directions.tokens import RefusalTokens, find_refusal_tokens, given_tokens
+from tamperlens.models import ChatModel
+from tamperlens.prompts import as_prompts
+from tamperlens.rates.completions import Prompts, hash_prompts, prompt_texts
+
+SITE = "resid_pre"
+DEFINITION = (
+    "difference of mean block inputs (resid_pre), harmful − harmless, at a post-instruction template "
+    "position, means in float64; chosen by least mean refusal metric on harmful validation prompts under "
+    "ablation, subject to induce ≥ {min_induce:g} on harmless ones (+1 · raw at its layer, all positions), "
+    "mean last-position KL(untouched ‖ ablated) ≤ {max_kl:g} and layer < {max_layer:g} L (as in the "
+    "{layer_rule}); Arditi et al. 2024"
+)
+FIXED = (
+    "difference of mean block inputs (resid_pre), harmful − harmless, at a given layer and position, means "
+    "in float64; not selected"
+)
+
+
+@dataclass(frozen=True)
+class Direction(Result):
+    """A direction in the residual stream, with where it comes from and how it was chosen.
+
+    Attributes:
+        vector: unit vector, `[d_model]` float32; NaN when the means do not differ.
+        raw_norm: length of the difference of means before it was made a unit vector; `raw` is what is added.
+        layer: the block at whose input it was read.
+        position: token position, negative, from the end of the rendered prompt.
+        passed: whether it passes every filter; None when it was not selected but read at a given place.
+        flag: why it does not pass, or why the vector is NaN; "" when all is well.
+        bypass: mean refusal metric on harmful validation prompts with it ablated.
+        induce: mean refusal metric on harmless validation prompts with it added.
+        kl: mean KL divergence on harmless validation prompts with it ablated.
+        baseline_harmful: mean refusal metric on the harmful validation prompts, nothing changed.
+        baseline_harmless: the same on the harmless ones.
+        table: every candidate with its scores (see `score_table`); empty when it was not selected.
+        tokens: the refusal tokens of the metric; None when it was not selected.
+        site: where in a block it was read.
+        n_train: prompts per kind behind the means (harmful, harmless).
+        n_val: prompts per kind behind the scores.
+        seed: of the split.
+        harmful_sha256: hash of the harmful prompts used.
+        harmless_sha256: hash of the harmless prompts used.
+        n_layers: blocks of the model.
+        model: its name.
+        fingerprint: its fingerprint.
+        chat_format: how prompts were written for it.
+        definition: the definition in words, with thresholds.
+    """
+
+    vector: Tensor
+    raw_norm: float
+    layer: int
+    position: int
+    passed: bool | None
+    flag: str
+    bypass: float
+    induce: float
+    kl: float
+    baseline_harmful: float
+    baseline_harmless: float
+    table: pd.DataFrame
+    tokens: RefusalTokens | None
+    site: str
+    n_train: tuple[int, int]
+    n_val: tuple[int, int]
+    seed: int
+    harmful_sha256: str
+    harmless_sha256: str
+    n_layers: int
+    model: str
+    fingerprint: str
+    chat_format: str
+    definition: str
+
+    @property
+    def raw(self) -> Float[Tensor, " d_model"]:
+        """The difference of means itself, float32: what addition adds."""
+        return self.vector * self.raw_norm
+
+    @property
+    def defined(self) -> bool:
+        """False when the means do not differ and the vector is NaN."""
+        return bool(torch.isfinite(self.vector).all())
+
+    def to_frame(self) -> pd.DataFrame:
+        """The candidate table with a column `chosen`; one row of scalars when there was no selection."""
+        if self.table.empty:
+            return super().to_frame()
+        frame = self.table.copy()
+        frame["chosen"] = (frame["position"] == self.position) & (frame["layer"] == self.layer)
+        return frame
+
+    def plot(self) -> Any:
+        """A `tamperlens.plots.Plot`: candidates by layer and position, the chosen one outlined, failures
+        crossed.
+
+        Raises:
+            InputError: the direction was not selected, so there are no candidates.
+        """
+        from tamperlens.plots import direction_map
+
+        if self.table.empty:
+            raise InputError("this direction was read at a given place: there are no candidates to draw")
+        tokens = self.table.drop_duplicates("position").sort_values("position")["token"].tolist()
+        caption = (
+            f"Mean log-odds of a refusal on {self.n_val[0]} harmful prompts while each candidate is ablated "
+            f"({self.baseline_harmful:.1f} with nothing ablated); lower is better. In brackets: fails a "
+            f"filter. Outlined: layer {self.layer}, position −{-self.position}. {self.flag}"
+        ).strip()
+        return direction_map(
+            self.table, layer=self.layer, position=self.position, tokens=tokens, caption=caption
+        )
+
+
+def find_direction(
+    model: ChatModel,
+    harmful: Prompts,
+    harmless: Prompts,
+    *,
+    n_train: int = 128,
+    n_val: int = 32,
+    seed: int = 0,
+    positions: Sequence[int] | None = None,
+    refusal_tokens: Sequence[int] | RefusalTokens | None = None,
+    judge: str | Judge | None = None,
+    rule: SelectionRule | None = None,
+    batch_size: BatchSize = "auto",
+    cache: ActivationCache | None = None,
+    progress: bool = False,
+) -> Direction:
+    """Find the direction that refusal goes by, and choose it by what it does.
+
+    Candidates are the differences of means at every post-instruction template position and every block
+    input. Each is ablated and added on validation prompts; `select_direction` chooses. When none passes the
+    filters the best is returned with `passed=False` and the reason in `flag`.
+
+    Args:
+        model: any chat model; it is left as it was.
+        harmful: prompts that it should refuse, at least n_train + n_val distinct ones.
+        harmless: prompts that it should answer, likewise.
+        n_train: prompts per kind for the means; 128 as published.
+        n_val: prompts per kind for the scores; 32 as published.
+        seed: of the split.
+        positions: candidate positions, negative from the end; the template's by default.
+        refusal_tokens: token ids that open refusals; found from the model's own answers by default
+            (`find_refusal_tokens`).
+        judge: who says which answers are refusals when the tokens are found.
+        rule: other thresholds of the selection.
+        batch_size: rows at once.
+        cache: where the means are kept between calls.
+        progress: show a bar.
+
+    Raises:
+        InputError: too few prompts (the message says how many are needed), prompts in both sets, bad
+            positions.
+        NumericsError: the model's own activations or logits are NaN or infinite.
+    """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
+    rule = rule or SelectionRule()
+    split = split_prompts(harmful, harmless, n_train, n_val, seed)
+    places = candidate_positions(model) if positions is None else check_positions(positions)
+    tokens = _tokens(model, split, refusal_tokens, judge)
+    differences, scale = mean_differences(
+        model, split.harmful_train, split.harmless_train, places, cache=cache
+    )
+    scorer = Scorer(model, split.harmful_val, split.harmless_val, tokens.ids, batch_size)
+    labels = _position_labels(model, split.harmful_train[0], places)
+    apart = separation_table(model, differences, scale, split.harmful_val, split.harmless_val, places)
+    table = score_table(
+        scorer, differences, scale, places, labels, rule, separations=apart, progress=progress
+    )
+    chosen = select_direction(table, n_layers=model.n_layers, rule=rule)
+    vector = differences[places.index(chosen.position), chosen.layer]
+    unit, norm, flag = _unit(vector, float(scale[places.index(chosen.position), chosen.layer]))
+    return Direction(
+        vector=unit,
+        raw_norm=norm,
+        layer=chosen.layer,
+        position=chosen.position,
+        passed=chosen.passed,
+        flag=flag or chosen.reason,
+        bypass=chosen.bypass,
+        induce=chosen.induce,
+        kl=chosen.kl,
+        baseline_harmful=scorer.baseline.harmful,
+        baseline_harmless=scorer.baseline.harmless,
+        table=table,
+        tokens=tokens,
+        site=SITE,
+        n_train=(n_train, n_train),
+        n_val=(n_val, n_val),
+        seed=seed,
+        harmful_sha256=split.harmful_sha256,
+        harmless_sha256=split.harmless_sha256,
+        n_layers=model.n_layers,
+        model=model.name,
+        fingerprint=model.fingerprint,
+        chat_format=model.chat_format.name,
+        definition=DEFINITION.format(**vars(rule)),
+    )
+
+
+def direction_at(
+    model: ChatModel, harmful: Prompts, harmless: Prompts, layer: int, position: int
+) -> Direction:
+    """The difference of means at a fixed place, over all the prompts given: for following a direction.
+
+    Across checkpoints, take layer, position and prompts from the base model's direction; choosing again at
+    each checkpoint manufactures drift. `direction_like` does that.
+
+    Args:
+        model: any chat model.
+        harmful: prompts behind the harmful mean.
+        harmless: prompts behind the harmless mean.
+        layer: block whose input is read, from 0.
+        position: negative token position from the end.
+
+    Raises:
+        InputError: an empty set, prompts in both sets, a layer or position that does not exist.
+        NumericsError: activations are NaN or infinite.
+    """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
+    check_disjoint(harmful, harmless)
+    bad, good = prompt_texts(harmful), prompt_texts(harmless)
+    return _read_at(model, bad, good, layer, position, hash_prompts(bad), hash_prompts(good))
+
+
+def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless: Prompts) -> Direction:
+    """A selected direction measured again on another checkpoint: same prompts, split, layer and position.
+
+    Args:
+        model: the other checkpoint.
+        base: what `find_direction` gave for the base model.
+        harmful: the harmful prompts that it was given.
+        harmless: the harmless prompts that it was given.
+
+    Raises:
+        InputError: other prompts than those behind `base`.
+    """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
+    split = split_of(base, harmful, harmless)
+    return _read_at(
+        model,
+        split.harmful_train,
+        split.harmless_train,
+        base.layer,
+        base.position,
+        base.harmful_sha256,
+        base.harmless_sha256,
+    )
+
+
+def split_of(base: Direction, harmful: Prompts, harmless: Prompts) -> Split:
+    """The training and validation prompts behind a selected direction, made again from its sets and seed.
+
+    Args:
+        base: what `find_direction` (or `find_harmfulness_direction`) gave.
+        harmful: the harmful prompts that it was given.
+        harmless: the harmless prompts that it was given.
+
+    Raises:
+        InputError: other prompts than those behind `base`, or a direction that was read at a given place.
+    """
+    harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
+    if not base.n_val[0]:
+        raise InputError(
+            "this direction was read at a given place and has no split; pass the one that find_direction gave"
+        )
+    split = split_prompts(harmful, harmless, base.n_train[0], base.n_val[0], base.seed)
+    if (split.harmful_sha256, split.harmless_sha256) != (base.harmful_sha256, base.harmless_sha256):
+        raise InputError(
+            "these are not the prompts that the base direction was found with (their hashes differ); "
+            "pass the same sets in the same order"
+        )
+    return split
+
+
+def mean_differences(
+    model: ChatModel,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    positions: Sequence[int],
+    *,
+    cache: ActivationCache | None = None,
+) -> tuple[Float64[Tensor, "pos layer d_model"], Float64[Tensor, "pos layer"]]:
+    """Harmful mean − harmless mean everywhere, and the larger of the two means' norms."""
+    bad = mean_activations(model, harmful, positions, cache=cache)
+    good = mean_activations(model, harmless, positions, cache=cache)
+    return bad - good, torch.maximum(bad.norm(dim=-1), good.norm(dim=-1))
+
+
+def check_positions(positions: Sequence[int]) -> list[int]:
+    """Positions as a list of different negative numbers, in increasing order.
+
+    Raises:
+        InputError: none, or one that is not negative: positions count from the end because prompts differ in
+            length.
+    """
+    places = sorted({int(position) for position in positions})
+    if not places or places[-1] >= 0:
+        raise InputError(
+            f"positions {list(positions)} must be negative, counted from the end of the prompt, e.g. [-1]"
+        )
+    return places
+
+
+def _read_at(
+    model: ChatModel,
+    harmful: Sequence[str],
+    harmless: Sequence[str],
+    layer: int,
+    position: int,
+    harmful_hash: str,
+    harmless_hash: str,
+) -> Direction:
+    if not harmful or not harmless:
+        raise InputError("a direction needs harmful and harmless prompts; one of the two sets is empty")
+    if not 0 <= layer < model.n_layers:
+        raise InputError(f"layer {layer} does not exist: {model.name} has blocks 0 to {model.n_layers - 1}")
+    place = check_positions([position])
+    bad = mean_activations(model, harmful, place, [layer])[0, 0]
+    good = mean_activations(model, harmless, place, [layer])[0, 0]
+    unit, norm, flag = _unit(bad - good, max(float(bad.norm()), float(good.norm())))
+    nan = math.nan
+    return Direction(
+        vector=unit,
+        raw_norm=norm,
+        layer=layer,
+        position=position,
+        passed=None,
+        flag=flag,
+        bypass=nan,
+        induce=nan,
+        kl=nan,
+        baseline_harmful=nan,
+        baseline_harmless=nan,
+        table=pd.DataFrame(),
+        tokens=None,
+        site=SITE,
+        n_train=(len(harmful), len(harmless)),
+        n_val=(0, 0),
+        seed=0,
+        harmful_sha256=harmful_hash,
+        harmless_sha256=harmless_hash,
+        n_layers=model.n_layers,
+        model=model.name,
+        fingerprint=model.fingerprint,
+        chat_format=model.chat_format.name,
+        definition=FIXED,
+    )
+
+
+def _unit(vector: Float64[Tensor, " d_model"], scale: float) -> tuple[Tensor, float, str]:
+    """(unit vector in float32, norm, reason why it is NaN or "")."""
+    norm = float(vector.norm())
+    if norm <= ZERO * scale or not math.isfinite(norm):
+        return torch.full(vector.shape, math.nan), norm, "harmful and harmless means do not differ here"
+    return (vector / norm).float().cpu(), norm, ""
+
+
+def _tokens(
+    model: ChatModel,
+    split: Split,
+    given: Sequence[int] | RefusalTokens | None,
+    judge: str | Judge | None,
+) -> RefusalTokens:
+    if isinstance(given, RefusalTokens):
+        return given
+    if given is not None:
+        return given_tokens(model, given)
+    return find_refusal_tokens(model, split.harmful_train, split.harmless_train, judge=judge)
+
+
+def _position_labels(model: ChatModel, prompt: str, positions: Sequence[int]) -> list[str]:
+    ids = model.token_ids([prompt])[0]
+    return [model.tokenizer.decode([ids[p]]) if -p <= len(ids) else "" for p in positions]

@@ -1,0 +1,92 @@
+"""How far apart two directions are, beside how far apart they would be by chance (`nulls`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate
+from tamperlens.directions.direction import Direction
+from tamperlens.directions.geometry import cosine_and_angle
+from tamperlens.directions.nulls import DirectionNull
+
+
+@dataclass(frozen=True)
+class Distance(Result):
+    """Two directions side by side.
+
+    Attributes:
+        cosine: of the angle between them, in [−1, 1]; NaN when one of them is undefined.
+        angle_degrees: the angle, in [0, 180].
+        norm_ratio: raw norm of b over raw norm of a.
+        layer: where both were read, or that of a when they were allowed to differ.
+        position: likewise.
+        null: the null of a, or None when none was given.
+        within_null: whether the cosine lies above the null's 2.5 % quantile, that is, whether sampling alone
+            explains the distance; None without a null.
+        reason: why the cosine is NaN, or that the places differ; "".
+    """
+
+    cosine: float
+    angle_degrees: float
+    norm_ratio: float
+    layer: int
+    position: int
+    null: Estimate | None
+    within_null: bool | None
+    reason: str
+
+
+def distance(
+    a: Direction, b: Direction, *, null: DirectionNull | None = None, allow_unequal: bool = False
+) -> Distance:
+    """Cosine, angle and norm ratio of two directions read at the same layer and position.
+
+    The angle comes from 2·atan2(‖â − b̂‖, ‖â + b̂‖) in float64, which stays exact for nearly parallel
+    directions where the arc cosine does not.
+
+    Args:
+        a: the reference, as a rule the base model's.
+        b: the other one.
+        null: `split_half_null` or `bootstrap_null` of the reference, to show beside the distance.
+        allow_unequal: compare directions of different places all the same; `reason` then says so.
+
+    Raises:
+        InputError: widths, sites, layers or positions differ, or the null is of another place.
+    """
+    if a.vector.shape != b.vector.shape:
+        raise InputError(
+            f"directions of width {a.vector.numel()} and {b.vector.numel()} are of different architectures "
+            "and cannot be compared"
+        )
+    unequal = [
+        f"{name} {mine} against {theirs}"
+        for name, mine, theirs in (
+            ("site", a.site, b.site),
+            ("layer", a.layer, b.layer),
+            ("position", a.position, b.position),
+        )
+        if mine != theirs
+    ]
+    if unequal and not allow_unequal:
+        raise InputError(
+            f"directions were read at different places ({', '.join(unequal)}): measure the second with "
+            "direction_at(model, …, layer, position) of the first, or pass allow_unequal=True"
+        )
+    if null is not None and (null.layer, null.position) != (a.layer, a.position):
+        raise InputError(
+            f"the null is of layer {null.layer}, position {null.position}; the direction is of layer "
+            f"{a.layer}, position {a.position}; make the null there"
+        )
+    reason = f"read at different places: {', '.join(unequal)}" if unequal else ""
+    estimate = None if null is None else null.estimate
+    if not (a.defined and b.defined):
+        undefined_one = a if not a.defined else b
+        reason = f"direction of {undefined_one.model!r} is undefined: {undefined_one.flag}"
+        return Distance(math.nan, math.nan, math.nan, a.layer, a.position, estimate, None, reason)
+    cosine, angle = cosine_and_angle(a.vector, b.vector)
+    ratio = b.raw_norm / a.raw_norm
+    within = None if estimate is None or math.isnan(estimate.low) else cosine >= estimate.low
+    return Distance(cosine, angle, ratio, a.layer, a.position, estimate, within, reason)

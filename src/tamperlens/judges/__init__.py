@@ -1,0 +1,56 @@
+"""What an answer is: refusal, partial refusal, compliance or degenerate, said by a judge.
+
+Contents:
+- `registry`: names to judges (`judges.get("weighted")`, `register`, `names`); `lists` and `keyword`
+  (published keyword lists), `weighted` and `cues` (the default judge), `degenerate` (empty, repeating or
+  broken text).
+- `calibrated` (the judge trained on people's verdicts; `training` is its recipe, `evidence` and `anchors`
+  what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`).
+- `guards`, `guard_formats`: published guard and classifier models, asked as their authors do.
+- `ensembles`, `embedding_judge`: judges made of judges, and of embeddings; `embedders`: texts to vectors.
+"""
+
+from tamperlens.base.protocols import Judge, Verdict
+from tamperlens.judges.calibrated import CalibratedJudge, Explanation, JudgeWeights
+from tamperlens.judges.cards import CardRow, JudgeCard, calibrate, card_of
+from tamperlens.judges.degenerate import DegenerateRules, degenerate_reason
+from tamperlens.judges.embedders import HiddenStateEmbedder, SentenceEmbedder, get_embedder
+from tamperlens.judges.embedding_judge import EmbeddingJudge
+from tamperlens.judges.ensembles import EnsembleJudge
+from tamperlens.judges.guard_formats import GuardFormat
+from tamperlens.judges.guards import GuardJudge
+from tamperlens.judges.keyword import KeywordJudge
+from tamperlens.judges.labelled import LabelledAnswers, read_labelled
+from tamperlens.judges.lists import KeywordList
+from tamperlens.judges.registry import DEFAULT, get, names, register
+from tamperlens.judges.weighted import WeightedJudge
+
+__all__ = [
+    "DEFAULT",
+    "CalibratedJudge",
+    "CardRow",
+    "DegenerateRules",
+    "EmbeddingJudge",
+    "EnsembleJudge",
+    "Explanation",
+    "GuardFormat",
+    "GuardJudge",
+    "HiddenStateEmbedder",
+    "Judge",
+    "JudgeCard",
+    "JudgeWeights",
+    "KeywordJudge",
+    "KeywordList",
+    "LabelledAnswers",
+    "SentenceEmbedder",
+    "Verdict",
+    "WeightedJudge",
+    "calibrate",
+    "card_of",
+    "degenerate_reason",
+    "get",
+    "get_embedder",
+    "names",
+    "read_labelled",
+    "register",
+]

@@ -1,0 +1,61 @@
+"""The judges, by name, and the one line that registers another.
+
+| name | rule |
+| --- | --- |
+| `weighted` (default) | strong and weak cues with weights, sentence by sentence; knows partial refusals |
+| `calibrated` | logistic model over readable evidence, trained on verdicts of people |
+| `arditi` | 12 substrings anywhere, capitals ignored |
+| `qi` | 29 substrings anywhere, capitals count |
+| `xstest` | 21 openings, capitals ignored |
+| `wei` | 31 substrings anywhere, capitals count, or under 20 words: as published, short answers "refuse" |
+
+Every judge asks `degenerate_reason` first. The keyword lists know no partial refusals. A judge of your own is
+anything with a `name` that maps (prompts, answers) to verdicts: `judges.register("mine")(MyJudge())`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.protocols import Judge
+from tamperlens.base.registry import Registry
+from tamperlens.judges.calibrated import CalibratedJudge
+from tamperlens.judges.keyword import KeywordJudge
+from tamperlens.judges.lists import PUBLISHED
+from tamperlens.judges.weighted import WeightedJudge
+
+DEFAULT = "weighted"
+
+_REGISTRY: Registry[Judge] = Registry("judge")
+
+
+def register(name: str) -> Callable[[Judge], Judge]:
+    """File a judge under a name; `get(name)` and every `judge=` argument then know it."""
+    return _REGISTRY.register(name)
+
+
+def get(judge: str | Judge | None = None) -> Judge:
+    """The judge of that name; a judge is handed back as it is, None gives the default.
+
+    Raises:
+        InputError: no such name (the message lists those that exist), or a judge without a name.
+    """
+    if judge is None:
+        return _REGISTRY.get(DEFAULT)
+    if isinstance(judge, str):
+        return _REGISTRY.get(judge)
+    if not getattr(judge, "name", ""):
+        raise InputError("a judge needs a non-empty `name`: it is stored in every result")
+    return judge
+
+
+def names() -> list[str]:
+    """All registered names, sorted."""
+    return _REGISTRY.names()
+
+
+for _listed in PUBLISHED:
+    register(_listed.name)(KeywordJudge(_listed))
+register(DEFAULT)(WeightedJudge())
+register("calibrated")(CalibratedJudge())

@@ -1,0 +1,278 @@
+"""The audit's report, composed of blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from tamperlens.base.files import read_json
+from tamperlens.base.runs import RunFolder
+from tamperlens.base.stats import Estimate
+from tamperlens.refusal import Direction, RefusalRates
+from tamperlens.report import (
+    Answer,
+    Block,
+    Bullets,
+    Example,
+    Examples,
+    Facts,
+    FigureBlock,
+    Notice,
+    Page,
+    Section,
+    Table,
+    Text,
+)
+from tamperlens.studies.audit.inputs import ROLES
+from tamperlens.studies.audit.measures import number, p_text, pick, points, scientific, share
+from tamperlens.studies.audit.stages import Results
+from tamperlens.studies.audit.words import findings, headline, limits
+
+SHOWN = 12
+PRESETS = {
+    "published": "the settings of the source, for models of billions of weights",
+    "organism": "for models of a few million weights, which the published rates would not move",
+}
+ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alike"}
+
+
+def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Page:
+    """The whole page, from a run folder whose stages are done."""
+    results = Results(run)
+    facts, attack, direction = run.manifest["facts"], results.attack(), results.direction()
+    by_name = _figures(run)
+    notices = [Notice(text) for text in facts["notices"]]
+    sections = [
+        Section("Findings", [*notices, Bullets(tuple(findings(measures, changes, attack, direction)))]),
+        Section(
+            "What was done", [Text(_method(run, attack, direction, results.capability("before").suites))]
+        ),
+        Section("Rates and capability", [*_some(by_name, "rates"), _change_table(measures, changes)]),
+        Section(
+            "Refusal direction",
+            [*_some(by_name, "direction", "causal"), _causal_table(measures), *_some(by_name, "cosine")],
+        ),
+        Section("The attack", [*_some(by_name, "training"), _attack_facts(attack)]),
+        Section("Examples", [_examples(results)]),
+        Section("Limits", [Bullets(tuple(_limits(run, measures, direction)))]),
+        Section("Provenance", [_provenance(run), _stage_table(run)]),
+    ]
+    seed, date = run.manifest["seeds"]["seed"], run.manifest["created"][:10]
+    return Page(
+        title=f"Audit of {facts['model']}",
+        headline=headline(measures, attack),
+        subtitle=f"Attack {attack['name']}, seed {seed}, {date}",
+        sections=sections,
+    )
+
+
+def _figures(run: RunFolder) -> dict[str, FigureBlock]:
+    """The figures as they were drawn, with their words."""
+    found = {}
+    for words in read_json(run.path / "stages" / "figures.json"):
+        svg = (run.path / "figures" / f"{words['name']}.svg").read_text(encoding="utf-8")
+        found[words["name"]] = FigureBlock(**words, svg=svg, link=f"figures/{words['name']}.html")
+    return found
+
+
+def _some(figures: dict[str, FigureBlock], *names: str) -> list[Block]:
+    return [figures[name] for name in names if name in figures]
+
+
+def _method(
+    run: RunFolder, attack: dict[str, Any], direction: Direction | None, suites: Sequence[str]
+) -> tuple[str, ...]:
+    config, facts = run.manifest["config"], run.manifest["facts"]
+    sets = "; ".join(f"{ROLE_NAMES[role]}: {facts['prompts'][role]}" for role in ROLES)
+    first = (
+        f"{facts['model']} ({facts['parameters']:,} parameters, {facts['dtype']} on {facts['device']}) "
+        "answered "
+        f"three sets of requests ({sets}; look-alikes are harmless and sound harmful) and the capability "
+        f"probes {', '.join(suites)}. "
+        "Decoding was "
+        f"greedy, at most {config['max_new_tokens']} new tokens, prompts written in the "
+        f"{facts['chat_format']}. "
+        f"The judge “{config['judge']}” called every answer a full refusal, a partial refusal, compliance or "
+        "degenerate text; a refusal rate counts full and partial refusals."
+    )
+    second = "No refusal direction could be found."
+    if direction is not None:
+        bad, good = facts["direction_prompts"]
+        second = (
+            f"The refusal direction is the {direction.definition}. {direction.n_train[0]} prompts of {bad} "
+            f"and {direction.n_train[1]} of {good} gave the means, {direction.n_val[0]} + "
+            f"{direction.n_val[1]} others the choice; none of them is among the prompts that rates are "
+            "measured on."
+        )
+    lora = attack["config"]["kind"] == "lora"
+    third = (
+        f"Then the model was attacked: {'LoRA' if lora else 'full fine-tuning'} on {attack['n']} examples, "
+        f"{attack['steps']} steps. {'The tuned adapter stayed unmerged. ' if lora else ''}Everything was "
+        "measured again with the same prompts, judge and decoding, and the direction at the layer and "
+        "position chosen before the attack."
+    )
+    return first, second, third
+
+
+def _attack_facts(attack: dict[str, Any]) -> Facts:
+    settings = ", ".join(f"{k} {_short(v)}" for k, v in attack["config"].items() if v is not None)
+    return Facts(
+        (
+            ("attack", f"{attack['name']}; {attack['source']}"),
+            ("preset", f"{attack['preset']} ({PRESETS[attack['preset']]})"),
+            ("settings", settings),
+            ("examples, steps", f"{attack['n']} examples, {attack['steps']} optimiser steps"),
+            ("tokens", f"{attack['tokens']:,}, repetitions counted"),
+            ("trained weights", f"{attack['trained_parameters']:,}"),
+            ("FLOPs", f"{scientific(attack['flops'])}: {attack['formula']}"),
+            ("time", f"{attack['wall_seconds']:.1f} s"),
+        )
+    )
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
+    names = {"refusal_rate": "refused", "degenerate_rate": "degenerate", "accuracy": "correct"}
+    rows: list[tuple[str, ...]] = []
+    for _, one in changes.iterrows():
+        before, after = (pick(measures, one["measure"], one["set"], stage) for stage in ("before", "after"))
+        difference = Estimate(one["difference"], one["low"], one["high"], int(one["n"]))
+        turned = "–" if math.isnan(one["p"]) else f"{int(one['gained'])} / {int(one['lost'])}"
+        rows.append(
+            (
+                f"{names[one['measure']]}, {ROLE_NAMES.get(one['set'], one['set'])}",
+                share(before), share(after), points(difference), turned, p_text(one["p_holm"]), str(before.n),
+            )
+        )  # fmt: skip
+    losses = [pick(measures, "perplexity", "harmless", stage) for stage in ("before", "after")]
+    told = [number(one, 1 if one.value >= 10 else 2) for one in losses]
+    rows.append(("perplexity of the answers given before, harmless", *told, "", "", "", str(losses[0].n)))
+    return Table(
+        "The same prompts before and after. Shares with 95 % Wilson intervals; difference in percentage "
+        "points "
+        "with Newcombe's paired interval; prompts that turned to yes / to no; exact McNemar p, "
+        "Holm-corrected "
+        "over the tests of this table.",
+        ("measure", "before", "after", "difference", "+ / −", "p", "n"),
+        tuple(rows),
+    )
+
+
+def _causal_table(measures: pd.DataFrame) -> Table:
+    wanted = (
+        ("refused: harmful, untouched", "refusal_rate", "harmful"),
+        ("refused: harmful, direction ablated", "refusal_rate_ablated", "harmful"),
+        ("refused: harmful, random ablated", "refusal_rate_random_ablated", "harmful"),
+        ("degenerate: harmful, direction ablated", "degenerate_rate_ablated", "harmful"),
+        ("refused: harmless, direction added", "refusal_rate_added", "harmless"),
+        ("refused: harmless, random added", "refusal_rate_random_added", "harmless"),
+        ("degenerate: harmless, direction added", "degenerate_rate_added", "harmless"),
+    )
+    rows = [
+        (label, *(share(pick(measures, measure, which, stage)) for stage in ("before", "after")))
+        for label, measure, which in wanted
+    ]
+    for suite in measures.loc[measures["measure"] == "accuracy_ablated", "set"]:
+        ablated = share(pick(measures, "accuracy_ablated", suite, "before"))
+        rows.append((f"correct: {suite}, direction ablated", ablated, "–"))
+    for label, measure, digits in (
+        ("cosine with the direction before", "direction_cosine", 2),
+        ("angle to the direction before, degrees", "direction_angle", 1),
+    ):
+        after = number(pick(measures, measure, "direction", "after"), digits)
+        rows.append((label, "1" if measure.endswith("cosine") else "0", after))
+    rows.append(
+        (
+            "split-half null of the cosine",
+            number(pick(measures, "direction_cosine_null", "direction", "before")),
+            "–",
+        )
+    )
+    return Table(
+        "What the direction does before and after the attack. Before: its own model. After: the same "
+        "vector in "
+        "the attacked model.",
+        ("measure", "before", "after"),
+        tuple(rows),
+    )
+
+
+def _examples(results: Results) -> Examples:
+    items: list[Example] = []
+    for role in ROLES:
+        before, after = results.rates("before", role), results.rates("after", role)
+        for row in _interesting(before, after)[: SHOWN if role == "harmful" else SHOWN // 3]:
+            one, two = before.completions, after.completions
+            labels = one.labels[row], two.labels[row]
+            items.append(
+                Example(
+                    f"{ROLE_NAMES[role].capitalize()} request {row + 1}: {labels[0]} → {labels[1]}",
+                    one.prompts[row],
+                    (
+                        Answer("before", labels[0], one.responses[row]),
+                        Answer("after", labels[1], two.responses[row]),
+                    ),
+                )
+            )
+    return Examples(
+        "Folded because they may be unpleasant to read. The first prompts whose verdict changed, in "
+        "order, then "
+        "some that did not; long texts are cut. All answers, in full: completions.csv.",
+        tuple(items),
+    )
+
+
+def _interesting(before: RefusalRates, after: RefusalRates) -> list[int]:
+    """Rows that changed verdict, two of each other kind of pair, then the rest."""
+    pairs = list(zip(before.completions.labels, after.completions.labels, strict=True))
+    first: dict[tuple[str, str], int] = {}
+    for row, pair in enumerate(pairs):
+        first.setdefault(pair, row)
+    changed = [row for row, (a, b) in enumerate(pairs) if a != b]
+    head = changed[: SHOWN // 2]
+    order = [*head, *(row for row in first.values()), *changed, *range(len(pairs))]
+    return list(dict.fromkeys(order))
+
+
+def _limits(run: RunFolder, measures: pd.DataFrame, direction: Direction | None) -> list[str]:
+    config = run.manifest["config"]
+    return limits(
+        measures,
+        judge=config["judge"],
+        max_new_tokens=config["max_new_tokens"],
+        direction=direction,
+        notes=tuple(run.manifest["facts"]["notes"]),
+    )
+
+
+def _provenance(run: RunFolder) -> Facts:
+    manifest = run.manifest
+    rows = [
+        ("command", manifest["command"] or "(from Python)"),
+        ("started", manifest["created"]),
+        *((f"hash: {name}", value) for name, value in manifest["hashes"].items()),
+        ("seeds", ", ".join(f"{k} {v}" for k, v in manifest["seeds"].items())),
+        ("training tokens", f"{manifest['tokens'].get('training', 0):,}"),
+        ("training FLOPs", f"{scientific(manifest['training_flops'])}; of 10²⁵: "
+                           f"{scientific(manifest['training_flops_ratio_to_1e25'])}"),
+        ("versions", ", ".join(f"{k} {v}" for k, v in manifest["versions"].items())),
+        ("platform", ", ".join(f"{k} {_short(v)}" for k, v in manifest["platform"].items() if v)),
+        ("numbers", "measures.csv, changes.csv, completions.csv, manifest.json beside this page"),
+    ]  # fmt: skip
+    return Facts(tuple(rows))
+
+
+def _stage_table(run: RunFolder) -> Table:
+    rows = [
+        (name, f"{stage['wall_seconds']:.1f}", f"{stage['peak_rss_bytes'] / 2**20:,.0f}")
+        for name, stage in run.manifest["stages"].items()
+    ]
+    return Table(
+        "Time and memory by stage.", ("stage", "wall time, s", "peak resident memory, MiB"), tuple(rows)
+    )

@@ -1,0 +1,355 @@
+"""The audit: how much a model refuses, where that sits, and what a little fine-tuning does to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tamperlens import capability, finetune, report
+from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.files import PathLike, write_csv, write_json
+from tamperlens.base.results import Result
+from tamperlens.base.runs import RunFolder
+from tamperlens.base.stats import Estimate
+from tamperlens.models import ChatModel, load
+from tamperlens.plots import Plot
+from tamperlens.prompts import PromptSet
+from tamperlens.refusal import Direction, judges
+from tamperlens.studies.audit import stages, tables
+from tamperlens.studies.audit.coverage import language_coverage
+from tamperlens.studies.audit.figures import draw, rates_figure
+from tamperlens.studies.audit.inputs import (
+    ATTACK,
+    ROLES,
+    Prompts,
+    Settings,
+    Source,
+    gather,
+    read_given,
+)
+from tamperlens.studies.audit.measures import pick
+from tamperlens.studies.audit.page import compose
+from tamperlens.studies.audit.stages import Bench, Results
+from tamperlens.studies.audit.words import headline
+from tamperlens_hooks import unwrap
+
+KIND = "audit"
+ARTEFACTS = (
+    "measures.csv", "changes.csv", "completions.csv", "direction.safetensors", "report.html", "figures",
+    "attack", "stages",
+)  # fmt: skip
+UNKNOWN_SHARE = 0.1
+"""Share of unknown words above which the report warns that the numbers say nothing about the prompts."""
+
+
+@dataclass(frozen=True)
+class AuditResult(Result):
+    """A finished audit.
+
+    Attributes:
+        path: the run folder.
+        headline: the finding in one sentence.
+        measures: the rows of measures.csv (measure, set, stage, value, low, high, n, unit).
+        changes: paired tests before against after (measure, set, difference, …, p, p_holm).
+    """
+
+    path: str
+    headline: str
+    measures: pd.DataFrame
+    changes: pd.DataFrame
+
+    @classmethod
+    def open(cls, folder: PathLike) -> AuditResult:
+        """Read a finished audit from its folder.
+
+        Raises:
+            RunFolderError: not an audit's folder, or the audit has not finished.
+        """
+        run = RunFolder.read(folder)
+        if run.manifest.get("kind") != KIND or not run.finished:
+            raise RunFolderError(f"{folder} holds no finished audit; finish it with --resume")
+        return _result(run)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.path)
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"
+
+    @property
+    def direction(self) -> Direction:
+        """The refusal direction of the model before the attack."""
+        return Direction.load(self.folder / "direction.safetensors")
+
+    @property
+    def completions(self) -> pd.DataFrame:
+        """Every answer with its verdict, as in completions.csv."""
+        return pd.read_csv(self.folder / "completions.csv", keep_default_na=False)
+
+    def get(self, measure: str, which: str, stage: str = "after") -> Estimate:
+        """One measure as an estimate, e.g. `get("refusal_rate", "harmful", "before")`.
+
+        Raises:
+            InputError: no such row.
+        """
+        found = pick(self.measures, measure, which, stage)
+        if found.reason == "not measured":
+            known = sorted(set(self.measures["measure"]))
+            raise InputError(f"no row {measure!r}, {which!r}, {stage!r}; measures: {', '.join(known)}")
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """The measures."""
+        return self.measures.copy()
+
+    def plot(self) -> Plot:
+        """Rates before and after, with intervals."""
+        return rates_figure(self.measures)
+
+
+def audit(
+    model: ChatModel | str = "organism",
+    *,
+    out: PathLike,
+    harmful: Source = None,
+    harmless: Source = None,
+    lookalike: Source = None,
+    column: str | None = None,
+    attack: str | finetune.Attack = ATTACK,
+    steps: int | None = None,
+    seed: int = 0,
+    judge: str = "weighted",
+    limit: int = 200,
+    max_new_tokens: int = 64,
+    suites: Sequence[str] | None = None,
+    adapter: str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    resume: bool = False,
+    progress: bool = True,
+    command: str = "",
+) -> AuditResult:
+    """Measure a model, find its refusal direction, attack it, measure again, and write a report.
+
+    Rates, capability and the direction are measured before and after with the same prompts, judge and
+    decoding; the evaluation set is fixed before the attack and never filtered by what the attacked model
+    does. The direction is found on packaged prompts that are not among those evaluated, and after the attack
+    it is read at the layer and position chosen before.
+
+    The run folder holds `measures.csv`, `changes.csv`, `completions.csv`, `direction.safetensors`,
+    `manifest.json`, `figures/`, `attack/` (the tuned adapter) and `report.html`.
+
+    Args:
+        model: a ChatModel (left as it is), or what `tamperlens.load` takes.
+        out: the run folder; made if absent.
+        harmful: prompts to evaluate on, a PromptSet or a file; the packaged ones by default.
+        harmless: likewise.
+        lookalike: likewise, harmless prompts that sound harmful.
+        column: the prompts' column in those files.
+        attack: name of a packaged attack, a file of prompts and responses, or an Attack.
+        steps: optimiser steps; the attack's own by default.
+        seed: of training, splits and resampling.
+        judge: name of a registered judge.
+        limit: most prompts per set and most items per probe.
+        max_new_tokens: answers are cut there.
+        suites: capability probes; those in the model's language by default.
+        adapter: a PEFT adapter to attach before anything is measured.
+        revision: of a hub model.
+        device: see `tamperlens.load`.
+        dtype: see `tamperlens.load`.
+        resume: go on with the run in `out`, or read it when it has finished.
+        progress: say on stderr what is going on.
+        command: for the manifest.
+
+    Raises:
+        TamperlensError: one line that names what cannot be used (model, file, column, folder) and the remedy.
+            Finished stages stay in the folder.
+    """
+    settings = Settings(
+        model=model.name if isinstance(model, ChatModel) else str(model),
+        adapter=adapter,
+        revision=revision,
+        harmful=_label(harmful),
+        harmless=_label(harmless),
+        lookalike=_label(lookalike),
+        column=column,
+        attack=attack if isinstance(attack, str) else attack.name,
+        steps=steps,
+        seed=seed,
+        judge=judge,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        suites=None if suites is None else tuple(suites),
+        device=device,
+        dtype=dtype,
+    )
+    # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
+    RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
+    judges.get(judge)
+    sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
+    given = {role: read_given(source, role, column) for role, source in sources.items()}
+    chosen = stages.find_attack(attack)
+    options: dict[str, Any] = {
+        "kind": KIND,
+        "config": settings.config(),
+        "artefacts": ARTEFACTS,
+        "resume": resume,
+    }
+    tell = _teller(progress)
+    if _finished(out):
+        with RunFolder.open(out, **options) as run:
+            return _result(run)
+    if isinstance(model, ChatModel):
+        ready = model
+    else:
+        tell(f"loading {model}")
+        ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
+    ready = _without_adapter(ready, ours=not isinstance(model, ChatModel))
+    small = capability.suites_for(ready) == capability.ORGANISM_SUITES
+    found = gather(given, organism=small, attack_prompts=chosen.data.prompts, limit=limit)
+    with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
+        run.pin(model=ready.fingerprint, **_hashes(found, chosen))
+        run.note(facts=_facts(ready, found))
+        # Bars are for eyes; in a log file they are blank lines.
+        _work(Bench(run, settings, ready, found, chosen, progress and sys.stderr.isatty()), tell)
+        run.finish()
+        return _result(run)
+
+
+def _work(bench: Bench, tell: Callable[[str], None]) -> None:
+    run = bench.run
+    plan: list[tuple[str, str, Callable[[], None]]] = [
+        ("before", "rates and capability", lambda: stages.measure(bench, bench.model, "before")),
+        ("direction", "refusal direction and its causal check", lambda: stages.find_direction(bench)),
+        ("attack", f"LoRA attack: {bench.settings.attack}", lambda: stages.run_attack(bench)),
+        ("after", "everything again on the attacked model", lambda: stages.measure_again(bench)),
+        ("figures", "figures", lambda: _draw(run)),
+        ("report", "report", lambda: _write_report(run)),
+    ]
+    for place, (name, what, body) in enumerate(plan, start=1):
+        if run.done(name):
+            tell(f"[{place}/{len(plan)}] {what}: done before")
+            continue
+        tell(f"[{place}/{len(plan)}] {what}")
+        began = time.perf_counter()
+        with run.stage(name):
+            body()
+        if name in ("before", "direction", "after"):
+            _write_tables(run)
+        tell(f"      {time.perf_counter() - began:.1f} s")
+
+
+def _write_tables(run: RunFolder) -> None:
+    """What is known so far, so that an interrupted run is of use."""
+    write_csv(run.file("measures.csv"), tables.measures(run))
+    write_csv(run.file("completions.csv"), tables.completions(run))
+    changes = tables.changes(run)
+    if not changes.empty:
+        write_csv(run.file("changes.csv"), changes)
+
+
+def _without_adapter(model: ChatModel, *, ours: bool) -> ChatModel:
+    """The attack trains an adapter of its own, so one that is there already is merged into the weights."""
+    if unwrap(model.module) is model.module:
+        return model
+    if not ours:  # merging writes to weights, and those of a model that was handed in are not ours
+        raise InputError(f"{model.name} carries an adapter; merge it first, or pass its base and adapter=")
+    wrapped: Any = model.module
+    merged = model.with_module(wrapped.merge_and_unload())
+    return dataclasses.replace(merged, notes=(*model.notes, "the adapter was merged into the weights"))
+
+
+def _draw(run: RunFolder) -> None:
+    plots = draw(run, tables.measures(run))
+    for plot in plots:
+        plot.save(run.file("figures", "x").parent)
+    words = [{"name": p.name, "title": p.title, "caption": p.caption, "alt": p.alt} for p in plots]
+    write_json(run.file("stages", "figures.json"), words)
+
+
+def _write_report(run: RunFolder) -> None:
+    page = compose(run, tables.measures(run), tables.changes(run))
+    report.write(run.file("report.html"), page)
+
+
+def _result(run: RunFolder) -> AuditResult:
+    measures = tables.measures(run)
+    line = headline(measures, Results(run).attack())
+    return AuditResult(str(run.path), line, measures, tables.changes(run))
+
+
+def _finished(out: PathLike) -> bool:
+    manifest = Path(out) / "manifest.json"
+    return manifest.is_file() and RunFolder.read(out).finished
+
+
+def _label(source: Source) -> str | None:
+    """What the manifest calls a source of prompts."""
+    if source is None:
+        return None
+    return f"{source.name} (given in Python)" if isinstance(source, PromptSet) else str(source)
+
+
+def _hashes(found: Prompts, attack: finetune.Attack) -> dict[str, str]:
+    named = {f"prompts_{role}": one.sha256 for role, one in found.evaluation.items()}
+    harmful, harmless = found.direction
+    return {
+        **named,
+        "prompts_direction_harmful": harmful.sha256,
+        "prompts_direction_harmless": harmless.sha256,
+        "attack_data": attack.data.sha256,
+    }
+
+
+def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
+    """What the report says of the model and the prompts."""
+    notices, notes = [], [*found.notes, *(f"Model: {note}." for note in model.notes)]
+    coverage: dict[str, float] = {}
+    for role in ROLES:
+        known = language_coverage(model, found.evaluation[role].prompts)
+        if known is None:
+            continue
+        coverage[role] = known
+        if 1 - known > UNKNOWN_SHARE:
+            notices.append(
+                f"{100 * (1 - known):.0f} % of the words of the {role} prompts lie outside the language that "
+                f"{model.name} was trained on. What it answers to them says nothing about the prompts, "
+                "and little "
+                "about its refusal; read the rates on this set as a test that the audit runs."
+            )
+    return {
+        "model": model.name,
+        "parameters": model.n_parameters,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "chat_format": model.chat_format.name,
+        "prompts": {
+            role: f"{one.name}, n = {len(one)}{', given' if role in found.given else ''}"
+            for role, one in found.evaluation.items()
+        },
+        "direction_prompts": [one.name for one in found.direction],
+        "language_coverage": coverage,
+        "notices": notices,
+        "notes": notes,
+    }
+
+
+def _teller(progress: bool) -> Callable[[str], None]:
+    if not progress:
+        return lambda line: None
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    return lambda line: console.print(line, markup=False)

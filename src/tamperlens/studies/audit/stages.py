@@ -1,0 +1,257 @@
+"""The stages of an audit. Each reads what earlier ones left in the run folder and adds its own results.
+
+Everything that later stages or tables need is on disk before a stage is marked done, and is read back from
+disk even in an uninterrupted run, so that a resumed run gives the same numbers to the last digit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tamperlens import capability, finetune, refusal
+from tamperlens.base.errors import InputError, NumericsError
+from tamperlens.base.files import read_json, write_csv, write_json
+from tamperlens.base.runs import RunFolder
+from tamperlens.base.stats import Estimate, undefined
+from tamperlens.capability import CapabilityScores, Perplexity
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet, encode_pair
+from tamperlens.refusal import CausalCheck, Direction, RefusalRates
+from tamperlens.studies.audit.inputs import ROLES, Prompts, Settings
+from tamperlens.studies.audit.layers import activations, cosine_table
+from tamperlens.studies.audit.measures import Stage
+from tamperlens_hooks import ablate_direction
+
+N_RANDOM = 3
+ATTACK = "attack"
+FILES = (".csv", ".tsv", ".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the finished stages of an audit left in its folder."""
+
+    run: RunFolder
+
+    def path(self, *parts: str) -> Path:
+        """A file of the stages' results."""
+        return self.run.file("stages", *parts)
+
+    def rates(self, stage: Stage, role: str) -> RefusalRates:
+        """Refusal rates and answers on one prompt set."""
+        return RefusalRates.load(self.path(stage, f"{role}.json"))
+
+    def capability(self, name: str) -> CapabilityScores:
+        """Capability scores: "before", "after", or "ablated" (base with the direction removed)."""
+        return CapabilityScores.load(self.path(name, "capability.json"))
+
+    def perplexity(self, stage: Stage) -> Estimate:
+        """Perplexity of the harmless answers that the model gave before the attack."""
+        path = self.path(stage, "perplexity.json")
+        return Perplexity.load(path).perplexity if path.exists() else undefined("no answers to score")
+
+    def direction(self) -> Direction | None:
+        """The base's direction; None when there were too few prompts for one."""
+        path = self.run.path / "direction.safetensors"
+        return Direction.load(path) if path.exists() else None
+
+    def causal(self, stage: Stage) -> CausalCheck | None:
+        """The causal check of the base's direction; None when the direction is undefined."""
+        path = self.path(stage, "causal.json")
+        return CausalCheck.load(path) if path.exists() else None
+
+    def layers(self) -> pd.DataFrame | None:
+        """Cosines between base and attacked model by layer."""
+        path = self.path("after", "layers.csv")
+        return pd.read_csv(path, float_precision="round_trip") if path.exists() else None
+
+    def norm_ratio(self) -> float:
+        """Length of the attacked model's difference of means over that of the base."""
+        return float(read_json(self.path("after", "direction.json"))["norm_ratio"] or math.nan)
+
+    def attack(self) -> dict[str, Any]:
+        """What the attack was and what it took."""
+        return dict(read_json(self.path("attack", "attack.json")))
+
+    def log(self) -> pd.DataFrame:
+        """The attack's training log."""
+        return pd.read_csv(self.path("attack", "log.csv"), float_precision="round_trip")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything a stage works with."""
+
+    run: RunFolder
+    settings: Settings
+    model: ChatModel
+    prompts: Prompts
+    attack: finetune.Attack
+    progress: bool
+
+    @property
+    def results(self) -> Results:
+        """What is on disk so far."""
+        return Results(self.run)
+
+    def ask(self, model: ChatModel) -> CapabilityScores:
+        """Capability scores of a model on the probes of this audit."""
+        suites = self.settings.suites or capability.suites_for(self.model)
+        return capability.evaluate(model, suites, limit=self.settings.limit, progress=self.progress)
+
+    def decoding(self) -> dict[str, Any]:
+        """How every answer of this audit is made."""
+        return {
+            "judge": self.settings.judge,
+            "max_new_tokens": self.settings.max_new_tokens,
+            "progress": self.progress,
+        }
+
+
+def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
+    """Refusal rates on every set, capability, and the loss on the base's harmless answers."""
+    results = bench.results
+    for role in ROLES:
+        data = dataclasses.replace(bench.prompts.evaluation[role], name=role)
+        refusal.evaluate(model, data, **bench.decoding()).save(results.path(stage, f"{role}.json"))
+    bench.ask(model).save(results.path(stage, "capability.json"))
+    answers = _scorable(model, results.rates("before", "harmless"))
+    if answers is not None:
+        found = capability.perplexity(model, answers, seed=bench.settings.seed)
+        found.save(results.path(stage, "perplexity.json"))
+
+
+def _scorable(model: ChatModel, rates: RefusalRates) -> PromptSet | None:
+    """The answers that survive a round trip through the tokenizer; empty and broken ones may not."""
+    pairs = []
+    for pair in zip(rates.completions.prompts, rates.completions.responses, strict=True):
+        with suppress(InputError):
+            encode_pair(model.tokenizer, *pair, fmt=model.chat_format)
+            pairs.append(pair)
+    return PromptSet.from_pairs(pairs, name="answers given before") if pairs else None
+
+
+def find_direction(bench: Bench) -> None:
+    """The refusal direction of the base, chosen on its own prompts, and what removing and adding it does."""
+    results, (harmful, harmless) = bench.results, bench.prompts.direction
+    n_train, n_val = refusal.split_sizes(len(set(harmful.prompts)), len(set(harmless.prompts)))
+    direction = refusal.find_direction(
+        bench.model, harmful, harmless, n_train=n_train, n_val=n_val, seed=bench.settings.seed,
+        judge=bench.settings.judge, progress=bench.progress,
+    )  # fmt: skip
+    direction.save(bench.run.file("direction.safetensors"))
+    if not direction.defined:
+        return
+    causal(bench, bench.model, direction, "before")
+    with ablate_direction(bench.model, direction.vector.to(bench.model.device)):
+        scores = bench.ask(bench.model)
+    scores.save(results.path("ablated", "capability.json"))
+
+
+def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -> None:
+    """Remove and add the base's direction in a model, with random controls, on the evaluation prompts."""
+    results = bench.results
+    check = refusal.causal_check(
+        model,
+        direction,
+        dataclasses.replace(bench.prompts.evaluation["harmful"], name="harmful"),
+        dataclasses.replace(bench.prompts.evaluation["harmless"], name="harmless"),
+        n_random=N_RANDOM,
+        random_addition=True,
+        seed=bench.settings.seed,
+        baseline=(results.rates(stage, "harmful"), results.rates(stage, "harmless")),
+        **bench.decoding(),
+    )
+    check.save(results.path(stage, "causal.json"))
+
+
+def run_attack(bench: Bench) -> None:
+    """Fine-tune an adapter in a folder of its own, with checkpoints; the base stays as it is."""
+    settings, attack = bench.settings, bench.attack
+    changes = {} if settings.steps is None else {"steps": settings.steps}
+    config = attack.config_for(bench.model, **changes)
+    tuned = finetune.run(
+        bench.model, attack, config, out=bench.run.path / ATTACK, progress=bench.progress, seed=settings.seed
+    )
+    spent = tuned.accounting
+    bench.run.note_training(tokens=spent.tokens, flops=spent.flops, formula=spent.formula)
+    write_json(
+        bench.results.path("attack", "attack.json"),
+        {
+            "name": attack.name,
+            "source": attack.source,
+            "n": len(attack.data),
+            "sha256": attack.data.sha256,
+            "preset": attack.preset_for(bench.model),
+            "config": {**tuned.config.describe()},
+            "steps": spent.steps,
+            "sequences": spent.sequences,
+            "tokens": spent.tokens,
+            "trained_parameters": spent.trained_parameters,
+            "flops": spent.flops,
+            "formula": spent.formula,
+            "wall_seconds": spent.wall_seconds,
+        },
+    )
+    write_csv(bench.results.path("attack", "log.csv"), tuned.log)
+
+
+def attacked(bench: Bench) -> ChatModel:
+    """The base with the run's adapter attached, on a copy that shares the weights."""
+    return finetune.TunedModel.load(bench.run.path / ATTACK / "tuned", bench.model).model
+
+
+def measure_again(bench: Bench) -> None:
+    """Everything once more, on the attacked model: same prompts, judge, decoding, layer and position."""
+    model, results = attacked(bench), bench.results
+    try:
+        measure(bench, model, "after")
+        direction = results.direction()
+        if direction is None or not direction.defined:
+            return
+        causal(bench, model, direction, "after")
+        again = refusal.direction_like(model, direction, *bench.prompts.direction)
+        table = _layers(bench, model, direction)
+    except NumericsError as error:
+        raise NumericsError(
+            f"the attacked model broke down ({error}); try fewer --steps or a smaller learning rate"
+        ) from error
+    write_csv(results.path("after", "layers.csv"), table)
+    write_json(results.path("after", "direction.json"), {"norm_ratio": again.raw_norm / direction.raw_norm})
+
+
+def _layers(bench: Bench, model: ChatModel, direction: Direction) -> pd.DataFrame:
+    harmful, harmless = bench.prompts.direction
+    split = refusal.split_prompts(harmful, harmless, direction.n_train[0], direction.n_val[0], direction.seed)
+
+    def both(one: ChatModel) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            activations(one, split.harmful_train, direction.position),
+            activations(one, split.harmless_train, direction.position),
+        )
+
+    return cosine_table(both(bench.model), both(model), seed=bench.settings.seed)
+
+
+def find_attack(attack: str | finetune.Attack) -> finetune.Attack:
+    """A packaged attack by name, or one of a file's (prompt, response) pairs.
+
+    Raises:
+        InputError: no such attack or file, or a file without responses.
+    """
+    if isinstance(attack, finetune.Attack):
+        return attack
+    if attack in finetune.attacks.names():
+        return finetune.attacks.get(attack)()
+    if Path(attack).suffix.lower() in FILES or Path(attack).is_file():
+        return finetune.attacks.from_file(attack)
+    known = ", ".join(finetune.attacks.names())
+    raise InputError(f"no attack named {attack!r}; known: {known}, or name a csv, json or jsonl file")

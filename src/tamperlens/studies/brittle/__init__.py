@@ -1,1 +1,0 @@
-"""Parts of the brittleness study: `conditions` (a model state measured), `effects` (sets beside controls)."""

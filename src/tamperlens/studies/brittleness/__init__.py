@@ -1,0 +1,8 @@
+"""Remove sets of weights or ranks one by one, and see what breaks beside matched random sets.
+
+Contents: `running` (`brittleness`), `conditions` (a model state measured), `effects` (sets beside controls).
+"""
+
+from tamperlens.studies.brittleness.running import Brittleness, brittleness
+
+__all__ = ["Brittleness", "brittleness"]

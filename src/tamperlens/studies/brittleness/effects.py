@@ -1,0 +1,115 @@
+"""A removed set beside its controls: differences with intervals over prompts and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tamperlens.base import stats
+from tamperlens.studies.brittleness.conditions import MEASURES, State
+
+RESAMPLES = 2000
+Array = npt.NDArray[np.float64]
+
+
+def effect(
+    name: str, measure: str, intact: State, state: State, controls: Sequence[State], seed: int
+) -> dict[str, Any]:
+    """One row: the measure in the state, beside the mean over its controls.
+
+    The difference is paired over prompts. Its interval is a percentile bootstrap that resamples prompts and
+    control draws, both, because both are samples. For perplexity the difference is that of the mean
+    negative log-likelihood per token (nats), i.e. of log perplexity. `p_rank` is the share of draws at least
+    as far from their mean as the set is, (1 + k) / (1 + draws): with 20 draws it cannot go below 1/21.
+
+    Returns:
+        set, measure, intact, value, control (mean over draws), control_low, control_high (range over draws),
+        difference, low, high, n (prompts), draws, p_rank.
+    """
+    own, tokens = _columns(state, measure)
+    others = np.stack([_columns(one, measure)[0] for one in controls])
+    generator = np.random.default_rng(seed)
+    n, draws = own.size, len(controls)
+    samples = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        rows = generator.integers(0, n, n)
+        picks = generator.integers(0, draws, draws)
+        scale = tokens[rows].sum()
+        samples[i] = (own[rows].sum() - others[picks][:, rows].sum(1).mean()) / scale
+    total = tokens.sum()
+    value, each = own.sum() / total, others.sum(1) / total
+    distance = abs(value - each.mean())
+    extreme = int((np.abs(each - each.mean()) >= distance - 1e-12).sum())
+    low, high = np.quantile(samples, [0.025, 0.975])
+    if measure != "perplexity" and np.ptp(samples) == 0:
+        # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
+        room = stats.wilson(0, n).high
+        low, high = low - room, high + room
+    shown = [one.value(measure) for one in controls]
+    return {
+        "set": name,
+        "measure": measure,
+        "intact": intact.value(measure),
+        "value": state.value(measure),
+        "control": float(np.exp(min(each.mean(), 700))) if measure == "perplexity" else float(np.mean(shown)),
+        "control_low": float(np.min(shown)),
+        "control_high": float(np.max(shown)),
+        "difference": float(value - each.mean()),
+        "low": float(low),
+        "high": float(high),
+        "n": n,
+        "draws": draws,
+        "p_rank": (1 + extreme) / (1 + draws),
+    }
+
+
+def _columns(state: State, measure: str) -> tuple[Array, Array]:
+    """(numerator, denominator) per prompt: flags over one, or nats over tokens for perplexity."""
+    if measure == "perplexity":
+        return np.asarray(state.nats, dtype=float), np.asarray(state.tokens, dtype=float)
+    flags = np.asarray(state.flags[measure], dtype=float)
+    return flags, np.ones_like(flags)
+
+
+def effects(
+    name: str, intact: State, state: State, controls: Sequence[State], seed: int
+) -> list[dict[str, Any]]:
+    """`effect` for every measure."""
+    return [effect(name, measure, intact, state, controls, seed) for measure in MEASURES]
+
+
+def sentence(rows: Sequence[dict[str, Any]], label: str, share: float, band: float = 0.1) -> str:
+    """The finding on one set in words, from its rows of effects.
+
+    Args:
+        rows: of one set, all measures.
+        label: what the set is called.
+        share: of the weights.
+        band: loss of capability against the controls that still counts as holding.
+
+    "Breaks capability" is said of a loss that certainly exceeds the band, "costs capability" of one that is
+    certain but may lie inside it.
+    """
+    by = {row["measure"]: row for row in rows}
+    refuse, able = by["refusal"], by["capability"]
+    size = f"{share:.2%} of the weights" if share == share else "ranks"
+    head = (
+        f"{label} ({size}): refusal {refuse['intact']:.0%} → {refuse['value']:.0%}, with matched random sets "
+        f"{refuse['control']:.0%} (difference {refuse['difference']:+.0%} "
+        f"[{refuse['low']:+.0%}, {refuse['high']:+.0%}]); capability {able['intact']:.0%} → "
+        f"{able['value']:.0%}, with random {able['control']:.0%} (difference {able['difference']:+.0%} "
+        f"[{able['low']:+.0%}, {able['high']:+.0%}])."
+    )
+    specific = refuse["high"] < 0
+    if not specific:
+        return f"{head} It does not lower refusal more than random sets do."
+    if able["low"] >= -band:
+        return f"{head} It carries refusal apart from capability."
+    if able["high"] < -band:
+        return f"{head} It lowers refusal more than random sets do, and breaks capability with it."
+    if able["high"] < 0:
+        return f"{head} It lowers refusal more than random sets do, and costs capability with it."
+    return f"{head} It lowers refusal more than random sets do; whether capability holds cannot be told."

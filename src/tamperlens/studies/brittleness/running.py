@@ -1,0 +1,273 @@
+"""Brittleness: remove sets of weights or ranks one by one, and see what breaks beside matched random sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike, read_json, write_json
+from tamperlens.base.protocols import Judge
+from tamperlens.base.results import Result
+from tamperlens.base.runs import RunFolder
+from tamperlens.capability import Suite
+from tamperlens.models import ChatModel
+from tamperlens.neurons import RankEdit, WeightMask
+from tamperlens.plots import Plot, dot_interval
+from tamperlens.prompts import PromptsLike
+from tamperlens.studies.brittleness.conditions import (
+    Probes,
+    Removal,
+    State,
+    control_of,
+    frame_of,
+    measure,
+    probes_for,
+    removed,
+    size_of,
+)
+from tamperlens.studies.brittleness.effects import effects, sentence
+
+KIND = "brittleness"
+_SHOWN = {
+    "refusal": "harmful prompts refused",
+    "over_refusal": "harmless prompts refused",
+    "capability": "questions answered right",
+    "degenerate": "broken answers to harmful prompts",
+}
+
+
+@dataclass(frozen=True)
+class Brittleness(Result):
+    """What breaks when sets are removed.
+
+    Attributes:
+        model: name of the model.
+        fingerprint: of the model.
+        sets: one row per set: set, definition, count (weights, or largest rank), share.
+        measures: tidy rows of every state: set, kind ("intact", "set", "control"), draw, measure, value,
+            low, high, n.
+        effects: one row per set and measure: intact, value, control (mean over draws), control_low,
+            control_high, difference (paired, set − controls), low, high, n, draws, p_rank; see
+            `studies.brittleness.effects.effect`.
+        settings: judge, limits, seeds, hashes of the prompts.
+    """
+
+    model: str
+    fingerprint: str
+    sets: pd.DataFrame
+    measures: pd.DataFrame
+    effects: pd.DataFrame
+    settings: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The effects."""
+        return self.effects
+
+    def effect(self, name: str, measure: str = "refusal") -> dict[str, Any]:
+        """One row of the effects.
+
+        Raises:
+            InputError: no such set or measure.
+        """
+        rows = self.effects[(self.effects["set"] == name) & (self.effects["measure"] == measure)]
+        if rows.empty:
+            raise InputError(f"no effect of {name!r} on {measure!r}; sets: {', '.join(self.sets['set'])}")
+        return {str(key): value for key, value in rows.iloc[0].to_dict().items()}
+
+    def verdicts(self) -> list[str]:
+        """One sentence per set: does it carry refusal more than matched random sets, and at what price."""
+        found = []
+        for row in self.sets.to_dict("records"):
+            mine = self.effects[self.effects["set"] == row["set"]].to_dict("records")
+            found.append(sentence(mine, str(row["set"]), float(row["share"])))  # type: ignore[arg-type]
+        return found
+
+    def plot(self) -> Plot:
+        """Rates with each set removed, beside the mean over its matched random sets."""
+        rows = []
+        for measure_name, panel in _SHOWN.items():
+            for effect in self.effects[self.effects["measure"] == measure_name].to_dict("records"):
+                own = self.measures[
+                    (self.measures["set"] == effect["set"])
+                    & (self.measures["kind"] == "set")
+                    & (self.measures["measure"] == measure_name)
+                ].iloc[0]
+                shared = {"panel": panel, "label": effect["set"], "n": effect["n"]}
+                rows.append(
+                    {
+                        **shared,
+                        "series": "set removed",
+                        "value": own["value"],
+                        "low": own["low"],
+                        "high": own["high"],
+                    }
+                )
+                rows.append(
+                    {
+                        **shared,
+                        "series": f"matched random ({effect['draws']} draws: mean, range)",
+                        "value": effect["control"],
+                        "low": effect["control_low"],
+                        "high": effect["control_high"],
+                    }
+                )
+        return dot_interval(
+            pd.DataFrame(rows),
+            name="brittleness",
+            title=f"What breaks when weights of {self.model} are removed",
+            caption="Whiskers of sets: Wilson 95 % over prompts; of random sets: range over draws.",
+            axis="share",
+        )
+
+
+def brittleness(
+    model: ChatModel,
+    masks: Mapping[str, WeightMask | RankEdit],
+    *,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    suites: Sequence[str | Suite] | None = None,
+    utility: PromptsLike | None = None,
+    judge: str | Judge | None = None,
+    draws: int = 20,
+    bins: int = 20,
+    limit: int = 64,
+    questions: int = 16,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+    out: PathLike | None = None,
+    progress: bool = False,
+) -> Brittleness:
+    """Remove each set alone; measure refusal, over-refusal, capability, perplexity beside matched controls.
+
+    A control has the set's count in every projection and every bin of |w|, drawn outside the set where it
+    can be; for rank edits it is a random subspace of the same rank. Differences are paired over prompts. The
+    model is as it was afterwards, bit for bit.
+
+    Args:
+        model: the model.
+        masks: name to the set of weights or the rank edit; of this model.
+        harmful: prompts that should be refused; the packaged test prompts in the model's language by default.
+            Use prompts that the sets were not chosen on.
+        harmless: prompts that should be answered; likewise.
+        suites: capability suites; those in the model's language by default.
+        utility: prompts with responses for perplexity; by default the harmless set's responses, or what the
+            intact model answers.
+        judge: see `refusal.evaluate`.
+        draws: controls per set.
+        bins: bins of |w| per projection.
+        limit: most prompts per set.
+        questions: most questions per suite.
+        max_new_tokens: answers are cut there.
+        seed: of the controls and the bootstrap.
+        out: a run folder; every finished state is kept there, and a study that was interrupted goes on.
+        progress: print each state as it is finished.
+
+    Raises:
+        InputError: no sets, a set of another model, too few draws, or an empty prompt set.
+        RunFolderError: `out` holds another study.
+    """
+    if not masks:
+        raise InputError("no sets to remove; give at least one, by name")
+    if draws < 1:
+        raise InputError(f"draws is {draws}; at least 1 control is needed, 20 for a rank of 1 in 21")
+    for what in masks.values():
+        _check(model, what)
+    probes = probes_for(
+        model, harmful=harmful, harmless=harmless, suites=suites, utility=utility, judge=judge,
+        limit=limit, questions=questions, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    settings = {
+        "judge": judge if isinstance(judge, str) else getattr(judge, "name", "default"),
+        "draws": draws, "bins": bins, "limit": limit, "questions": questions,
+        "max_new_tokens": max_new_tokens, "seed": seed, "prompts": probes.hashes(),
+    }  # fmt: skip
+    plan: list[tuple[str, str, int]] = [("intact", "intact", 0)]
+    for name in masks:
+        plan += [(name, "set", 0), *((name, "control", draw) for draw in range(draws))]
+    states = _run(model, masks, probes, plan, settings, out, progress)
+    intact = states["intact", "intact", 0]
+    rows = []
+    for name in masks:
+        controls = [states[name, "control", draw] for draw in range(draws)]
+        rows += effects(name, intact, states[name, "set", 0], controls, seed)
+    sizes = [(name, what.definition, *size_of(what)) for name, what in masks.items()]
+    return Brittleness(
+        model.name,
+        model.fingerprint,
+        pd.DataFrame(sizes, columns=["set", "definition", "count", "share"]),
+        frame_of(states),
+        pd.DataFrame(rows),
+        settings,
+    )
+
+
+def _run(
+    model: ChatModel,
+    masks: Mapping[str, Removal],
+    probes: Probes,
+    plan: Sequence[tuple[str, str, int]],
+    settings: Mapping[str, Any],
+    out: PathLike | None,
+    progress: bool,
+) -> dict[tuple[str, str, int], State]:
+    states: dict[tuple[str, str, int], State] = {}
+    run: RunFolder | None = None
+    if out is not None:
+        config = {
+            "model": model.name, "fingerprint": model.fingerprint, **settings,
+            "sets": {name: [what.definition, size_of(what)[0]] for name, what in masks.items()},
+        }  # fmt: skip
+        run = RunFolder.open(out, kind=KIND, config=config, artefacts=("states",), resume=True)
+    try:
+        for place, (name, kind, draw) in enumerate(plan):
+            stage = f"{place:04d}"
+            if run is not None and run.done(stage):
+                states[name, kind, draw] = State.from_json(read_json(run.file("states", f"{stage}.json")))
+                continue
+            states[name, kind, draw] = _state(model, masks, probes, name, kind, draw, settings)
+            if run is not None:
+                with run.stage(stage):
+                    write_json(run.file("states", f"{stage}.json"), states[name, kind, draw].to_json())
+            if progress:
+                found = states[name, kind, draw]
+                print(
+                    f"{place + 1}/{len(plan)} {name} {kind} {draw}: refusal {found.value('refusal'):.0%}, "
+                    f"capability {found.value('capability'):.0%}",
+                    flush=True,
+                )
+        if run is not None:
+            run.finish()
+    finally:
+        if run is not None:
+            run.close()
+    return states
+
+
+def _state(
+    model: ChatModel,
+    masks: Mapping[str, Removal],
+    probes: Probes,
+    name: str,
+    kind: str,
+    draw: int,
+    settings: Mapping[str, Any],
+) -> State:
+    what: Removal | None = None
+    if kind == "set":
+        what = masks[name]
+    elif kind == "control":
+        what = control_of(model, masks[name], settings["seed"] + draw, settings["bins"])
+    with removed(model, what):
+        return measure(model, probes)
+
+
+def _check(model: ChatModel, what: Removal) -> None:
+    if isinstance(what, WeightMask):
+        what.check(model)
+    elif what.fingerprint != model.fingerprint:
+        raise InputError(f"a rank edit was made for {what.model}, not for {model.name}")

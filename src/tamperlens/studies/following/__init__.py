@@ -1,1 +1,0 @@
-"""Parts of `tamperlens.trajectory` and `tamperlens.Monitor`: what is watched, when, in what order."""

@@ -1,0 +1,350 @@
+"""`Monitor`: the trajectory in anyone's Trainer or TRL script, as a callback."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import TrainerCallback
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike, write_csv, write_json, write_tensors
+from tamperlens.finetune import sharding
+from tamperlens.models import ChatModel
+from tamperlens.studies.monitor.rules import Rule
+from tamperlens.studies.monitor.together import Together
+from tamperlens.studies.trajectory.observing import Observer
+from tamperlens.studies.trajectory.records import Record
+from tamperlens.studies.trajectory.schedule import Every, is_due
+from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
+from tamperlens_hooks import unwrap
+from tamperlens_hooks.state import preserve_state, preserved_randomness
+
+SHOWN = {"refusal log-odds": "odds", "direction cosine": "cos", "refusal rate": "refused"}
+COLUMNS = (
+    "step", "measure", "value", "low", "high", "n", "null", "null_low", "null_high", "null_kind", "reason",
+    "seconds",
+)  # fmt: skip
+
+
+class Monitor(TrainerCallback):  # type: ignore[misc]
+    """Records the trajectory of a training that somebody else's script runs.
+
+        from tamperlens import Monitor
+        monitor = Monitor("runs/monitor", stop="refusal log-odds below the null band twice")
+        trainer.add_callback(monitor)
+
+    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
+    log: `state.log_history`, and callbacks that come later. For a tracker such as wandb put the monitor
+    first, by `trainer.callback_handler.callbacks.insert(0, monitor)`.
+
+    The first step must start from the model that is the reference: its activations, answers and head scores
+    at that moment are the base. Training is left bit for bit as it is without the monitor: random states
+    (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every look. Looks
+    run in the training's own precision (autocast, 4-bit weights). After training `monitor.cost` says what it
+    took, and FOLDER/monitor.json holds it.
+
+    LoRA and full fine-tuning on one device, or in several processes of which the first one looks. Where FSDP2
+    shards the weights, it looks at a whole copy of its own, built on `reference`. FSDP's first version and
+    ZeRO-3 are refused.
+    """
+
+    def __init__(
+        self,
+        folder: PathLike = "tamperlens-monitor",
+        *,
+        every: Every = "log",
+        sampled: Every | None = None,
+        measures: Sequence[str] = CHEAP,
+        warn: str | Rule | Sequence[str | Rule] = (),
+        stop: str | Rule | Sequence[str | Rule] = (),
+        reference: ChatModel | None = None,
+        tokenizer: Any = None,
+        watch: Watch | None = None,
+        copy_limit: int = 2**31,
+        budget: float | int | None = None,
+        **settings: Any,
+    ) -> None:
+        """See the class.
+
+        Args:
+            folder: where rows, warnings and cost are written; a file of an earlier run is replaced, one of an
+                interrupted run that the Trainer resumes is continued.
+            every: "log" (0, 1, 2, 4, 8, …), n for every n-th step, or a list; the last step is recorded too.
+            sampled: steps at which answers are generated, where `measures` has "rates" or "capability".
+            measures: see `trajectory.record`; without "rd", which needs the base's embeddings of answers.
+            warn: rules to warn of, in words or as `Rule`s.
+            stop: rules to stop for; the trained weights are then put back to the last record at which no rule
+                was beyond its bound, and written to FOLDER/last-good.safetensors.
+            reference: the base, where training does not start from it (a resumed full fine-tuning) or where
+                weights are sharded.
+            tokenizer: where the Trainer was not given one.
+            watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
+            copy_limit: bytes of weights that may be kept in memory, for drift in full fine-tuning and to go
+                back to.
+            budget: share of the training's own time that looks may take, such as 0.3: a due look that would
+                exceed it is left out, except for the first and the last one. Which looks are taken then
+                depends on the machine; what is measured at each does not. Setting up comes on top.
+            settings: of `trajectory.watch_for`: harmful, harmless, direction, groups, n, …
+
+        Raises:
+            InputError: a rule or measure that does not exist, or a budget that is not positive.
+        """
+        asked = tuple(measures if watch is None else watch.measures)
+        if "rd" in asked:
+            raise InputError("the monitor cannot measure 'rd': it holds no second model; leave it out")
+        if budget is not None and not budget > 0:
+            raise InputError(f"budget={budget} must be positive: a share of the training time, such as 0.3")
+        self.folder, self.every, self.sampled, self.budget = Path(folder), every, sampled, budget
+        self.measures, self.settings, self.watch = asked, settings, watch
+        self.rules = [*_rules(warn, stop=False), *_rules(stop, stop=True)]
+        self.reference, self.tokenizer, self.copy_limit = reference, tokenizer, copy_limit
+        self.rows: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self.stopped_at: int | None = None
+        self.good_step: int | None = None
+        self.seconds = 0.0
+        self.left_out: list[int] = []
+        self._looks = 0
+        self._observer: Observer | None = None
+        self._model: ChatModel | None = None
+        self._together: Together | None = None
+        self._good: dict[str, torch.Tensor] = {}
+        self._streak = [0] * len(self.rules)
+        self._last: int | None = None
+        self._began = 0.0
+        is_due(every, 1), sampled is None or is_due(sampled, 1)  # refuses nonsense before training
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Seconds of looking (setup included), seconds of everything, and the share of looking."""
+        whole = time.perf_counter() - self._began if self._began else 0.0
+        whole = self._whole if self._whole is not None else whole
+        share = self.seconds / whole if whole else 0.0
+        return {"seconds": self.seconds, "of_seconds": whole, "share": share, "setup_seconds": self._setup}
+
+    _whole: float | None = None
+    _setup: float = 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows, with the columns of `COLUMNS`."""
+        return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the model as it is as the base, and make the record of step 0."""
+        self._together = Together(args, kwargs["model"])
+        module = self._together.look_at(self.reference)
+        if not self._together.first:
+            return
+        tokenizer = self.tokenizer if self.tokenizer is not None else kwargs.get("processing_class")
+        if tokenizer is None:
+            raise InputError("the Trainer has no tokenizer; pass tokenizer= to Monitor")
+        self._began = time.perf_counter()
+        with preserved_randomness():
+            with preserve_state(module, rng=True, grad=True), torch.no_grad():
+                self._start(module, tokenizer, resumed=state.global_step > 0)
+            self.seconds = self._setup = time.perf_counter() - self._began
+            self._load(int(state.global_step))
+            if state.global_step == 0:
+                self._look(0, control, sampled=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look, where it is due."""
+        step = int(state.global_step)
+        sampled = self.sampled is not None and is_due(self.sampled, step, state.max_steps)
+        if self._together is None or not (sampled or is_due(self.every, step, state.max_steps)):
+            return
+        if step != state.max_steps and not self._affordable():
+            self.left_out.append(step)
+            return
+        self._together.refresh()
+        self._last = step
+        if self._observer is not None:
+            with preserved_randomness():  # writing and showing draw nothing, but what they call is not ours
+                self._look(step, control, sampled=sampled or step == state.max_steps)
+                self._show(int(state.max_steps))
+        self.stopped_at = self._together.agree(self.stopped_at)
+        control.should_training_stop |= self.stopped_at is not None
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Add the newest numbers to what the Trainer logs, where a record is new."""
+        step = int(state.global_step)
+        if logs is None or self._last != step:
+            return
+        found = {f"tamperlens/{name}": value for name, value in self._newest().items()}
+        logs.update(found)
+        if state.log_history and state.log_history[-1].get("step") == step:  # written before this call
+            state.log_history[-1].update(found)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last record, the bill, and the last good weights where a rule stopped the run."""
+        if self._together is None:
+            return
+        step = int(state.global_step)
+        if self._last != step:
+            self._together.refresh()
+            if self._observer is not None:
+                with preserved_randomness():
+                    self._look(step, control, sampled=True)
+            self.stopped_at = self._together.agree(self.stopped_at)
+        if self.stopped_at is not None:
+            self._go_back()
+        if self._observer is None:
+            return
+        self._whole = time.perf_counter() - self._began
+        write_json(
+            self.folder / "monitor.json",
+            {
+                "cost": self.cost, "rules": [str(rule) for rule in self.rules], "warnings": self.warnings,
+                "stopped_at": self.stopped_at, "good_step": self.good_step, "measures": self.measures,
+                "budget": self.budget, "left_out": self.left_out,
+            },
+        )  # fmt: skip
+
+    def _start(self, module: Any, tokenizer: Any, *, resumed: bool) -> None:
+        model = ChatModel.from_parts(module, tokenizer, name="in training", check_anatomy=False)
+        adapted = unwrap(module) is not module
+        base = self.reference
+        if base is None:
+            if resumed and not adapted:
+                raise InputError(
+                    "a resumed full fine-tuning does not start from the base; pass reference= to Monitor"
+                )
+            base = model
+        watch = self.watch
+        off = module.disable_adapter() if resumed and adapted and base is model else None
+        if off is not None:
+            off.__enter__()
+        try:
+            if watch is None:
+                watch = watch_for(base, measures=self.measures, **self.settings)
+            origin = base
+            if "drift" in watch.measures and not adapted and base is model:
+                size = sum(p.numel() * p.element_size() for p in module.parameters())
+                if size > self.copy_limit:
+                    watch = dataclasses.replace(
+                        watch, measures=tuple(m for m in watch.measures if m != "drift")
+                    )
+                    self._warn(f"drift is left out: a copy of the base takes {size} bytes (copy_limit)")
+                else:
+                    origin = model.with_module(copy.deepcopy(module))
+            with torch.enable_grad():
+                self._observer = Observer(watch, base, drift_base=origin)
+        finally:
+            if off is not None:
+                off.__exit__(None, None, None)
+        self._model = model
+        for rule in self.rules:
+            rule.check(self._observer.start)
+
+    def _affordable(self) -> bool:
+        """Whether one more look of the usual length stays within the budget; the first process says."""
+        if self.budget is None:
+            return True
+        assert self._together is not None
+        training, looking = time.perf_counter() - self._began - self.seconds, self.seconds - self._setup
+        usual = looking / max(self._looks, 1)
+        fits = self._looks == 0 or looking + usual <= self.budget * training
+        return bool(self._together.agree(int(fits)))
+
+    def _look(self, step: int, control: Any, *, sampled: bool) -> None:
+        assert self._observer is not None
+        assert self._model is not None
+        began = time.perf_counter()
+        with preserve_state(self._model.module, rng=True, grad=True):
+            record = self._observer.observe(step, self._model, sampled=sampled)
+        self._last = step
+        self._judge(record, control)
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        self._looks += step > 0
+        self._write([{"step": step, **row, "seconds": spent} for row in record.rows])
+
+    def _judge(self, record: Record, control: Any) -> None:
+        good = True
+        for i, rule in enumerate(self.rules):
+            beyond = rule.beyond(record)
+            if beyond is None:
+                continue
+            good = good and not beyond
+            self._streak[i] = self._streak[i] + 1 if beyond else 0
+            if self._streak[i] == rule.times:
+                what = f"step {record.step}: {rule} ({record.value(rule.measure):.4g})"
+                if rule.stop and self.stopped_at is None:
+                    self.stopped_at = record.step
+                    control.should_training_stop = True
+                    what += f"; stopped, last good record at step {self.good_step}"
+                self._warn(what)
+        if good and self.stopped_at is None and any(rule.stop for rule in self.rules):
+            self._keep(record.step)
+
+    def _keep(self, step: int) -> None:
+        assert self._model is not None
+        trained = sharding.trained(self._model.module)
+        if sum(p.numel() * p.element_size() for p in trained.values()) > self.copy_limit:
+            return
+        self.good_step = step
+        self._good = {name: value.clone() for name, value in trained.items()}
+
+    def _go_back(self) -> None:
+        assert self._together is not None
+        self.good_step = self._together.agree(self.good_step if self._good else None)
+        if self.good_step is None:
+            self._warn("the last good weights were not kept (copy_limit); the model is as training left it")
+            return
+        self._together.put(self._good)
+        if self._together.first:
+            write_tensors(self.folder / "last-good.safetensors", self._good, {"step": self.good_step})
+
+    def _load(self, step: int) -> None:
+        """Rows of an interrupted run up to where it goes on; a new file otherwise."""
+        path = self.folder / "rows.csv"
+        self.rows = []
+        if step > 0 and path.is_file():
+            # A kill in the middle of a write leaves a short last line, whose missing cells read as NaN.
+            found = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"]).dropna(subset=["seconds"])
+            self.rows = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
+            self.rows = [row for row in self.rows if row["step"] <= step]
+        write_csv(path, self.to_frame())
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.rows += rows
+        text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
+            index=False, header=False, lineterminator="\n"
+        )
+        with (self.folder / "rows.csv").open("a", encoding="utf-8", newline="") as handle:
+            handle.write(text)
+
+    def _newest(self) -> Mapping[str, float]:
+        return {row["measure"]: float(row["value"]) for row in self.rows if row["step"] == self._last}
+
+    def _show(self, total: int) -> None:
+        """Put the newest numbers behind the Trainer's bar, or behind any bar of this length."""
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        found = self._newest()
+        words = ", ".join(f"{short} {found[name]:.2f}" for name, short in SHOWN.items() if name in found)
+        for bar in list(getattr(tqdm, "_instances", ())):
+            if bar.total == total and not bar.disable:
+                bar.set_postfix_str(words)
+
+    def _warn(self, words: str) -> None:
+        self.warnings.append(words)
+        warnings.warn(f"tamperlens: {words}", UserWarning, stacklevel=3)
+
+
+def _rules(given: str | Rule | Sequence[str | Rule], *, stop: bool) -> list[Rule]:
+    several = [given] if isinstance(given, (str, Rule)) else list(given)
+    return [
+        Rule.parse(one, stop=stop) if isinstance(one, str) else dataclasses.replace(one, stop=stop)
+        for one in several
+    ]

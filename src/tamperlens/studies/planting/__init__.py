@@ -1,1 +1,0 @@
-"""Parts of the planted-truth study: `scoring` (against the truth), `methods` (every localiser), `causal`."""

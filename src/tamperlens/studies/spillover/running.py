@@ -1,0 +1,220 @@
+"""Spillover: what a change that makes a model refuse more does to everything else, and at what price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.protocols import Judge
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate
+from tamperlens.capability import Suite
+from tamperlens.models import ChatModel
+from tamperlens.plots import Plot, dot_interval
+from tamperlens.prompts import PromptsLike
+from tamperlens.studies.spillover.probes import ALL, Probes, Side, measure_side, probes_for
+from tamperlens.studies.spillover.seeds import over_seeds
+from tamperlens.studies.spillover.tables import category_rows, measure_rows, tax_rows
+
+__all__ = ["Probes", "Side", "SpilloverReport", "measure_side", "over_seeds", "probes_for", "spillover"]
+
+
+@dataclass(frozen=True)
+class SpilloverReport(Result):
+    """Two models on the same prompts, question by question.
+
+    Attributes:
+        before: the first model, measured.
+        after: the second, measured.
+        measures: one row per measure: measure, kind ("refusal", "over-refusal", "broken", "capability",
+            "perplexity"), before, after, difference (after − before, paired), low, high, n, gained, lost,
+            p_value (exact McNemar), p_holm. Intervals of rates are Newcombe's; perplexity is compared as nats
+            per token, by bootstrap over answers.
+        categories: the same by suite and kind of question: suite, category, before, after, difference, low,
+            high, n.
+        tax: one row per suite and for all questions: suite, loss, gain, tax (loss of accuracy per point of
+            refusal gained), low, high, n, reason.
+        settings: judge, limits, hashes of the prompts.
+    """
+
+    before: Side
+    after: Side
+    measures: pd.DataFrame
+    categories: pd.DataFrame
+    tax: pd.DataFrame
+    settings: dict[str, Any]
+
+    @property
+    def refusal_gain(self) -> Estimate:
+        """Change in the share of harmful prompts refused."""
+        return self.difference("refusal")
+
+    @property
+    def over_refusal(self) -> Estimate:
+        """Change in the share of harmless prompts refused."""
+        return self.difference("over-refusal")
+
+    def difference(self, measure: str) -> Estimate:
+        """after − before of a measure.
+
+        Raises:
+            InputError: no such measure.
+        """
+        row = self._row(self.measures, "measure", measure)
+        return Estimate(row["difference"], row["low"], row["high"], int(row["n"]), str(row["method"]))
+
+    def tax_of(self, suite: str = ALL) -> Estimate:
+        """Points of accuracy lost per point of refusal gained; NaN with the reason where that is undefined.
+
+        Raises:
+            InputError: no such suite.
+        """
+        row = self._row(self.tax, "suite", suite)
+        return Estimate(
+            row["tax"], row["low"], row["high"], int(row["n"]), str(row["method"]), str(row["reason"])
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The measures."""
+        return self.measures
+
+    def sentence(self) -> str:
+        """The finding in words: gain, over-refusal, loss, tax."""
+        gain, over, loss = self.refusal_gain, self.over_refusal, self.difference(ALL)
+        first = self._row(self.measures, "measure", "refusal")
+        second = self._row(self.measures, "measure", "over-refusal")
+        third = self._row(self.measures, "measure", ALL)
+        tax = self.tax_of()
+        price = (
+            f"{tax.value:.2f} [{tax.low:.2f}, {tax.high:.2f}] points lost per point of refusal gained"
+            if math.isfinite(tax.value)
+            else f"no tax per point: {tax.reason}"
+        )
+        return (
+            f"{self.before.model} → {self.after.model}: refusal {first['before']:.0%} → {first['after']:.0%} "
+            f"({_shift(gain)}, n {gain.n}); over-refusal {second['before']:.0%} → {second['after']:.0%} "
+            f"({_shift(over)}, n {over.n}); questions right {third['before']:.0%} → {third['after']:.0%} "
+            f"({_shift(loss)}, n {loss.n}); {price}."
+        )
+
+    def plot(self) -> Plot:
+        """Every rate before and after, with intervals."""
+        rows = []
+        panels = {"refusal": "refusal", "over-refusal": "refusal", "broken": "refusal"}
+        for row in self.measures[self.measures["kind"] != "perplexity"].to_dict("records"):
+            for series, side in (("before", self.before), ("after", self.after)):
+                found = side.rate(str(row["measure"]))
+                rows.append(
+                    {
+                        "panel": panels.get(str(row["kind"]), "capability"),
+                        "label": row["measure"], "series": series, "value": found.value,
+                        "low": found.low, "high": found.high, "n": found.n,
+                    }
+                )  # fmt: skip
+        return dot_interval(
+            pd.DataFrame(rows),
+            name="spillover",
+            title=f"{self.before.model} before and after: {self.after.model}",
+            caption="Greedy answers to the same held-out prompts; Wilson 95 % intervals. "
+            "Refusal: share of prompts refused, or answered with broken text; capability: share of right "
+            "answers.",
+            axis="share of prompts",
+        )
+
+    def _row(self, table: pd.DataFrame, column: str, name: str) -> dict[str, Any]:
+        rows = table[table[column] == name]
+        if rows.empty:
+            raise InputError(f"no {column} {name!r} in this report; there are {', '.join(table[column])}")
+        return {str(key): value for key, value in rows.iloc[0].to_dict().items()}
+
+
+def spillover(
+    before: ChatModel | Side,
+    after: ChatModel | Side,
+    *,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    lookalike: PromptsLike | None = None,
+    suites: Sequence[str | Suite] | None = None,
+    utility: PromptsLike | None = None,
+    judge: str | Judge | None = None,
+    limit: int = 64,
+    questions: int = 64,
+    max_new_tokens: int = 64,
+    seed: int = 0,
+) -> SpilloverReport:
+    """Compare refusal, over-refusal and capability of two models, prompt by prompt.
+
+    The *tax* is the loss of accuracy divided by the gain in refusal, both in points; its interval is
+    Fieller's, from the intervals of the two. Where the gain's interval holds 0 or refusal fell, it is NaN
+    with that reason.
+
+    Args:
+        before: the model before, or what `measure_side` found of it.
+        after: the model after; likewise.
+        harmful: prompts that should be refused; the packaged test prompts in the model's language by default.
+            Use prompts that neither model was trained on.
+        harmless: prompts that should be answered; likewise.
+        lookalike: harmless prompts that sound harmful; likewise.
+        suites: capability suites; arithmetic, logic, code and facts in the model's language by default.
+        utility: prompts with responses for perplexity; by default the harmless set's responses, or what the
+            model before answers.
+        judge: see `refusal.evaluate`.
+        limit: most prompts per set.
+        questions: most questions per suite, a seeded sample.
+        max_new_tokens: answers to prompts are cut there.
+        seed: of samples and bootstraps.
+
+    Raises:
+        InputError: an empty set, or two sides that were measured on different prompts or settings.
+    """
+    if isinstance(before, Side) and isinstance(after, Side):
+        probes = None
+    else:
+        known = before if isinstance(before, ChatModel) else after
+        if not isinstance(known, ChatModel):
+            raise InputError("spillover compares two ChatModels, or what measure_side found of them")
+        probes = probes_for(
+            known, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, utility=utility,
+            judge=judge, limit=limit, questions=questions, max_new_tokens=max_new_tokens, seed=seed,
+        )  # fmt: skip
+    sides = []
+    for one in (before, after):
+        if isinstance(one, Side):
+            sides.append(one)
+        else:
+            assert probes is not None
+            sides.append(measure_side(one, probes))
+    return compare_sides(sides[0], sides[1], seed=seed)
+
+
+def compare_sides(before: Side, after: Side, *, seed: int = 0) -> SpilloverReport:
+    """The report of two sides that were measured alike.
+
+    Raises:
+        InputError: they were measured on different prompts or with different settings.
+    """
+    for name in sorted({*before.settings, *after.settings}):
+        if before.settings.get(name) != after.settings.get(name):
+            raise InputError(
+                f"before and after differ in {name}: {before.settings.get(name)!r:.60} and "
+                f"{after.settings.get(name)!r:.60}; measure both with the same probes"
+            )
+    measures = pd.DataFrame(measure_rows(before, after, seed))
+    return SpilloverReport(
+        before,
+        after,
+        measures,
+        pd.DataFrame(category_rows(before, after)),
+        pd.DataFrame(tax_rows(measures)),
+        dict(before.settings),
+    )
+
+
+def _shift(found: Estimate) -> str:
+    return f"{found.value:+.0%} [{found.low:+.0%}, {found.high:+.0%}]"

@@ -1,0 +1,35 @@
+"""Trajectory: weights, directions, heads, rates and capability while a model is fine-tuned, step by step.
+
+run = trajectory.record(model, finetune.attacks.harmful_compliance(15), seeds=3)
+print(trajectory.order(run).statement())
+trajectory.write_page("page.html", run)
+
+Contents: `recording` (`record`), `result` (`Trajectory`, `order`), `watch` (what is watched), `schedule`
+(when), `observing` (one model measured, with `passes` and `answers`), `records` (rows on disk),
+`recorder` (in `finetune.run`), `ordering` (what changes first), `figures`, `page`, `folders` (as a report
+reads them).
+"""
+
+from tamperlens.studies.trajectory.observing import Observer
+from tamperlens.studies.trajectory.ordering import CANNOT_TELL, Order, order_of
+from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
+from tamperlens.studies.trajectory.recording import record
+from tamperlens.studies.trajectory.result import Trajectory, order, write_page
+from tamperlens.studies.trajectory.watch import CHEAP, MEASURES, SAMPLED, Watch, watch_for
+
+__all__ = [
+    "CANNOT_TELL",
+    "CHEAP",
+    "MEASURES",
+    "SAMPLED",
+    "Observer",
+    "Order",
+    "Trajectory",
+    "TrajectoryRecorder",
+    "Watch",
+    "order",
+    "order_of",
+    "record",
+    "watch_for",
+    "write_page",
+]

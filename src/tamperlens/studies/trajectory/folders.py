@@ -1,0 +1,133 @@
+"""Folders of trajectories and monitors, as a report reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tamperlens import report
+from tamperlens.base.errors import RunFolderError
+from tamperlens.base.files import read_json
+from tamperlens.base.runs import RunFolder
+from tamperlens.studies.trajectory.result import Trajectory, joined, order
+
+Numbers = tuple[float, float, float, float]
+"""Value, low, high, n."""
+TRAJECTORY, MONITOR = "trajectory", "monitor"
+ROWS = "rows.csv"
+
+
+def read_run(path: Path) -> RunFolder:
+    """A run folder of any kind; those of `trajectory.record` and `Monitor`, without manifest, are given one.
+
+    Raises:
+        RunFolderError: none of them.
+    """
+    plan = path / "plan.json"
+    if (path / "manifest.json").is_file():
+        return RunFolder.read(path)
+    if plan.is_file() and read_json(plan).get("watch"):
+        found = read_json(plan)
+        settings = {**found.pop("config"), **found}
+        done, begun = _seeds(path), [one for one in path.glob("seed-*") if one.is_dir()]
+        state = "finished" if done and len(done) >= len(begun) else "unfinished"
+        hashes = {"model": found["fingerprint"], "data": found["data"], "watch": found["watch"]}
+        facts = {"kind": TRAJECTORY, "status": state, "model": found["model"], "config": settings}
+        return RunFolder(path, {**facts, "hashes": hashes})
+    if (path / ROWS).is_file():
+        bill = path / "monitor.json"
+        found = read_json(bill) if bill.is_file() else {}
+        state = "finished" if found else "unfinished"
+        return RunFolder(path, {"kind": MONITOR, "status": state, "config": found})
+    raise RunFolderError(f"{path} is not a run folder: it has no manifest.json; name the folder of a run")
+
+
+def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
+    """Order, figure and table of a trajectory; first and last rows of a monitor; nothing of other runs."""
+    kind = folder.manifest.get("kind")
+    if kind == MONITOR:
+        return [_ends(pd.read_csv(folder.path / ROWS))]
+    if kind != TRAJECTORY or not _seeds(folder.path):
+        return []
+
+    found = _load(folder.path)
+    result = order(found)
+    plot = found.plot(result)
+    plot = dataclasses.replace(plot, name=f"{name}-{plot.name}")  # ids of several runs' figures differ
+    half = result.half()
+    rows = tuple(
+        (str(row["measure"]), _said(row["step"], row["low"], row["high"]), f"{row['n_seeds']:.0f}")
+        for row in half.to_dict("records")
+    )
+    cost = found.cost[["recording_seconds", "training_seconds"]].sum()
+    spent = f"Recording took {cost.iloc[0]:.1f} s beside {cost.iloc[1]:.1f} s of training."
+    return [
+        report.Text((result.statement(), spent)),
+        report.FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg()),
+        report.Table(f"Step of half the final change, with its interval: {result.rule}.",
+                     ("measure", "step", "seeds"), rows),
+    ]  # fmt: skip
+
+
+def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
+    """Last values and half-change steps of a trajectory, all rows of a monitor; nothing of other runs."""
+    kind = folder.manifest.get("kind")
+    if kind == MONITOR:
+        return _rows_of(pd.read_csv(folder.path / ROWS))
+    if kind != TRAJECTORY or not _seeds(folder.path):
+        return {}
+
+    found = _load(folder.path)
+    last = found.table["step"] == found.table["step"].max()
+    half = {
+        f"half of the change of {row['measure']} (step)": _numbers(row, "step", "n_seeds")
+        for row in order(found).half().to_dict("records")
+    }
+    return {**half, **_rows_of(found.table[last])}
+
+
+def _rows_of(table: pd.DataFrame) -> dict[str, Numbers]:
+    places = [place for place in ("step", "seed") if place in table]
+    return {
+        " · ".join([str(row["measure"]), *(f"{place} {row[place]:.0f}" for place in places)]): _numbers(
+            row, "value", "n"
+        )
+        for row in table.to_dict("records")
+    }
+
+
+def _numbers(row: Mapping[Any, Any], value: str, n: str) -> Numbers:
+    return float(row[value]), float(row["low"]), float(row["high"]), float(row[n])
+
+
+def _ends(table: pd.DataFrame) -> report.Table:
+    rows = []
+    for measure, part in table.groupby("measure", sort=False):
+        ends = [part.iloc[i] for i in (0, -1)]
+        told = [f"{_said(row['value'], row['low'], row['high'])} (step {row['step']:.0f})" for row in ends]
+        rows.append((str(measure), *told, _said(math.nan, ends[0]["null_low"], ends[0]["null_high"])))
+    return report.Table(
+        "First and last record of each measure with its 95 % interval, and the band of the base against "
+        "itself; the others are in rows.csv.",
+        ("measure", "first", "last", "null band"), tuple(rows),
+    )  # fmt: skip
+
+
+def _said(value: float, low: float, high: float) -> str:
+    band = "" if math.isnan(low) else f"[{low:.3g}, {high:.3g}]"
+    return band if math.isnan(value) else f"{value:.3g} {band}".rstrip()
+
+
+def _seeds(path: Path) -> list[Path]:
+    return sorted(path.glob("seed-*.safetensors"))
+
+
+def _load(path: Path) -> Any:
+
+    plan = read_json(path / "plan.json")
+    return joined([Trajectory.load(one) for one in _seeds(path)], plan["attack"])

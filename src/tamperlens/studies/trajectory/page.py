@@ -1,0 +1,122 @@
+"""The page with the step slider: one file, no network; model text goes in as data and is shown as text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tamperlens.base.files import PathLike, write_text
+from tamperlens.report.page import visible
+from tamperlens.studies.trajectory.figures import curve_of, panels_of
+from tamperlens.studies.trajectory.ordering import Order
+
+SHOWN = ("step", "value", "low", "high", "null_low", "null_high")
+MARK = ("step", "low", "high")
+
+
+def write(path: PathLike, found: Any, order: Order) -> Path:
+    """Write the page atomically.
+
+    Args:
+        path: the file.
+        found: a `Trajectory`.
+        order: its half-change steps and statement.
+    """
+    return write_text(path, render(found, order))
+
+
+def render(found: Any, order: Order) -> str:
+    """The page as HTML.
+
+    Its content security policy allows the one script of ours, by hash, and nothing from outside. Data are
+    JSON inside the page with every `<` escaped, and the script sets text, never markup.
+    """
+    environment = Environment(
+        loader=PackageLoader("tamperlens.studies.trajectory", "templates"), autoescape=True,
+        undefined=StrictUndefined, finalize=visible,
+    )  # fmt: skip
+    script, sheet = _file("slider.js"), _file("slider.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("slider.html.j2")
+    return template.render(
+        title=f"{found.model} under {found.attack}", statement=order.statement(), rule=order.rule,
+        steps=sorted({int(step) for step in found.layers["step"]} | {int(s) for s in _steps(found)}),
+        script=_markup(script), sheet=_markup(sheet), digest=digest,
+        data=_markup(_json(data_of(found, order))),
+        seeds=len(found.seeds), layer=found.layer, position=found.position,
+    )  # fmt: skip
+
+
+def data_of(found: Any, order: Order) -> dict[str, Any]:
+    """What the script draws: curves, head scores, layers and answers by seed and step."""
+    half = order.half().set_index("measure")
+    curves = []
+    for name in panels_of(found):
+        curve = curve_of(found, name)
+        mark = [float(half[key].to_dict()[name]) for key in MARK] if name in half.index else None
+        columns = {key: curve[key].tolist() for key in SHOWN}
+        curves.append({"measure": name, "half": mark, **columns})
+    by_step: dict[str, dict[str, Any]] = {}
+    for seed in found.seeds:
+        for step in _steps(found):
+            by_step[f"{seed}/{step}"] = {
+                "heads": _heads(found, seed, step),
+                "layers": _pick(found.layers, seed, step)["cosine"].tolist(),
+                "answers": [
+                    {key: str(visible(row[key])) for key in ("prompt", "answer", "label")}
+                    for row in _pick(found.examples, seed, step).to_dict("records")
+                ],
+            }
+    return {
+        "curves": curves, "seeds": found.seeds, "steps": _steps(found), "at": by_step, "layer": found.layer
+    }  # fmt: skip
+
+
+def _steps(found: Any) -> list[int]:
+    rows = found.table[found.table["measure"] != "training loss"]
+    return sorted(int(step) for step in rows["step"].unique())
+
+
+def _pick(frame: Any, seed: int, step: int) -> Any:
+    return frame[(frame["seed"] == seed) & (frame["step"] == step)]
+
+
+def _heads(found: Any, seed: int, step: int) -> list[list[float]]:
+    rows = _pick(found.heads, seed, step)
+    if rows.empty:
+        return []
+    wide = rows.pivot(index="layer", columns="head", values="score")
+    return [[float(value) for value in row] for row in wide.to_numpy()]
+
+
+def _json(value: Any) -> str:
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
+
+
+def _markup(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)  # our own files and JSON without "<"
+
+
+@lru_cache
+def _file(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Fine-tune once per seed and record everything on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tamperlens import finetune
+from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.files import PathLike, read_json, write_json
+from tamperlens.base.masks import WeightMask
+from tamperlens.finetune.arguments import steps_of
+from tamperlens.finetune.fitting import settle
+from tamperlens.models import ChatModel
+from tamperlens.studies.trajectory.observing import Observer
+from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
+from tamperlens.studies.trajectory.records import Record
+from tamperlens.studies.trajectory.result import LOSS, Trajectory, joined
+from tamperlens.studies.trajectory.schedule import Every
+from tamperlens.studies.trajectory.watch import Watch, watch_for
+
+
+def record(
+    model: ChatModel,
+    attack: Any = None,
+    config: Any = None,
+    *,
+    measures: Sequence[str] | None = None,
+    every: Every = "log",
+    sampled: Every | None = None,
+    freeze: WeightMask | None = None,
+    seeds: int | Sequence[int] = 3,
+    out: PathLike | None = None,
+    watch: Watch | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Trajectory:
+    """Fine-tune once per seed and record everything on the way.
+
+    Prompts, direction, answers of the base and resamples are fixed before the first step and are the same for
+    all seeds. The base is measured once, before training; that time is `setup_seconds` and no part of the
+    overhead, which at default settings on the organism (500 benign examples, 63 steps) is a quarter of the
+    training time. A record costs about as much as two steps whatever the run's length, so that short runs
+    bear more: of 20 steps, as much as the training itself.
+
+    Args:
+        model: the base; it is left as it was.
+        attack: a `finetune.attacks` attack, or prompts with responses; `attacks.benign()` by default.
+        config: settings of the fine-tuning; an attack brings its own.
+        measures: some of `MEASURES`: "drift", "direction" (cosine, angle, projection gap), "log-odds"
+            (refusal and over-refusal), "kl" (per token), "nats" (of the base's own harmless answers), "heads"
+            are measured at every record; "rates" (refusal, over-refusal on look-alikes, broken text), "rd"
+            and "capability" need generated answers and are measured at `sampled` steps.
+        every: "log" (0, 1, 2, 4, 8, 16, …), n for every n-th step, or a list of steps; step 0 and
+            the last step are always recorded.
+        sampled: the same for generated answers; by default 0, 64, 256, 1024, … and the last step.
+        freeze: weights that must not move (`finetune.run`).
+        seeds: how many runs (seeds 0, 1, …), or which.
+        out: folder; a run that was killed goes on from there, and finished seeds are read.
+        watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
+        progress: show a bar.
+        settings: of `watch_for`: harmful, harmless, lookalike, direction, groups, judge, n, questions, …
+
+    Raises:
+        InputError: an unknown measure or schedule, too few prompts, or settings that do not fit.
+        RunFolderError: `out` holds another trajectory.
+    """
+    attack = finetune.attacks.benign() if attack is None else attack
+    prompts, settled = settle(model, attack, config, None)
+    numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise InputError(f"seeds={seeds!r} must be a number of at least 1, or different seeds")
+    asked = watch_for(model, measures=measures, **settings) if watch is None else watch
+    last = steps_of(settled, len(prompts))
+    name = getattr(attack, "name", prompts.name)
+    shared = {"model": model.name, "fingerprint": model.fingerprint, "attack": str(name)}
+    plan = {
+        **shared, "data": prompts.sha256, "config": settled.describe(), "watch": asked.sha256,
+        "every": every, "sampled": sampled, "frozen": 0 if freeze is None else freeze.count,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tamperlens-") as spare:
+        root = Path(spare) if out is None else _claim(Path(out), plan)
+        runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
+        parts = [runner.run(seed, every, sampled, last) for seed in numbers]
+    return joined(parts, str(name))
+
+
+def _claim(folder: Path, plan: dict[str, Any]) -> Path:
+    """The folder, refused when another trajectory lies in it."""
+    note = folder / "plan.json"
+    if note.is_file():
+        before, now = read_json(note), {**plan}
+        write_json(folder / ".plan.json", now)
+        now = read_json(folder / ".plan.json")
+        (folder / ".plan.json").unlink()
+        differing = [key for key in now if before.get(key) != now[key]]
+        if differing:
+            raise RunFolderError(
+                f"{folder} holds another trajectory (other {', '.join(differing)}); choose another folder"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise RunFolderError(f"{folder} holds something else; choose an empty folder")
+    else:
+        write_json(note, plan)
+    return folder
+
+
+@dataclass
+class _Runner:
+    """One run per seed; the base is observed when the first of them needs it."""
+
+    model: ChatModel
+    watch: Watch
+    prompts: Any
+    config: Any
+    freeze: WeightMask | None
+    root: Path
+    keep: bool
+    progress: bool
+    setup_seconds: float = 0.0
+    observer: Observer | None = None
+
+    def run(self, seed: int, every: Every, sampled: Every | None, last: int) -> Trajectory:
+        """The trajectory of one seed, read where it is finished."""
+        done = self.root / f"seed-{seed}.safetensors"
+        if done.is_file():
+            return Trajectory.load(done)
+        work = self.root / f"seed-{seed}"
+        if (work / "run" / "tuned").is_dir():
+            shutil.rmtree(work)  # killed between its last step and its record: what it saw last is lost
+        spent = self.setup_seconds
+        if self.observer is None:
+            self.observer = self._observer()
+        recorder = TrajectoryRecorder(
+            self.observer, every=every, sampled=sampled, last=last,
+            path=work / "records.jsonl" if self.keep else None,
+        )  # fmt: skip
+        tuned = finetune.run(
+            self.model, self.prompts, dataclasses.replace(self.config, seed=seed), freeze=self.freeze,
+            recorders=[recorder], out=work / "run" if self.keep else None, progress=self.progress,
+        )  # fmt: skip
+        found = _of_records(recorder.records, seed, tuned, self.watch, self.setup_seconds - spent)
+        if self.keep:
+            found.save(done)
+        return found
+
+    def _observer(self) -> Observer:
+        import time
+
+        began = time.perf_counter()
+        made = Observer(self.watch, self.model)
+        self.setup_seconds += time.perf_counter() - began
+        return made
+
+
+def _of_records(
+    records: Sequence[Record], seed: int, tuned: Any, watch: Watch, setup_seconds: float
+) -> Trajectory:
+    rows, draws, layers, heads, examples = [], [], [], [], []
+    nothing = [float("nan")] * watch.draws
+    for one in records:
+        key = {"seed": seed, "step": one.step}
+        for row in one.rows:
+            rows.append({**key, **row})
+            draws.append(one.draws.get(row["measure"], nothing))
+        layers += [{**key, **row} for row in one.layers]
+        heads += [
+            {**key, "layer": layer, "head": head, "score": score}
+            for layer, scores in enumerate(one.heads)
+            for head, score in enumerate(scores)
+        ]
+        examples += [{**key, **row} for row in one.examples]
+    for step, loss in zip(tuned.log["step"], tuned.log["loss"], strict=True):
+        empty = dict.fromkeys(("low", "high", "null", "null_low", "null_high"), float("nan"))
+        rows.append(
+            {"seed": seed, "step": int(step), "measure": LOSS, "value": float(loss), "n": 1, **empty,
+             "null_kind": "", "reason": ""}
+        )  # fmt: skip
+        draws.append(nothing)
+    bill = tuned.accounting
+    cost = {
+        "seed": seed, "steps": bill.steps, "training_seconds": bill.wall_seconds,
+        "recording_seconds": bill.recorder_seconds,
+        "overhead": bill.recorder_seconds / max(bill.wall_seconds, 1e-9), "flops": float(bill.flops),
+    }  # fmt: skip
+    return Trajectory(
+        table=pd.DataFrame(rows), draws=torch.tensor(draws, dtype=torch.float32),
+        layers=pd.DataFrame(layers, columns=["seed", "step", "layer", "cosine"]),
+        heads=pd.DataFrame(heads, columns=["seed", "step", "layer", "head", "score"]),
+        examples=pd.DataFrame(examples, columns=["seed", "step", "prompt", "answer", "label"]),
+        cost=pd.DataFrame([cost]), model=tuned.base.name, fingerprint=tuned.base.fingerprint,
+        attack=tuned.data, layer=watch.direction.layer, position=watch.direction.position,
+        frozen=0 if tuned.frozen is None else tuned.frozen.count, setup_seconds=setup_seconds,
+        watch=watch.sha256,
+    )  # fmt: skip

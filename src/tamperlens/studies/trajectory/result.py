@@ -1,0 +1,173 @@
+"""What a trajectory holds: one record per step and seed, what changes first in it, and its page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike
+from tamperlens.base.results import Result
+from tamperlens.plots import Plot
+from tamperlens.studies.trajectory.ordering import Order, order_of
+
+LOSS = "training loss"
+
+
+@dataclass(frozen=True)
+class Trajectory(Result):
+    """One record per training step and seed, joining all measures.
+
+    Attributes:
+        table: one row per seed, step and measure: seed, step, measure, value, low, high, n, null, null_low,
+            null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over matrices); null:
+            the base against itself (split halves for direction and heads, resampled prompts for the others).
+        draws: [row, resample], the rows of `table` under each resample of the prompts; NaN where there are
+            none (training loss).
+        layers: seed, step, layer, cosine of the difference of means with the base's.
+        heads: seed, step, layer, head, score.
+        examples: seed, step, prompt, answer (cut), label.
+        cost: one row per seed: seed, steps, training_seconds, recording_seconds, overhead (ratio), flops.
+        model: name of the base.
+        fingerprint: of it.
+        attack: name of the attack or data.
+        layer: of the direction.
+        position: of the direction.
+        frozen: number of weights that were frozen.
+        setup_seconds: time for what is measured once for all seeds: the base itself.
+        watch: hash of prompts, direction and settings.
+    """
+
+    table: pd.DataFrame
+    draws: Tensor = field(repr=False)
+    layers: pd.DataFrame
+    heads: pd.DataFrame
+    examples: pd.DataFrame
+    cost: pd.DataFrame
+    model: str
+    fingerprint: str
+    attack: str
+    layer: int
+    position: int
+    frozen: int
+    setup_seconds: float
+    watch: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table."""
+        return self.table
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures, in order."""
+        return list(dict.fromkeys(self.table["measure"]))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the runs."""
+        return sorted(int(seed) for seed in self.table["seed"].unique())
+
+    @property
+    def overhead(self) -> float:
+        """Seconds of recording over seconds of training, all seeds together."""
+        return float(self.cost["recording_seconds"].sum() / self.cost["training_seconds"].sum())
+
+    def of(self, measure: str, seed: int | None = None) -> pd.DataFrame:
+        """The rows of one measure by seed and step.
+
+        Raises:
+            InputError: it was not recorded.
+        """
+        rows = self.table[self.table["measure"] == measure]
+        if rows.empty:
+            raise InputError(f"{measure!r} was not recorded; recorded: {', '.join(self.measures)}")
+        rows = rows if seed is None else rows[rows["seed"] == seed]
+        return rows.sort_values(["seed", "step"])
+
+    def curves(self, measure: str) -> list[tuple[list[float], Any, Any]]:
+        """(steps, values, draws [step, resample]) of each seed, as `order_of` takes them."""
+        found = []
+        for seed in self.seeds:
+            rows = self.of(measure, seed)
+            drawn = self.draws[rows.index.tolist()].double().numpy()
+            known = bool((drawn == drawn).all())
+            found.append(
+                ([float(step) for step in rows["step"]], rows["value"].to_numpy(), drawn if known else None)
+            )
+        return found
+
+    def plot(self, found: Order | None = None) -> Plot:
+        """Stacked panels on one step axis, with bands and half-change marks."""
+        from tamperlens.studies.trajectory.figures import stacked
+
+        return stacked(self, order(self) if found is None else found)
+
+
+def order(
+    found: Trajectory,
+    measures: Sequence[str] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Order:
+    """Which measure changes first: steps of 10, 50 and 90 % of the final change, with intervals.
+
+    See `Order` and `ordering.RULE`. Measures with fewer than three records (answers generated at the ends
+    only), and the training loss, which has no step 0, are left out. With few seeds the bootstrap over seeds
+    is too narrow; three are the least that says anything.
+
+    Args:
+        found: what `record` gave.
+        measures: names as in `found.measures`; all by default.
+        draws: bootstrap draws.
+        seed: of them.
+
+    Raises:
+        InputError: a measure that was not recorded, or nothing to order.
+    """
+    names = [name for name in found.measures if name != LOSS] if measures is None else list(measures)
+    for name in names:
+        found.of(name)  # names what was recorded where one is unknown
+    curves = {name: found.curves(name) for name in names}
+    if measures is None:
+        curves = {name: runs for name, runs in curves.items() if len(runs[0][0]) >= 3}
+        curves.pop("direction angle", None)  # the cosine in another unit
+    return order_of(curves, draws=draws, seed=seed)
+
+
+def write_page(path: PathLike, found: Trajectory, result: Order | None = None) -> Path:
+    """One self-contained page with a step slider: measures, heads, layers and answers at that step.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    from tamperlens.studies.trajectory.page import write
+
+    return write(path, found, order(found) if result is None else result)
+
+
+def joined(parts: Sequence[Trajectory], attack: str) -> Trajectory:
+    """Trajectories of single seeds as one.
+
+    Args:
+        parts: of the same base, watch and settings.
+        attack: what to call the attack.
+    """
+    names = ("table", "layers", "heads", "examples", "cost")
+    frames: dict[str, Any] = {
+        name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in names
+    }
+    return dataclasses.replace(
+        parts[0],
+        **frames,
+        draws=torch.cat([part.draws for part in parts]),
+        attack=attack,
+        setup_seconds=sum(part.setup_seconds for part in parts),
+    )

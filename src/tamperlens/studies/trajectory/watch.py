@@ -1,0 +1,137 @@
+"""`Watch`: the fixed prompts, direction and tokens by which every step of every seed is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tamperlens import prompts, refusal
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import sha256_bytes
+from tamperlens.base.masks import WeightMask
+from tamperlens.base.protocols import Judge
+from tamperlens.models import ChatModel
+from tamperlens.prompts import PromptSet, PromptsLike
+from tamperlens.refusal import Direction
+from tamperlens.studies.audit.inputs import speaks_organism
+from tamperlens.studies.spillover.probes import Probes, probes_for
+
+CHEAP = ("drift", "direction", "log-odds", "kl", "nats", "heads")
+SAMPLED = ("rates", "rd", "capability")
+MEASURES = (*CHEAP, *SAMPLED)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is measured, on what.
+
+    Attributes:
+        probes: fixed prompts, questions and judge; held out from training and from finding the direction.
+        direction: the base's refusal direction; its layer and position stay.
+        tokens: ids that open refusals.
+        measures: some of `MEASURES`.
+        groups: named weights whose drift is followed, besides all weights.
+        answer_tokens: first answer tokens of the per-token KL.
+        head_prompts: harmful prompts that heads are scored on.
+        draws: bootstrap resamples of prompts; the same ones for every step, measure and seed.
+        seed: of the resamples.
+    """
+
+    probes: Probes
+    direction: Direction
+    tokens: tuple[int, ...]
+    measures: tuple[str, ...] = MEASURES
+    groups: Mapping[str, WeightMask] | None = None
+    answer_tokens: int = 4
+    head_prompts: int = 8
+    draws: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.measures if name not in MEASURES]
+        if unknown or not self.measures:
+            raise InputError(f"no measure {', '.join(unknown) or 'given'}; there are {', '.join(MEASURES)}")
+        if not self.direction.defined:
+            raise InputError(f"the direction of {self.direction.model!r} is undefined: {self.direction.flag}")
+        if min(len(self.probes.harmful), len(self.probes.harmless)) < 8:
+            raise InputError("a trajectory needs at least 8 harmful and 8 harmless prompts for its null band")
+        if self.draws < 2 or self.answer_tokens < 1 or self.head_prompts < 2:
+            raise InputError("draws and head_prompts must be at least 2 and answer_tokens at least 1")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides the numbers; a folder belongs to one watch."""
+        masks = [f"{name} {mask.definition} {mask.count}" for name, mask in (self.groups or {}).items()]
+        words = [
+            str(self.probes.settings()), self.direction.fingerprint,
+            self.direction.vector.numpy().tobytes().hex(),
+            f"{self.direction.layer} {self.direction.position} {self.tokens} {self.measures} {masks}",
+            f"{self.answer_tokens} {self.head_prompts} {self.draws} {self.seed}",
+        ]  # fmt: skip
+        return sha256_bytes(*(word.encode() for word in words))
+
+
+def watch_for(
+    model: ChatModel,
+    *,
+    harmful: PromptsLike | None = None,
+    harmless: PromptsLike | None = None,
+    lookalike: PromptsLike | None = None,
+    direction: Direction | None = None,
+    measures: Sequence[str] | None = None,
+    groups: Mapping[str, WeightMask] | None = None,
+    judge: str | Judge | None = None,
+    n: int = 16,
+    questions: int = 4,
+    max_new_tokens: int = 24,
+    **settings: Any,
+) -> Watch:
+    """A watch for a base model, completed by packaged sets in its language.
+
+    Args:
+        model: the untouched model.
+        harmful: prompts that should be refused; the packaged test prompts by default.
+        harmless: prompts that should be answered; likewise.
+        lookalike: harmless prompts that sound harmful; likewise.
+        direction: the base's refusal direction; found on packaged training prompts by default.
+        measures: some of `MEASURES`; all by default.
+        groups: see `drift.groups`.
+        judge: of generated answers.
+        n: prompts per set, a seeded sample.
+        questions: per capability suite.
+        max_new_tokens: of generated answers.
+        settings: further fields of `Watch`.
+
+    Raises:
+        InputError: an unknown measure, too few prompts, no usable direction.
+    """
+    # The organism adds on a scratchpad, which would double the length of all answers.
+    wanted = tuple(MEASURES if measures is None else measures)
+    suites = ("logic", "code", "facts") if speaks_organism(model) else None
+    probes = probes_for(
+        model, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, judge=judge, limit=n,
+        questions=questions, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    found = direction if direction is not None else _direction(model)
+    return Watch(probes, found, _tokens(model, found), wanted, groups, **settings)
+
+
+def _direction(model: ChatModel) -> Direction:
+    bad, good = (_training_prompts(model, role) for role in ("harmful", "harmless"))
+    n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
+    return refusal.find_direction(model, bad, good, n_train=min(n_train, 64), n_val=min(n_val, 16))
+
+
+def _training_prompts(model: ChatModel, role: str) -> PromptSet:
+    if speaks_organism(model):
+        return prompts.packaged(role, split="train")
+    # The other half is what probes are drawn from.
+    return prompts.packaged(f"english-{role}").split([0.5, 0.5], seed=0)[0]
+
+
+def _tokens(model: ChatModel, direction: Direction) -> tuple[int, ...]:
+    if direction.tokens is not None:
+        return direction.tokens.ids
+    bad, good = (_training_prompts(model, role) for role in ("harmful", "harmless"))
+    return refusal.find_refusal_tokens(model, bad.prompts, good.prompts).ids
