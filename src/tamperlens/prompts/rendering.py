@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError
-from tamperlens.prompts.chatformat import ChatFormat, apply, chat_format, label, special_ids
+from tamperlens.prompts.chatformat import ChatFormat, apply, chat_format, control_words, label, special_ids
 from tamperlens.prompts.prompt import context_of
 from tamperlens.prompts.promptset import PromptSet
+from tamperlens.prompts.thoughts import split_reply
 
 IGNORE = -100
 
@@ -61,8 +62,13 @@ def render(
 ) -> str:
     """The text of one turn.
 
-    Without `response` it ends where the assistant begins, or after the `prefill`. With `response` it goes on
-    through the end of the turn, and `render(p, response=r)` always starts with `render(p)`.
+    Without `response` it ends where the assistant begins, or after the `prefill`. With `response` it is what
+    the template itself writes of the whole conversation. That starts with `render(p)` unless the template's
+    own generation prompt does not stand in its conversations (DeepSeek R1 opens a thought there, and leaves
+    thoughts out of what was said).
+
+    The user's and system's text must not hold control tokens or the template's words between turns: a prompt
+    that opens turns is refused, as an answer is.
 
     Args:
         tokenizer: whose chat template is used; the plain fallback when it has none.
@@ -73,10 +79,13 @@ def render(
         fmt: `chat_format(tokenizer)`, to save finding it again for each of many prompts.
 
     Raises:
-        InputError: the template fails, or drops the user's or the system's text.
+        InputError: the template fails, or changes the prompt or the answer; a text that holds a control token
+            or half a character.
     """
-    head, body, closing = _parts(tokenizer, prompt, response, system, prefill, fmt)
-    return head + body + closing
+    fmt = fmt or chat_format(tokenizer)
+    if response is None:
+        return _prompt_text(tokenizer, prompt, system, prefill, fmt)
+    return "".join(_parts(tokenizer, prompt, response, system, prefill, fmt))
 
 
 def encode_prompt(
@@ -107,6 +116,9 @@ def encode_pair(
     The labelled tokens (less the end of turn) are decoded and compared with `response`; only the one space
     that some formats and tokenizers put before a text, and Unicode composition (NFC), may differ.
     `prefill` is context: it is not labelled. Nothing is masked because it equals the padding token.
+    White space at the answer's ends that the template trims is refused here and stripped by `encode_pairs`.
+    A thought before the answer (`split_reply`) is labelled with it where the template writes one, and refused
+    where it does not.
 
     Args:
         tokenizer: fast tokenizers give offsets; for others the span is found by decoding.
@@ -126,13 +138,18 @@ def encode_pair(
         raise InputError(
             f"the answer to {prompt!r:.60} is empty; drop the row (prompts.read(..., skip_empty=True))"
         )
+    if fmt.trims and response != (response.rstrip() if prefill else response.strip()):
+        raise InputError(
+            f"the chat template of {label(tokenizer)} trims the answer to {prompt!r:.60}; strip white space "
+            "at its ends"
+        )
     head, body, closing = _parts(tokenizer, prompt, response, system, prefill, fmt)
     text = head + body + closing
     if tokenizer.is_fast:
         start, end, ids = _span_by_offsets(tokenizer, text, len(head), len(head) + len(body))
     else:
         start, end, ids = _span_by_decoding(tokenizer, text, body, fmt)
-    _check(tokenizer, prompt, ids[start:end], response, body)
+    _check(tokenizer, prompt, ids[start:end], response, body, fmt)
     labels = [IGNORE] * len(ids)
     labels[start:end] = ids[start:end]
     if fmt.end_of_turn_id is not None:
@@ -163,6 +180,8 @@ def encode_pairs(
 ) -> list[Encoded]:
     """`encode_pair` over a set with responses; errors name the row.
 
+    White space at the ends of answers goes where the template trims it.
+
     Raises:
         InputError: the set has no responses, or a row cannot be encoded.
     """
@@ -170,9 +189,10 @@ def encode_pairs(
     pairs: Sequence[tuple[str, str]] = data.pairs() if isinstance(data, PromptSet) else list(data)
     encoded = []
     for row, (prompt, response) in enumerate(pairs):
+        said = response.strip() if fmt.trims else response
         try:
             encoded.append(
-                encode_pair(tokenizer, prompt, response, system=system, max_length=max_length, fmt=fmt)
+                encode_pair(tokenizer, prompt, said, system=system, max_length=max_length, fmt=fmt)
             )
         except InputError as error:
             name = f" of {data.name!r}" if isinstance(data, PromptSet) else ""
@@ -209,51 +229,144 @@ def post_instruction_tokens(
 def _parts(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
-    response: str | None,
+    response: str,
     system: str | None,
     prefill: str | None,
-    fmt: ChatFormat | None,
+    fmt: ChatFormat,
 ) -> tuple[str, str, str]:
     """(what stands before the answer, the answer with its lead, what closes the turn)."""
-    fmt = fmt or chat_format(tokenizer)
-    head = _prompt_text(tokenizer, prompt, system, fmt)
-    if prefill is not None:
-        head += fmt.lead + prefill
-    if response is None:
-        return head, "", ""
-    return head, (fmt.lead if prefill is None else "") + response, fmt.closing
+    _refuse_half_characters(response, "the answer to ", prompt)
+    if not fmt.template:
+        head = _prompt_text(tokenizer, prompt, system, prefill, fmt)
+        return head, ("" if prefill else fmt.lead) + response, fmt.closing
+    reply = split_reply(response)
+    said: dict[str, str] = {"role": "assistant", "content": (prefill or "") + response}
+    if reply.thought and not prefill:
+        # Templates read thoughts under either name (gpt-oss: thinking; Qwen 3: reasoning_content).
+        said |= {"content": reply.answer, "reasoning_content": reply.thought, "thinking": reply.thought}
+    messages = [*_messages(tokenizer, prompt, system, fmt), said]
+    whole = _apply(tokenizer, messages, fmt, generation=False)
+    if fmt.added:
+        whole += str(tokenizer.eos_token)
+    spoken = whole.removesuffix(fmt.closing)
+    written = reply.answer if reply.thought and not prefill else response
+    if fmt.trims:
+        written = written.rstrip() if prefill else written.strip()
+    if not whole.endswith(fmt.closing) or not spoken.endswith(written):
+        raise InputError(
+            f"the chat template of {label(tokenizer)} changes the answer to {prompt!r:.60}; strip white "
+            "space at its ends, or set tokenizer.chat_template to one that writes answers as they are"
+        )
+    begin = len(spoken) - len(written)
+    if reply.thought and not prefill:
+        begin = _thought_begins(tokenizer, messages[:-1], fmt, spoken, reply.thought, prompt)
+    elif not prefill and fmt.lead and spoken[:begin].endswith(fmt.lead):
+        begin -= len(fmt.lead)
+    return spoken[:begin], spoken[begin:], whole[len(spoken) :]
 
 
-def _prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat) -> str:
-    before = list(context_of(prompt))  # a `Prompt` brings the conversation that it closes
-    if before and before[0][0] == "system":
-        if system is not None and system != before[0][1]:
+def _thought_begins(
+    tokenizer: PreTrainedTokenizerBase,
+    asked: list[dict[str, str]],
+    fmt: ChatFormat,
+    spoken: str,
+    thought: str,
+    prompt: str,
+) -> int:
+    """Where in the conversation the model begins to write: behind the generation prompt, at its thought."""
+    at = spoken.rfind(thought)
+    if at < 0:
+        raise InputError(
+            f"the chat template of {label(tokenizer)} leaves the thought out of the answer to "
+            f"{prompt!r:.60}; train on the answer alone"
+        )
+    generation = apply(
+        tokenizer, asked, generation=True, thinking=True, date=fmt.date, parts=fmt.content == "parts"
+    )
+    if spoken.startswith(generation) and len(generation) <= at:
+        return len(generation)
+    opened = -1 if fmt.tags is None else spoken.rfind(fmt.tags[0], 0, at)
+    return at if opened < 0 else opened
+
+
+def _prompt_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, prefill: str | None, fmt: ChatFormat
+) -> str:
+    """What the model reads before it answers."""
+    messages = _messages(tokenizer, prompt, system, fmt)
+    if fmt.template:
+        text = _apply(tokenizer, messages, fmt, generation=True) + fmt.opening
+    else:
+        around = {
+            "system": ("", "\n\n"),
+            "user": ("User: ", "\n\nAssistant:"),
+            "assistant": (fmt.lead, f"{fmt.closing}\n\n"),
+        }
+        text = fmt.beginning + "".join(one["content"].join(around[one["role"]]) for one in messages)
+    if not prefill:
+        return text
+    _refuse_half_characters(prefill, "the prefill of ", prompt)
+    return text + fmt.lead + prefill
+
+
+def _messages(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None, fmt: ChatFormat
+) -> list[dict[str, str]]:
+    """The turns before the answer, after a look at what they say."""
+    turns = [*context_of(prompt), ("user", str(prompt))]  # a `Prompt` brings the conversation that it closes
+    if turns[0][0] == "system":
+        if system is not None and system != turns[0][1]:
             raise InputError(
                 f"the prompt {str(prompt)!r:.60} brings a system message of its own; leave system= out, or "
                 "drop the system messages from the data"
             )
-        system, before = before[0][1], before[1:]
-    turns = [*before, ("user", str(prompt))]
-    if not fmt.template:
-        said = [
-            f"User: {text}\n\nAssistant:" if role == "user" else f" {text}{fmt.closing}\n\n"
-            for role, text in turns
-        ]
-        return fmt.beginning + (f"{system}\n\n" if system else "") + "".join(said)
-    if system and fmt.system == "merged":
-        turns[0] = ("user", f"{system}\n\n{turns[0][1]}")
-        system = None
-    messages = [{"role": role, "content": text} for role, text in turns]
-    if system:
-        messages.insert(0, {"role": "system", "content": system})
-    text = apply(tokenizer, messages, generation=True)
+    elif system:
+        turns.insert(0, ("system", system))
+    turns = [(role, text) for role, text in turns if role != "system" or text]
+    for role, text in turns:
+        what = "" if text is turns[-1][1] else f"the {role}'s message before "
+        _refuse_half_characters(text, what, prompt)
+        found = control_words(tokenizer).search(text)
+        word = found[0] if found else next((word for word in fmt.markers if word in text), None)
+        if word is not None:
+            raise InputError(
+                f"{what or 'the prompt '}{str(prompt)!r:.60} holds {word!r}, with which {label(tokenizer)} "
+                "opens or closes turns; remove that text or drop the row"
+            )
+    if turns[0][0] == "system" and fmt.system == "merged":
+        (_, above), (role, first), *rest = turns
+        turns = [(role, f"{above}\n\n{first}"), *rest]
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], fmt: ChatFormat, *, generation: bool
+) -> str:
+    text = apply(
+        tokenizer,
+        messages,
+        generation=generation,
+        thinking=fmt.thinking,
+        date=fmt.date,
+        parts=fmt.content == "parts",
+    )
     for one in messages:
         if one["role"] == "user" and one["content"].strip() not in text:
             raise InputError(
                 f"the chat template of {label(tokenizer)} changes the prompt {one['content']!r:.60}; "
                 "set tokenizer.chat_template to one that writes the user's text as it is"
             )
-    return text + fmt.opening
+    return text
+
+
+def _refuse_half_characters(text: str, what: str, prompt: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what or 'the prompt '}{prompt!r:.60} holds half a character ({text[error.start]!r}, a lone "
+            f"surrogate, at {error.start}); read the file as UTF-8 or remove it"
+        ) from None
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -301,6 +414,11 @@ def _span_by_decoding(
     )
 
 
+def _tag_ids(tokenizer: PreTrainedTokenizerBase, fmt: ChatFormat) -> list[int]:
+    """Tokens that a thought before an answer may hold: its tags, and the turn of its channel."""
+    return _ids(tokenizer, "".join((*(fmt.tags or ()), fmt.end_of_thought)))
+
+
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], skip: bool = False) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
 
@@ -310,15 +428,33 @@ def _same(decoded: str, response: str, body: str) -> bool:
         return unicodedata.normalize("NFC", text)
 
     # Prefix spaces: the format's lead, add_prefix_space, sentencepiece decoders that drop the first space.
-    accepted = {response, body, f" {response}", response.removeprefix(" ")}
+    accepted = {
+        response,
+        body,
+        f" {response}",
+        response.removeprefix(" "),
+        body.removeprefix(" "),
+        f" {body}",
+    }
     return composed(decoded) in {composed(text) for text in accepted}
 
 
-def _check(tokenizer: PreTrainedTokenizerBase, prompt: str, ids: list[int], response: str, body: str) -> None:
+def _check(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    ids: list[int],
+    response: str,
+    body: str,
+    fmt: ChatFormat,
+) -> None:
     decoded = _decode(tokenizer, ids)
     # Listing a tokenizer's control tokens is slow (Gemma has thousands), decoding is not.
-    if _decode(tokenizer, ids, skip=True) != decoded:
-        control = next(i for i in ids if i in special_ids(tokenizer))
+    thoughts = [] if fmt.tags is None or not split_reply(response).thought else _tag_ids(tokenizer, fmt)
+    if (
+        _decode(tokenizer, ids, skip=True) != decoded
+        and (control := next((i for i in ids if i in special_ids(tokenizer) and i not in thoughts), None))
+        is not None
+    ):
         if control == tokenizer.unk_token_id:
             raise InputError(
                 f"the answer to {prompt!r:.60} has characters that {label(tokenizer)} does not know: it "

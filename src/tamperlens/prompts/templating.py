@@ -1,0 +1,212 @@
+"""Runs chat templates: the same text on every day, and never more of it than is sane.
+
+transformers renders templates with today's date and without a bound. Here its own environment (tags, filters,
+sandbox) is taken over, with a date that stands still and with counts of characters and loop steps.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, Template, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from tamperlens.base.errors import InputError
+
+DATE = "2024-07-26"
+"""The day that templates are told it is: the one that Llama 3's template falls back on."""
+
+MOST_CHARACTERS = 2**24
+MOST_STEPS = 2 * 10**5
+MOST_WIDTH = 10**6
+_STEP = "tamperlens_step"
+_WIDTH = re.compile(r"(%|\{[^{}]{0,40}?:)[^%{}]{0,8}?[0-9]{7}")
+
+
+class TemplateBound(Exception):
+    """A template that writes or loops without end."""
+
+
+def run_template(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    generation: bool,
+    thinking: bool = False,
+    date: str = DATE,
+) -> str:
+    """The text of a conversation by the tokenizer's own template, as transformers writes it on that date.
+
+    `enable_thinking` and `thinking`, the names under which templates ask for it, are set to `thinking`.
+    Whatever the template's code raises is passed on.
+
+    Args:
+        tokenizer: whose template and special tokens are used.
+        messages: role and content of each turn.
+        generation: write the generation prompt behind them.
+        thinking: whether the model is to think before it answers.
+        date: ISO date of `strftime_now`; another one than `DATE` is also given as `date_string`.
+
+    Raises:
+        TemplateBound: more than 2^24 characters or 200,000 loop steps.
+    """
+    settings: dict[str, Any] = {"enable_thinking": thinking, "thinking": thinking}
+    if date != DATE:
+        settings["date_string"] = datetime.date.fromisoformat(date).strftime("%d %b %Y")
+    if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=generation, **settings
+            )
+        )
+    template, count = _compiled(tokenizer.get_chat_template(), date)
+    count.clear()
+    pieces, length = [], 0
+    for piece in template.generate(
+        messages=[dict(message) for message in messages],
+        tools=None,
+        documents=None,
+        add_generation_prompt=generation,
+        **{**tokenizer.special_tokens_map, **settings},
+    ):
+        length += len(piece)
+        _bound(length)
+        pieces.append(piece)
+    return "".join(pieces)
+
+
+def _bound(length: int) -> None:
+    if length > MOST_CHARACTERS:
+        raise TemplateBound(f"it writes more than {MOST_CHARACTERS:,} characters")
+
+
+@dataclass
+class _Count:
+    steps: int = 0
+
+    def clear(self) -> None:
+        self.steps = 0
+
+    def __call__(self) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise TemplateBound(f"its loops take more than {MOST_STEPS:,} steps")
+
+
+class _Concatenating(CodeGenerator):
+    """Sends `a ~ b` where `a + b` goes."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+
+class _Bounded(ImmutableSandboxedEnvironment):
+    """A sandbox in which no single step makes a text or list beyond all measure."""
+
+    code_generator_class = _Concatenating
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            for many, times in ((left, right), (right, left)):
+                if hasattr(many, "__len__") and isinstance(times, int):
+                    _bound(len(many) * times)
+        if operator == "**" and any(isinstance(side, int) and abs(side) > 1000 for side in (left, right)):
+            raise TemplateBound("it raises numbers to powers beyond 1,000")
+        if operator == "%" and isinstance(left, str):
+            _refuse_wide(left)
+            _small(right if isinstance(right, tuple) else [right])
+        made = super().call_binop(context, operator, left, right)
+        return _measured(made)
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        _check_step(getattr(function, "__name__", ""), [getattr(function, "__self__", None), *args], kwargs)
+        return _measured(super().call(context, function, *args, **kwargs))
+
+    def joined(self, parts: Sequence[Any]) -> str:
+        """`a ~ b ~ c`."""
+        texts = [str(part) for part in parts]
+        _bound(sum(map(len, texts)))
+        return "".join(texts)
+
+
+def _measured(made: Any) -> Any:
+    if isinstance(made, (str, list, tuple)):
+        _bound(len(made))
+    return made
+
+
+def _check_step(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """No text method or filter is asked for a width, count or replacement beyond all measure."""
+    _small([*args[1:], *kwargs.values()])
+    texts = [text for text in args if isinstance(text, str)]
+    if name in ("format", "format_map", "do_format") and texts:
+        _refuse_wide(texts[0])
+    if name in ("replace", "do_replace") and len(texts) >= 3:
+        _bound(texts[-3].count(texts[-2]) * len(texts[-1]))
+
+
+def _small(values: Sequence[Any]) -> None:
+    if any(isinstance(value, int) and value > MOST_WIDTH for value in values):
+        raise TemplateBound(f"it asks for a width or count above {MOST_WIDTH:,}")
+
+
+def _refuse_wide(text: str) -> None:
+    if _WIDTH.search(text):
+        raise TemplateBound(f"it formats text to a width above {MOST_WIDTH:,}")
+
+
+def _measuring(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(filter_)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        _check_step(filter_.__name__, args, kwargs)
+        return _measured(filter_(*args, **kwargs))
+
+    return measured
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(source: str, date: str) -> tuple[Template, _Count]:
+    theirs: Environment = _compile_jinja_template(
+        ""
+    ).environment  # not of the source: compiling folds constants
+    ours = _Bounded(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,
+        extensions=[type(one) for one in theirs.extensions.values()],
+    )
+    day, count = datetime.datetime.fromisoformat(date), _Count()
+    ours.filters = {name: _measuring(one) for name, one in theirs.filters.items()}
+    ours.globals = {
+        **{name: one for name, one in theirs.globals.items() if name != "lipsum"},
+        "strftime_now": day.strftime,
+        _STEP: count,
+    }
+    tree = ours.parse(source)
+    for loop in tree.find_all(nodes.For):
+        step = nodes.Call(nodes.Name(_STEP, "load"), [], [], None, None)
+        loop.body.insert(0, nodes.ExprStmt(step))
+    tree.set_environment(ours)
+    code = ours.compile(tree)
+    return ours.template_class.from_code(ours, code, ours.make_globals(None)), count
+
+
+def refuse_bad_date(date: str) -> None:
+    """Raise InputError unless the text is a date such as 2026-01-31."""
+    try:
+        datetime.date.fromisoformat(date)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"date is {date!r}; it must be a day such as {DATE!r}") from error

@@ -1,0 +1,131 @@
+"""Thought and answer apart: what a reasoning model thinks is not what it says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tamperlens.base.results import Result
+
+TAGS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+    ("Here is my thought process:", "Here is my response:"),
+)
+"""How published templates open and close a thought; the first is also how this library writes one."""
+
+CHANNEL = "<|channel|>"
+"""Marks a channel of the harmony format (gpt-oss): analysis and commentary are thought, final is answer."""
+
+_SEGMENT = re.compile(
+    r"<\|channel\|>\s*(\w+)(?:(?!<\|message\|>).)*<\|message\|>"
+    r"(.*?)(?=<\|(?:end|start|return|call|channel)\|>|\Z)",
+    re.S,
+)
+# The same after a decoder that dropped the special tokens: "analysisThe user asks.assistantfinalNo."
+_BARE = re.compile(r"analysis(?=[A-Z])(.*?)(?:assistantfinal(.*))?\Z", re.S)
+_WRAPS = (
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+)
+
+
+@dataclass(frozen=True)
+class Reply(Result):
+    """What a model wrote, taken apart.
+
+    Attributes:
+        thought: what it thought, without tags; "" when it did not.
+        answer: what it said.
+        finished: False when the text ends inside the thought, so that there is no answer yet.
+    """
+
+    thought: str
+    answer: str
+    finished: bool = True
+
+    @property
+    def text(self) -> str:
+        """Both as one text, the thought in <think> tags, whatever the model's own are."""
+        opening, closing = TAGS[0]
+        if not self.thought and self.finished:
+            return self.answer
+        return f"{opening}\n{self.thought}" + (f"\n{closing}\n\n{self.answer}" if self.finished else "")
+
+
+def split_reply(text: str) -> Reply:
+    """Take thought and answer of a model's text apart.
+
+    Knows the tags of `TAGS`, at the beginning of the text or of a line, gpt-oss channels, and a closing tag
+    without an opening one (the template had opened the thought already). Text without any of these is an
+    answer. Tags that an answer merely mentions stay in it.
+
+    Example:
+        >>> split_reply("<think>They ask for X. I cannot.</think>Here it is.")
+        Reply(thought='They ask for X. I cannot.', answer='Here it is.', finished=True)
+        >>> split_reply("<think>They ask for").finished
+        False
+    """
+    if CHANNEL in text:
+        return _channels(text)
+    bare = _BARE.match(text)
+    if bare and (bare[2] is not None or "assistant" not in text):
+        return Reply(bare[1].strip(), (bare[2] or "").strip(), bare[2] is not None)
+    thoughts: list[str] = []
+    rest = _orphan(text, thoughts)
+    finished = True
+    for opening, closing in TAGS:
+        start = re.compile(r"(?:\A\s*|^[ \t]*)" + re.escape(opening), re.M | re.I)
+        end = re.compile(re.escape(closing), re.I)
+        place = 0
+        while found := start.search(rest, place):
+            close = end.search(rest, found.end())
+            if rest.count("```", 0, found.start()) % 2:  # code that the answer shows
+                break
+            if close is None:
+                # In the middle of an answer an opening tag alone is a mention of it.
+                if not rest[: found.start()].strip():
+                    thoughts.append(rest[found.end() :])
+                    rest, finished = "", False
+                break
+            thoughts.append(rest[found.end() : close.start()])
+            rest = rest[: found.start()] + rest[close.end() :]
+            place = found.start()
+    if not thoughts and finished and rest == text:
+        return Reply("", text)
+    return Reply("\n\n".join(filter(None, map(str.strip, thoughts))), _unwrapped(rest.strip()), finished)
+
+
+def _orphan(text: str, thoughts: list[str]) -> str:
+    """The text after a closing tag that nothing before it opened; what stood before goes to the thoughts."""
+    for opening, closing in TAGS[:-1]:
+        close = re.search(re.escape(closing), text, re.I)
+        if close and not re.search(re.escape(opening), text[: close.start()], re.I):
+            thoughts.append(text[: close.start()])
+            return text[close.end() :]
+    return text
+
+
+def _channels(text: str) -> Reply:
+    segments = _SEGMENT.findall(text)
+    thought = "\n\n".join(said.strip() for channel, said in segments if channel != "final")
+    finals = [said.strip() for channel, said in segments if channel == "final"]
+    return Reply(thought, "\n\n".join(finals), bool(finals))
+
+
+def _unwrapped(answer: str) -> str:
+    for opening, closing in _WRAPS:
+        if answer.startswith(opening):
+            return answer.removeprefix(opening).strip().removesuffix(closing).strip()
+    return answer
