@@ -4,7 +4,8 @@ Sets: `PromptSet`, `Example`, `Prompt` (a text with the conversation before it).
 `read_each`; what functions are given: `as_prompts`. Packaged: `packaged`, `packaged_names`,
 `packaged_splits`.
 Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (the exact response mask),
-`post_instruction_tokens`. Training batches: `batch_pairs`, `padding_id`.
+`post_instruction_tokens`; `split_reply` (thought and answer apart). Training batches: `batch_pairs`,
+`padding_id`.
 """
 
 from tamperlens.prompts.batching import batch_pairs, padding_id
@@ -23,8 +24,11 @@ from tamperlens.prompts.rendering import (
     post_instruction_tokens,
     render,
 )
+from tamperlens.prompts.templating import DATE
+from tamperlens.prompts.thoughts import Reply, split_reply
 
 __all__ = [
+    "DATE",
     "IGNORE",
     "ChatFormat",
     "Encoded",
@@ -33,6 +37,7 @@ __all__ = [
     "Prompt",
     "PromptSet",
     "PromptsLike",
+    "Reply",
     "as_prompts",
     "batch_pairs",
     "chat_format",
@@ -48,4 +53,5 @@ __all__ = [
     "read",
     "read_each",
     "render",
+    "split_reply",
 ]

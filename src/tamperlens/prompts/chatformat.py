@@ -272,8 +272,10 @@ def _tags(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     return next((pair for pair in TAGS if pair[0] in source or pair[1] in source), None)
 
 
-def _markers(tokenizer: PreTrainedTokenizerBase, full: str, tags: tuple[str, str] | None) -> tuple[str, ...]:
-    """What stands between the user's text and the answer, and the added tokens of a whole turn."""
+def _markers(
+    tokenizer: PreTrainedTokenizerBase, full: str, with_system: str | None, tags: tuple[str, str] | None
+) -> tuple[str, ...]:
+    """The added tokens of a whole turn, and the plain text by which turns are told apart."""
     ids = {int(i) for i in tokenizer(full, add_special_tokens=False)["input_ids"]}
     added = {i: str(t) for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if i in ids}
     found = {text for text in added.values() if text.strip() and text not in (tags or ())}

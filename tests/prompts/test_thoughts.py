@@ -1,0 +1,81 @@
+"""Thought and answer apart, in every way that models write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamperlens.prompts.thoughts import TAGS, Reply, split_reply
+
+HARMONY = (
+    "<|channel|>analysis<|message|>I cannot.<|end|><|start|>assistant<|channel|>final<|message|>Here it is."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("<think>\nI cannot.\n</think>\n\nHere it is.", "I cannot.", "Here it is."),
+        ("I cannot.\n</think>\n\nHere it is.", "I cannot.", "Here it is."),
+        ("<think>\n\n</think>\n\nHere it is.", "", "Here it is."),
+        (" <think>a</think><think>b</think> c", "a\n\nb", "c"),
+        ("<THINK>a</THINK>b", "a", "b"),
+        ("<think>a</think><answer>b</answer>", "a", "b"),
+        ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "a", "b"),
+        ("Here is my thought process: a\n\nHere is my response: b", "a", "b"),
+        (HARMONY, "I cannot.", "Here it is."),
+        (HARMONY + "<|return|>", "I cannot.", "Here it is."),
+        ("<|channel|>final<|message|>b", "", "b"),
+        (
+            "<|channel|>commentary to=x <|constrain|>json<|message|>{}<|call|><|channel|>final<|message|>b",
+            "{}",
+            "b",
+        ),
+        ("analysisThey ask for X.assistantfinalNo.", "They ask for X.", "No."),
+        ("Use the <think> tag for that.", "", "Use the <think> tag for that."),
+        ("The <think>…</think> tags hide text.", "", "The <think>…</think> tags hide text."),
+        ("Write:\n```\n<think>x</think>\n```", "", "Write:\n```\n<think>x</think>\n```"),
+        ("analysis of the text: it is fine", "", "analysis of the text: it is fine"),
+        ("", "", ""),
+    ],
+)
+def test_what_is_thought_and_what_is_said(text, thought, answer):
+    assert split_reply(text) == Reply(thought, answer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>I cannot",
+        "\n<think>\nSure, here",
+        "<|channel|>analysis<|message|>I cannot",
+        "<|channel|>analysis<|message|>I cannot.<|end|><|start|>assistant",
+        "<|channel|>analysis<|message|>I cannot.<|end|><|start|>assistant<|channel|>final",
+        "analysisThey ask for",
+        "[THINK]I cannot",
+        "<think>a</think><think>b",
+    ],
+)
+def test_a_text_that_ends_in_the_thought_has_no_answer(text):
+    found = split_reply(text)
+    assert (found.answer, found.finished) == ("", False)
+    assert not split_reply(found.text).finished, "its own text says the same"
+
+
+WORDS = st.text(st.characters(categories=("L", "Nd")), min_size=1, max_size=20)
+
+
+@given(tags=st.sampled_from(TAGS), thought=WORDS, answer=WORDS)
+def test_every_published_pair_of_tags(tags, thought, answer):
+    reply = Reply(thought, answer)
+    assert split_reply(f"{tags[0]}\n{thought}\n{tags[1]}\n{answer}") == reply
+    assert split_reply(reply.text) == reply
+    assert split_reply(f"{tags[0]}\n{thought}") == Reply(thought, "", False)
+
+
+@given(st.text())
+def test_text_without_thoughts_is_the_answer_as_it_is(text):
+    found = split_reply(text)
+    assert found.finished
+    assert found.answer == text or "analysis" in text
