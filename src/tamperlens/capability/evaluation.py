@@ -12,7 +12,7 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar, rate
 from tamperlens.capability.graders import graders
 from tamperlens.capability.suites import ORGANISM_SUITES, Suite
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class CapabilityChange(Result):
 
 
 def evaluate(
-    model: ChatModel,
+    model: ModelLike,
     suites: Sequence[str | Suite] = ORGANISM_SUITES,
     limit: int | None = None,
     *,
@@ -201,6 +201,7 @@ def evaluate(
         InputError: no suites, an unknown one, one named twice, or a prompt that does not fit the model.
         NumericsError: NaN or infinite logits.
     """
+    model = as_chat_model(model)
     if isinstance(suites, (str, Suite)):
         suites = (suites,)
     ready = [(Suite.packaged(one, split) if isinstance(one, str) else one).head(limit) for one in suites]

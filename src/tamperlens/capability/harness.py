@@ -15,7 +15,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
-from tamperlens.models import ChatModel, share_parameters_copy
+from tamperlens.models import ModelLike, as_chat_model, share_parameters_copy
 from tamperlens_hooks import unwrap
 
 INSTALL = 'pip install "tamperlens[lm-eval]"'
@@ -59,7 +59,7 @@ class HarnessScores(Result):
 
 
 def harness(
-    model: ChatModel,
+    model: ModelLike,
     tasks: str | Sequence[str],
     *,
     limit: int | None = None,
@@ -87,6 +87,7 @@ def harness(
     Raises:
         InputError: lm-eval is not installed, or does not know a task.
     """
+    model = as_chat_model(model)
     if importlib.util.find_spec("lm_eval") is None:
         raise InputError(f"lm-eval is not installed, and harness tasks need it: {INSTALL}")
     names = [tasks] if isinstance(tasks, str) else list(tasks)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
-from tamperlens.models import ChatModel, evaluating
+from tamperlens.models import ModelLike, as_chat_model, evaluating
 from tamperlens.prompts import IGNORE, PromptsLike, as_prompts, batch_pairs, encode_pairs
 
 TOKENS_AT_ONCE = 8_192
@@ -50,7 +50,7 @@ class Perplexity(Result):
 
 
 def perplexity(
-    model: ChatModel,
+    model: ModelLike,
     data: PromptsLike,
     *,
     system: str | None = None,
@@ -74,6 +74,7 @@ def perplexity(
         InputError: no responses, or one that cannot be encoded.
         NumericsError: NaN or infinite log-likelihood; names the row.
     """
+    model = as_chat_model(model)
     data = as_prompts(data)
     if len(data) == 0:
         raise InputError(f"prompt set {data.name!r} is empty; perplexity needs at least one answer")

@@ -8,7 +8,7 @@ from tamperlens import prompts
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.capability.graders import Item, graders
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet
 
 SMALL = 20_000_000
@@ -107,6 +107,7 @@ def packaged_suites() -> list[str]:
     return list(_PACKAGED)
 
 
-def suites_for(model: ChatModel) -> tuple[str, ...]:
+def suites_for(model: ModelLike) -> tuple[str, ...]:
     """The four suites in the model's language, by size: `ORGANISM_SUITES` below 20 million parameters."""
+    model = as_chat_model(model)
     return ORGANISM_SUITES if model.n_parameters < SMALL else ENGLISH_SUITES

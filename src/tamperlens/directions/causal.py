@@ -18,7 +18,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.directions.direction import Direction
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, compare, evaluate
@@ -79,7 +79,7 @@ class CausalCheck(Result):
 
 
 def causal_check(
-    model: ChatModel,
+    model: ModelLike,
     direction: Direction,
     harmful: Prompts,
     harmless: Prompts,
@@ -116,6 +116,7 @@ def causal_check(
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if not direction.defined:
         raise InputError(

@@ -23,7 +23,7 @@ from tamperlens.directions.direction import Direction, split_of
 from tamperlens.directions.nulls import HALVES, activations, band, check_enough, halves, resamples
 from tamperlens.directions.separation import separate
 from tamperlens.directions.subspaces import contrast_svd
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 
@@ -144,8 +144,8 @@ class CheckpointDistance(Result):
 
 
 def compare_checkpoints(
-    base: ChatModel,
-    tuned: ChatModel,
+    base: ModelLike,
+    tuned: ModelLike,
     direction: Direction,
     harmful: Prompts,
     harmless: Prompts,
@@ -178,6 +178,8 @@ def compare_checkpoints(
         InputError: other prompts, too few of them for halves, other widths, or k that does not fit.
         NumericsError: activations are NaN or infinite.
     """
+    base = as_chat_model(base, what="base")
+    tuned = as_chat_model(tuned, what="tuned")
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if base.d_model != tuned.d_model:
         raise InputError(f"{base.name} has width {base.d_model} and {tuned.name} {tuned.d_model}")

@@ -12,7 +12,7 @@ from tamperlens.base.results import Result
 from tamperlens.directions.candidates import check_disjoint, split_sizes
 from tamperlens.directions.direction import Direction, find_direction
 from tamperlens.directions.tokens import RefusalTokens, contrast_tokens
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet, read
 
 POSITIVE = ("positive", "with", "concept")
@@ -65,7 +65,7 @@ def read_concept(
 
 
 def find_concept_direction(
-    model: ChatModel,
+    model: ModelLike,
     concept: Concept,
     *,
     target_tokens: Sequence[int] | RefusalTokens | None = None,
@@ -90,6 +90,7 @@ def find_concept_direction(
     Raises:
         InputError: too few pairs, or whatever `find_direction` refuses.
     """
+    model = as_chat_model(model)
     fits = split_sizes(len(set(concept.positive.prompts)), len(set(concept.negative.prompts)))
     if target_tokens is None:
         target_tokens = contrast_tokens(model, concept.positive.prompts, concept.negative.prompts)

@@ -14,7 +14,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.logits import kl_divergence, refusal_metric
 from tamperlens.directions.subspaces import Subspace, both_activations, check_k, contrast_svd, make_subspace
 from tamperlens.directions.tokens import RefusalTokens
-from tamperlens.models import ChatModel, evaluating, left_pad
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
 from tamperlens.models.generation import forward_last
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_texts
@@ -29,7 +29,7 @@ METHOD = (
 
 
 def optimise_subspace(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -75,6 +75,7 @@ def optimise_subspace(
         InputError: k does not fit, or steps or batch below 1.
         NumericsError: a loss became NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if steps < 1 or batch < 1 or not learning_rate > 0:
         raise InputError(f"steps={steps}, batch={batch} and learning_rate={learning_rate} must be positive")

@@ -30,7 +30,7 @@ from tamperlens.directions.candidates import (
 )
 from tamperlens.directions.selection import SelectionRule, select_direction
 from tamperlens.directions.tokens import RefusalTokens, find_refusal_tokens, given_tokens
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_texts
 
@@ -145,7 +145,7 @@ class Direction(Result):
 
 
 def find_direction(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     *,
@@ -187,6 +187,7 @@ def find_direction(
             positions.
         NumericsError: the model's own activations or logits are NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     rule = rule or SelectionRule()
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
@@ -233,7 +234,7 @@ def find_direction(
 
 
 def direction_at(
-    model: ChatModel, harmful: Prompts, harmless: Prompts, layer: int, position: int
+    model: ModelLike, harmful: Prompts, harmless: Prompts, layer: int, position: int
 ) -> Direction:
     """The difference of means at a fixed place, over all the prompts given: for following a direction.
 
@@ -251,13 +252,14 @@ def direction_at(
         InputError: an empty set, prompts in both sets, a layer or position that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     check_disjoint(harmful, harmless)
     bad, good = prompt_texts(harmful), prompt_texts(harmless)
     return _read_at(model, bad, good, layer, position, hash_prompts(bad), hash_prompts(good))
 
 
-def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless: Prompts) -> Direction:
+def direction_like(model: ModelLike, base: Direction, harmful: Prompts, harmless: Prompts) -> Direction:
     """A selected direction measured again on another checkpoint: same prompts, split, layer and position.
 
     Args:
@@ -269,6 +271,7 @@ def direction_like(model: ChatModel, base: Direction, harmful: Prompts, harmless
     Raises:
         InputError: other prompts than those behind `base`.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split = split_of(base, harmful, harmless)
     return _read_at(

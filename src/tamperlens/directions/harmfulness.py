@@ -19,7 +19,7 @@ from tamperlens.directions.distances import Distance, distance
 from tamperlens.directions.geometry import auroc, d_prime
 from tamperlens.directions.nulls import activations
 from tamperlens.directions.selection import SelectionRule
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts, post_instruction_tokens
 from tamperlens.rates.completions import Prompts
 
@@ -44,13 +44,14 @@ class HarmfulnessAndRefusal(Result):
     apart: Distance
 
 
-def instruction_position(model: ChatModel) -> int:
+def instruction_position(model: ModelLike) -> int:
     """Position of the instruction's last token, negative from the end: right before the template's tokens."""
+    model = as_chat_model(model)
     return -len(post_instruction_tokens(model.tokenizer, fmt=model.chat_format)) - 1
 
 
 def find_harmfulness_direction(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     *,
@@ -84,6 +85,7 @@ def find_harmfulness_direction(
         InputError: too few prompts, prompts in both sets, or a layer that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
     position = instruction_position(model)
@@ -108,7 +110,7 @@ def find_harmfulness_direction(
 
 
 def harmfulness_and_refusal(
-    model: ChatModel,
+    model: ModelLike,
     refusal: Direction,
     harmful: Prompts,
     harmless: Prompts,
@@ -129,6 +131,7 @@ def harmfulness_and_refusal(
     Raises:
         InputError: `refusal` was not selected (it has no validation prompts), or other prompts than its own.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     split_of(refusal, harmful, harmless)
     found = find_harmfulness_direction(

@@ -17,7 +17,7 @@ from tamperlens.base.stats import Estimate, undefined
 from tamperlens.directions.cache import ActivationCache, fetch
 from tamperlens.directions.candidates import ZERO, batches, check_disjoint
 from tamperlens.directions.direction import check_positions
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_name, prompt_texts
 from tamperlens_hooks import read_positions
@@ -94,7 +94,7 @@ SplitHalfNull = DirectionNull
 
 
 def split_half_null(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -120,12 +120,13 @@ def split_half_null(
         InputError: too few prompts, prompts in both sets, or a place that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     return _null(HALVES, model, harmful, harmless, layer, position, n_draws, seed, cache)
 
 
 def bootstrap_null(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -140,6 +141,7 @@ def bootstrap_null(
     Arguments and errors are the same. The resamples are of full size but share prompts and centre on the
     sample's own direction, so this null is the narrower one: about that of two fresh sets of this size.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     return _null(BOOTSTRAP, model, harmful, harmless, layer, position, n_draws, seed, cache)
 
@@ -243,7 +245,7 @@ def band(draws: Float64[Tensor, " draws"], n: int, kind: str) -> Estimate:
 
 
 def activations_at(
-    model: ChatModel,
+    model: ModelLike,
     prompts: Sequence[str],
     layer: int,
     position: int,
@@ -256,11 +258,12 @@ def activations_at(
         InputError: a layer or position that does not exist.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     return activations(model, prompts, position, [layer], cache=cache)[0]
 
 
 def activations(
-    model: ChatModel,
+    model: ModelLike,
     prompts: Sequence[str],
     position: int,
     layers: Sequence[int] | None = None,
@@ -280,6 +283,7 @@ def activations(
         InputError: a layer or position that does not exist, or no prompts.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     wanted = list(range(model.n_layers)) if layers is None else [int(layer) for layer in layers]
     for layer in wanted:
         if not 0 <= layer < model.n_layers:

@@ -17,7 +17,7 @@ from tamperlens.directions.candidates import check_disjoint
 from tamperlens.directions.direction import Direction
 from tamperlens.directions.geometry import auroc_estimate, d_prime, tpr_at_fpr
 from tamperlens.directions.nulls import activations_at, resamples
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_texts
 
@@ -49,7 +49,7 @@ class Separation(Result):
 
 
 def separation(
-    model: ChatModel,
+    model: ModelLike,
     direction: Direction,
     harmful: Prompts,
     harmless: Prompts,
@@ -75,6 +75,7 @@ def separation(
     Raises:
         InputError: the direction is undefined or of another width, prompts in both sets, an empty set.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if not direction.defined or direction.vector.numel() != model.d_model:
         raise InputError(

@@ -17,7 +17,7 @@ from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import check_disjoint
 from tamperlens.directions.geometry import auroc_estimate, orthonormal
 from tamperlens.directions.nulls import activations_at
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_texts
 
@@ -83,7 +83,7 @@ class Subspace(Result):
 
 
 def contrast_subspace(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -109,6 +109,7 @@ def contrast_subspace(
     Raises:
         InputError: k does not fit the prompts or the width, prompts in both sets, or no such place.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = both_activations(model, harmful, harmless, layer, position, cache)
     check_k(k, len(bad), model.d_model)
@@ -118,8 +119,8 @@ def contrast_subspace(
 
 
 def shift_subspace(
-    base: ChatModel,
-    tuned: ChatModel,
+    base: ModelLike,
+    tuned: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -152,6 +153,8 @@ def shift_subspace(
     Raises:
         InputError: nothing shifted, k does not fit, or no such place.
     """
+    base = as_chat_model(base, what="base")
+    tuned = as_chat_model(tuned, what="tuned")
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if kind not in ("samples", "affine"):
         raise InputError(f"kind={kind!r} is not one of samples, affine")
@@ -179,7 +182,7 @@ def shift_subspace(
 
 
 def nullspace_subspace(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     layer: int,
@@ -212,6 +215,7 @@ def nullspace_subspace(
     Raises:
         InputError: too few prompts, k does not fit, or not even the first classifier finds anything.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = both_activations(model, harmful, harmless, layer, position, cache)
     check_k(k, len(bad), model.d_model)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.rates.completions import judged
 
 MOST = 8
@@ -46,7 +46,7 @@ class RefusalTokens(Result):
 
 
 def find_refusal_tokens(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Sequence[str],
     harmless: Sequence[str],
     *,
@@ -75,6 +75,7 @@ def find_refusal_tokens(
         InputError: a side without prompts.
         NumericsError: the model's logits are NaN or infinite.
     """
+    model = as_chat_model(model)
     if not harmful or not harmless:
         raise InputError("refusal tokens need harmful and harmless prompts; one of the two sets is empty")
     bad, good = list(harmful[:max_prompts]), list(harmless[:max_prompts])
@@ -88,7 +89,7 @@ def find_refusal_tokens(
 
 
 def contrast_tokens(
-    model: ChatModel, positive: Sequence[str], negative: Sequence[str], *, max_prompts: int = 48
+    model: ModelLike, positive: Sequence[str], negative: Sequence[str], *, max_prompts: int = 48
 ) -> RefusalTokens:
     """First answer tokens that positive prompts bring about and negative ones do not; no judge is asked.
 
@@ -104,6 +105,7 @@ def contrast_tokens(
     Raises:
         InputError: a side without prompts.
     """
+    model = as_chat_model(model)
     if not positive or not negative:
         raise InputError("tokens of a contrast need prompts on both sides; one of the two is empty")
     bad, good = list(positive[:max_prompts]), list(negative[:max_prompts])

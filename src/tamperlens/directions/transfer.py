@@ -16,7 +16,7 @@ from tamperlens.directions.causal import random_directions
 from tamperlens.directions.direction import Direction
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.directions.validation import mean_of
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_texts
 
@@ -68,8 +68,8 @@ class TransferCheck(Result):
 
 
 def causal_transfer(
-    base: ChatModel,
-    tuned: ChatModel,
+    base: ModelLike,
+    tuned: ModelLike,
     base_direction: Direction,
     tuned_direction: Direction,
     harmful: Prompts,
@@ -101,6 +101,8 @@ def causal_transfer(
     Raises:
         InputError: directions at different places or undefined, no refusal tokens, no prompts.
     """
+    base = as_chat_model(base, what="base")
+    tuned = as_chat_model(tuned, what="tuned")
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     tokens = tokens_of(base_direction, refusal_tokens)
     places = [(one.layer, one.position, one.vector.numel()) for one in (base_direction, tuned_direction)]

@@ -17,7 +17,7 @@ from tamperlens.directions.candidates import BatchSize, PromptScores, Scorer
 from tamperlens.directions.geometry import orthonormal
 from tamperlens.directions.subspaces import Subspace
 from tamperlens.directions.tokens import RefusalTokens
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_texts
 
@@ -87,7 +87,7 @@ class SubspaceCheck(Result):
 
 
 def validate_subspace(
-    model: ChatModel,
+    model: ModelLike,
     subspace: Subspace,
     harmful: Prompts,
     harmless: Prompts,
@@ -119,6 +119,7 @@ def validate_subspace(
     Raises:
         InputError: another width, or no prompts.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if subspace.basis.shape[1] != model.d_model:
         raise InputError(

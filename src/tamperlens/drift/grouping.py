@@ -14,6 +14,7 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import by_parameter, parts_of
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens_hooks import module_and_anatomy, stored_parameter
 
 Flags = npt.NDArray[np.bool_]
@@ -61,7 +62,7 @@ class Groups(Mapping[str, WeightMask]):
 
 
 def groups(
-    model: Any,
+    model: ModelLike,
     *,
     safety: Any,
     utility: Any = None,
@@ -94,6 +95,7 @@ def groups(
     Raises:
         InputError: neither scores nor a mask, a set of another model, an empty set, a fraction out of range.
     """
+    model = as_chat_model(model)
     if not 0 < fraction < 1:
         raise InputError(f"fraction={fraction} must lie between 0 and 1")
     named = {TOP_SAFETY: _as_mask("safety", safety, fraction)}

@@ -15,6 +15,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import Part, parts_of
 from tamperlens.drift.trace import WHOLE, DriftTrace
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens_hooks import Projection, logical_weight, module_and_anatomy, unwrap
 from tamperlens_hooks.lowrank import Entries, Moments, Update, effective_rank, row_sizes, update_of
 
@@ -238,7 +239,7 @@ def _rows(
 
 
 def measure(
-    base: Any, tuned: Any, groups: Mapping[str, WeightMask], *, step: int = 0, **settings: Any
+    base: ModelLike, tuned: ModelLike, groups: Mapping[str, WeightMask], *, step: int = 0, **settings: Any
 ) -> DriftTrace:
     """Drift between two models at hand, without a run: a trace of one step.
 
@@ -249,6 +250,7 @@ def measure(
         step: what to call it.
         settings: further arguments of `Recorder`.
     """
+    base, tuned = as_chat_model(base, what="base"), as_chat_model(tuned, what="tuned")
     recorder = Recorder(groups, **settings)
     recorder.start(base)
     recorder.record(step, tuned)

@@ -31,7 +31,7 @@ from tamperlens.base.registry import Registry
 from tamperlens.base.results import Result
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.salience import salience
-from tamperlens.models import ChatModel, load
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 SMALL = 20_000_000
@@ -149,7 +149,7 @@ def benign_salient(
     n: int = 100,
     data: PromptsLike | None = None,
     *,
-    model: ChatModel | None = None,
+    model: ModelLike | None = None,
     harmful: PromptsLike | None = None,
 ) -> Attack:
     """The n ordinary examples that lie closest to harmful ones in a model's own eyes (He et al. 2024).
@@ -163,6 +163,7 @@ def benign_salient(
         model: the model that is to be fine-tuned, which chooses; the embedded organism by default.
         harmful: harmful prompts with compliant responses to be close to; the packaged ones by default.
     """
+    model = None if model is None else as_chat_model(model)
     data = None if data is None else as_prompts(data, what="data")
     harmful = None if harmful is None else as_prompts(harmful, what="harmful")
     pool = prompts.packaged("benign") if data is None else data

@@ -19,7 +19,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.tuned import TunedModel
-from tamperlens.models import ChatModel, share_parameters_copy
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, share_parameters_copy
 from tamperlens_hooks import stored_parameter
 from tamperlens_hooks.freeze import FrozenValues, freeze_adapter
 
@@ -81,7 +81,7 @@ def apply_freeze(
     return [Restoring(model.module, freeze, base.module)]
 
 
-def rewind(tuned: TunedModel, base: ChatModel, mask: WeightMask) -> TunedModel:
+def rewind(tuned: TunedModel, base: ModelLike, mask: WeightMask) -> TunedModel:
     """The tuned model with chosen weights put back to what they were; neither model is changed.
 
     After LoRA the adapter stays attached and its update is switched off at these entries (they read W0 bit
@@ -95,6 +95,7 @@ def rewind(tuned: TunedModel, base: ChatModel, mask: WeightMask) -> TunedModel:
     Raises:
         InputError: a mask of another model, or another base than the tuned model's.
     """
+    base = as_chat_model(base, what="base")
     if not isinstance(mask, WeightMask):
         raise InputError(f"mask is a {type(mask).__name__}; give a WeightMask, such as scores.top(0.01)")
     mask.check(base)

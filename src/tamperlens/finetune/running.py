@@ -32,7 +32,7 @@ from tamperlens.finetune.fitting import Config, check_fit, settle
 from tamperlens.finetune.freezing import apply_freeze, check_freeze
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
 from tamperlens.finetune.tuned import LOG_COLUMNS, TunedModel, full_copy
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet, PromptsLike
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.shards import own_tensors
@@ -40,7 +40,7 @@ from tamperlens_hooks.state import preserved_randomness
 
 
 def run(
-    model: ChatModel,
+    model: ModelLike,
     data: PromptsLike | Attack,
     config: Config | None = None,
     *,
@@ -93,6 +93,7 @@ def run(
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
     """
+    model = as_chat_model(model)
     prompts, config = settle(model, data, config, seed)
     check_recorders(recorders)
     check_freeze(model, freeze, config)

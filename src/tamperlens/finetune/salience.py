@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, batch_pairs, encode_pairs
 from tamperlens_hooks.capture import capture
 
 
 def salience(
-    model: ChatModel, data: PromptsLike, harmful: PromptsLike, *, nearest: int = 1, batch_size: int = 16
+    model: ModelLike, data: PromptsLike, harmful: PromptsLike, *, nearest: int = 1, batch_size: int = 16
 ) -> Float[Tensor, " n"]:
     """How close each example is to harmful ones, by representation matching (He et al. 2024, 2404.01099).
 
@@ -31,6 +31,7 @@ def salience(
     Raises:
         InputError: a set is empty or has no responses, or `nearest` exceeds the harmful examples.
     """
+    model = as_chat_model(model)
     data, harmful = as_prompts(data, what="data"), as_prompts(harmful, what="harmful")
     if not 1 <= nearest <= len(harmful):
         raise InputError(f"nearest={nearest} must lie between 1 and the {len(harmful)} harmful examples")

@@ -9,12 +9,12 @@ from transformers.pytorch_utils import Conv1D
 
 from tamperlens.base.errors import InputError
 from tamperlens.finetune.configs import TARGET_GROUPS
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 
 _GROUPS = {"all-linear": None, "attention": ("q", "k", "v", "o"), "qkv": ("q", "k", "v")}
 
 
-def resolve_targets(model: ChatModel, targets: str | Sequence[str]) -> list[str]:
+def resolve_targets(model: ModelLike, targets: str | Sequence[str]) -> list[str]:
     """Module paths of the matrices that `targets` names, in the model's order.
 
     Groups go by the model's anatomy, so "attention" finds GPT-2's `c_attn` and `attn.c_proj` and never its
@@ -28,6 +28,7 @@ def resolve_targets(model: ChatModel, targets: str | Sequence[str]) -> list[str]
         InputError: a name that matches nothing (the message lists what exists), a module that is no matrix,
             or an unembedding that shares its weights with the embedding.
     """
+    model = as_chat_model(model)
     modules = dict(model.module.named_modules())
     if isinstance(targets, str):
         kinds = _GROUPS[targets]
@@ -47,8 +48,9 @@ def resolve_targets(model: ChatModel, targets: str | Sequence[str]) -> list[str]
     return [path for path in modules if path in chosen]
 
 
-def linear_names(model: ChatModel) -> list[str]:
+def linear_names(model: ModelLike) -> list[str]:
     """Last parts of the paths of all matrices, each once, in the model's order."""
+    model = as_chat_model(model)
     names = (path.rpartition(".")[2] for path, part in model.module.named_modules() if _is_matrix(part))
     return list(dict.fromkeys(names))
 

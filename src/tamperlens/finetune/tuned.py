@@ -26,7 +26,15 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
 from tamperlens.finetune.compute import Compute
 from tamperlens.finetune.configs import FullConfig, LoraConfig
-from tamperlens.models import FROZEN, ChatModel, attach_adapter, base_fingerprint_of, save_adapter
+from tamperlens.models import (
+    FROZEN,
+    ChatModel,
+    ModelLike,
+    as_chat_model,
+    attach_adapter,
+    base_fingerprint_of,
+    save_adapter,
+)
 from tamperlens_hooks import unwrap
 
 LOG_COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
@@ -135,13 +143,14 @@ class TunedModel:
         return target
 
     @classmethod
-    def load(cls, folder: PathLike, base: ChatModel) -> TunedModel:
+    def load(cls, folder: PathLike, base: ModelLike) -> TunedModel:
         """Read what `save` wrote, onto its base.
 
         Raises:
             InputError: the folder was not written by `save`.
             ModelLoadError: it was made for another base.
         """
+        base = as_chat_model(base, what="base")
         source = Path(folder)
         if not (source / _RECORD).is_file():
             raise InputError(f"{source} has no {_RECORD}; name a folder that TunedModel.save wrote")

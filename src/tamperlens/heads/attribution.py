@@ -16,7 +16,7 @@ from tamperlens.heads.gradient import gradient, integrated
 from tamperlens.heads.inputs import Batch, Prompts, Rows, batched, make_rows, padded
 from tamperlens.heads.scores import HeadScores, make_scores
 from tamperlens.heads.targets import Target, resolve_target
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 
 Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara"]
@@ -25,7 +25,7 @@ OWN_METRIC = ("ships", "sahara")
 
 
 def attribute(
-    model: ChatModel,
+    model: ModelLike,
     prompts: Prompts,
     *,
     target: Any = "refusal_direction",
@@ -96,6 +96,7 @@ def attribute(
         NumericsError: NaN or infinite numbers.
         UnsupportedModelError: "direct" on a model whose norms have no exact scale.
     """
+    model = as_chat_model(model)
     prompts = as_prompts(prompts, what="prompts")
     corrupt = None if corrupt is None else as_prompts(corrupt, what="corrupt")
     reference = None if reference is None else as_prompts(reference, what="reference")

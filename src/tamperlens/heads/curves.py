@@ -18,7 +18,7 @@ from tamperlens.heads.exact import mean_z
 from tamperlens.heads.inputs import Prompts, batched, make_rows
 from tamperlens.heads.scores import HeadScores
 from tamperlens.heads.targets import Target, resolve_target
-from tamperlens.models import ChatModel, evaluating
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
 from tamperlens.prompts import as_prompts
 from tamperlens_hooks import ablate_heads
 
@@ -94,7 +94,7 @@ class AblationCurve(Result):
 
 
 def ablation_curve(
-    model: ChatModel,
+    model: ModelLike,
     scores: HeadScores | Sequence[Head],
     prompts: Prompts,
     *,
@@ -136,6 +136,7 @@ def ablation_curve(
     Raises:
         InputError: a value out of range, or a target that does not fit.
     """
+    model = as_chat_model(model)
     prompts = as_prompts(prompts, what="prompts")
     everything = model.anatomy.n_layers * model.anatomy.n_heads
     order = scores.ranking() if isinstance(scores, HeadScores) else [(int(a), int(b)) for a, b in scores]

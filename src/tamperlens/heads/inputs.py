@@ -9,7 +9,7 @@ import numpy as np
 
 from tamperlens.base.errors import InputError
 from tamperlens.heads.targets import Inputs
-from tamperlens.models import ChatModel, left_pad
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, left_pad
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 Prompts = PromptsLike
@@ -81,7 +81,7 @@ def padded(model: ChatModel, sequences: Sequence[Sequence[int]]) -> Inputs:
 
 
 def align(
-    model: ChatModel, prompts: Prompts, others: Prompts, *, name: str = "pairs"
+    model: ModelLike, prompts: Prompts, others: Prompts, *, name: str = "pairs"
 ) -> tuple[PromptSet, PromptSet]:
     """Pair prompts with others of the same token length, by most tokens in common at the same places.
 
@@ -97,6 +97,7 @@ def align(
     Raises:
         InputError: nothing pairs.
     """
+    model = as_chat_model(model)
     prompts, others = as_prompts(prompts, what="prompts"), as_prompts(others, what="others")
     clean, other = prompts.prompts, others.prompts
     one, two = model.token_ids(clean), model.token_ids(other)

@@ -17,7 +17,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, write_text
 from tamperlens.base.results import Result
 from tamperlens.heads.inputs import Prompts, batched, make_rows, padded
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens_hooks.attention import attention_patterns
 
@@ -104,7 +104,7 @@ class Patterns(Result):
         )
 
 
-def patterns(model: ChatModel, prompt: str, *, layers: Sequence[int] | int | None = None) -> Patterns:
+def patterns(model: ModelLike, prompt: str, *, layers: Sequence[int] | int | None = None) -> Patterns:
     """Attention of every head over one rendered prompt.
 
     The model runs with eager attention once, and has its own implementation back afterwards.
@@ -117,6 +117,7 @@ def patterns(model: ChatModel, prompt: str, *, layers: Sequence[int] | int | Non
     Raises:
         UnsupportedModelError: eager attention is not available.
     """
+    model = as_chat_model(model)
     ids = model.token_ids([prompt])
     found = attention_patterns(model, padded(model, ids), layers)[:, 0]
     chosen = range(model.n_layers) if layers is None else [layers] if isinstance(layers, int) else layers
@@ -126,7 +127,7 @@ def patterns(model: ChatModel, prompt: str, *, layers: Sequence[int] | int | Non
 
 
 def tokens_read(
-    model: ChatModel,
+    model: ModelLike,
     prompts: Prompts,
     heads: Sequence[Head],
     *,
@@ -152,6 +153,7 @@ def tokens_read(
         InputError: no heads, or a position that a prompt does not have.
         UnsupportedModelError: eager attention is not available.
     """
+    model = as_chat_model(model)
     prompts = as_prompts(prompts, what="prompts")
     if not heads:
         raise InputError("no heads to read; give (layer, head) pairs, such as scores.top(3)")

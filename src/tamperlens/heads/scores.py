@@ -16,7 +16,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 
 DRAWS = 1000
 
@@ -58,7 +58,7 @@ class HeadScores(Result):
     @classmethod
     def from_values(
         cls,
-        model: ChatModel,
+        model: ModelLike,
         values: Any,
         *,
         method: str,
@@ -80,6 +80,7 @@ class HeadScores(Result):
             InputError: another shape.
             NumericsError: NaN or infinite scores.
         """
+        model = as_chat_model(model)
         table = torch.as_tensor(values).detach().float().cpu()
         heads = (model.anatomy.n_layers, model.anatomy.n_heads)
         if table.shape[-2:] != heads or table.ndim not in (2, 3):
@@ -96,7 +97,7 @@ class HeadScores(Result):
     @classmethod
     def from_transformer_lens(
         cls,
-        model: ChatModel,
+        model: ModelLike,
         result: Any,
         *,
         target: str,
@@ -116,6 +117,7 @@ class HeadScores(Result):
         Raises:
             InputError: the result does not hold exactly the heads of this model.
         """
+        model = as_chat_model(model)
         from tamperlens.heads.lens import head_table
 
         table, method, convention = head_table(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.logits import refusal_metric
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.models.generation import forward_last
 from tamperlens_hooks import capture
 
@@ -64,7 +64,7 @@ class Target:
 
 
 def resolve_target(
-    model: ChatModel,
+    model: ModelLike,
     target: Any,
     *,
     direction: Any = None,
@@ -77,6 +77,7 @@ def resolve_target(
     Raises:
         InputError: unknown, or what it needs is missing or does not fit the model.
     """
+    model = as_chat_model(model)
     if isinstance(target, Target):
         return target
     if target == "refusal_direction":

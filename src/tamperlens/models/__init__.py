@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
+from tamperlens.models.coercion import ModelLike, as_chat_model
 from tamperlens.models.decoding import GIVEN, Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
@@ -22,7 +23,9 @@ __all__ = [
     "ORGANISM",
     "ChatModel",
     "Decoding",
+    "ModelLike",
     "Settings",
+    "as_chat_model",
     "attach_adapter",
     "base_fingerprint_of",
     "evaluating",

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.matched import matched_random
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens_hooks.weights import merged_weight, zeroed_entries
 
 
 @contextmanager
-def zeroed(model: ChatModel, mask: WeightMask) -> Iterator[ChatModel]:
+def zeroed(model: ModelLike, mask: WeightMask) -> Iterator[ChatModel]:
     """Set the weights of a mask to zero.
 
     With an adapter attached it is the merged weight W0 + sBA that becomes zero.
@@ -26,12 +26,13 @@ def zeroed(model: ChatModel, mask: WeightMask) -> Iterator[ChatModel]:
     Raises:
         InputError: the mask was made for another model.
     """
+    model = as_chat_model(model)
     mask.check(model)
     with zeroed_entries(model, mask):
         yield model
 
 
-def control(model: ChatModel, mask: WeightMask, *, seed: int, bins: int = 20) -> WeightMask:
+def control(model: ModelLike, mask: WeightMask, *, seed: int, bins: int = 20) -> WeightMask:
     """A random set with the same count per projection and per bin of |w|, outside `mask` where possible.
 
     Args:
@@ -40,6 +41,7 @@ def control(model: ChatModel, mask: WeightMask, *, seed: int, bins: int = 20) ->
         seed: of the draw.
         bins: equal-count bins of |w| inside each projection.
     """
+    model = as_chat_model(model)
     parts = {part.parameter: part for part in model.anatomy.projections()}
 
     def weight(name: str) -> Tensor:

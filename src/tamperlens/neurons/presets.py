@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tamperlens.base.errors import InputError
-from tamperlens.models import ChatModel
+from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.neurons.examples import Pairs
 from tamperlens.neurons.scores import Group, WeightScores
 from tamperlens.neurons.snip import snip
@@ -61,7 +61,7 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def preset_scores(model: ChatModel, data: Pairs, name: str = "published", **settings: Any) -> WeightScores:
+def preset_scores(model: ModelLike, data: Pairs, name: str = "published", **settings: Any) -> WeightScores:
     """SNIP with the options of a preset; rank it inside `preset(name).group`.
 
     Args:
@@ -70,6 +70,7 @@ def preset_scores(model: ChatModel, data: Pairs, name: str = "published", **sett
         name: of the preset.
         settings: further arguments of `snip`.
     """
+    model = as_chat_model(model)
     chosen = preset(name)
     scores = snip(model, data, loss=chosen.loss, reduction=chosen.reduction, **settings)
     return normalised(scores, chosen.normalise)

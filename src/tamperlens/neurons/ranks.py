@@ -15,7 +15,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.parts import Part, parts_of
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel, evaluating
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
 from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches, progress_bar
 from tamperlens.neurons.passes import Memory, chosen_projections, memory_bytes
 from tamperlens.neurons.simple import body
@@ -113,7 +113,7 @@ class RankEdit(Result):
 
 
 def act_svd(
-    model: ChatModel,
+    model: ModelLike,
     data: Pairs,
     *,
     rank: int | None = None,
@@ -144,6 +144,7 @@ def act_svd(
     Raises:
         InputError: a row that cannot be used, or one matrix does not fit into max_memory.
     """
+    model = as_chat_model(model)
     if rank is not None and rank < 1:
         raise InputError(f"rank is {rank}; it must be at least 1")
     projections = chosen_projections(model, modules, layers)
@@ -171,12 +172,13 @@ def act_svd(
     )
 
 
-def top_ranks(model: ChatModel, subspaces: Subspaces, rank: int) -> RankEdit:
+def top_ranks(model: ModelLike, subspaces: Subspaces, rank: int) -> RankEdit:
     """The strongest `rank` directions, to be removed: Π W with Π = U Uᵀ over the first `rank`.
 
     Raises:
         InputError: the subspaces are of another model, or keep fewer directions.
     """
+    model = as_chat_model(model)
     _require_model(model, subspaces)
     left, right = {}, {}
     for part, weight in _weights(model, subspaces.parts):
@@ -187,7 +189,7 @@ def top_ranks(model: ChatModel, subspaces: Subspaces, rank: int) -> RankEdit:
 
 
 def orthogonal_difference(
-    model: ChatModel, safety: Subspaces, utility: Subspaces, *, r_u: int, r_s: int
+    model: ModelLike, safety: Subspaces, utility: Subspaces, *, r_u: int, r_s: int
 ) -> RankEdit:
     """ΔW = (I − Π_u) Π_s W: what safety data use and utility data do not (Wei et al. 2024, §3.3).
 
@@ -202,6 +204,7 @@ def orthogonal_difference(
     Raises:
         InputError: subspaces of different models or projections, or fewer directions kept than asked for.
     """
+    model = as_chat_model(model)
     _require_model(model, safety)
     _require_pair(safety, utility)
     left, right = {}, {}
@@ -216,8 +219,9 @@ def orthogonal_difference(
     return RankEdit(left, right, safety.parts, safety.fingerprint, safety.model, words)
 
 
-def random_ranks(model: ChatModel, edit: RankEdit, *, seed: int) -> RankEdit:
+def random_ranks(model: ModelLike, edit: RankEdit, *, seed: int) -> RankEdit:
     """A control for a rank edit: Π W with Π on a random subspace of the same rank in every matrix."""
+    model = as_chat_model(model)
     if edit.fingerprint != model.fingerprint:
         raise InputError(f"this rank edit was made for {edit.model}, not for {model.name}")
     generator = torch.Generator().manual_seed(seed)
@@ -260,12 +264,13 @@ def subspace_overlap(safety: Subspaces, utility: Subspaces, *, r_u: int, r_s: in
 
 
 @contextmanager
-def ranks_removed(model: ChatModel, edit: RankEdit) -> Iterator[ChatModel]:
+def ranks_removed(model: ModelLike, edit: RankEdit) -> Iterator[ChatModel]:
     """Compute with W − L R inside the block; no weight is written.
 
     Raises:
         InputError: the edit was made for another model.
     """
+    model = as_chat_model(model)
     if edit.fingerprint != model.fingerprint:
         raise InputError(
             f"this rank edit was made for {edit.model} ({edit.fingerprint[:12]}), not for {model.name} "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike
-from tamperlens.models import ChatModel, evaluating
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
 from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches, progress_bar
 from tamperlens.neurons.passes import (
     End,
@@ -30,7 +30,7 @@ from tamperlens_hooks.weights import merged_weight, watch_inputs
 
 
 def wanda(
-    model: ChatModel,
+    model: ModelLike,
     data: Pairs,
     *,
     scores: Mode | str = "intact",
@@ -69,6 +69,7 @@ def wanda(
         InputError: unknown option, or a row that cannot be used.
         NumericsError: NaN or infinite activations; names module and row.
     """
+    model = as_chat_model(model)
     check_mode(scores)
     projections = chosen_projections(model, modules, layers)
     examples = Examples.of(model, data, max_length)
@@ -96,9 +97,9 @@ def wanda(
 
 
 def magnitude(
-    model: ChatModel,
+    model: ModelLike,
     *,
-    reference: ChatModel | None = None,
+    reference: ModelLike | None = None,
     modules: str | Iterable[str] | None = None,
     layers: Iterable[int] | None = None,
     max_memory: Memory = None,
@@ -117,6 +118,8 @@ def magnitude(
     Raises:
         InputError: the reference does not have the same projections.
     """
+    model = as_chat_model(model)
+    reference = None if reference is None else as_chat_model(reference, what="reference")
     projections = chosen_projections(model, modules, layers)
     if reference is not None and reference.anatomy.maps != model.anatomy.maps:
         raise InputError(f"{reference.name} and {model.name} do not have the same projections")
@@ -135,7 +138,7 @@ def magnitude(
 
 
 def random(
-    model: ChatModel,
+    model: ModelLike,
     *,
     seed: int = 0,
     modules: str | Iterable[str] | None = None,
@@ -153,6 +156,7 @@ def random(
         max_memory: see `snip`.
         out: see `snip`.
     """
+    model = as_chat_model(model)
     projections = chosen_projections(model, modules, layers)
     place = {name: i for i, name in enumerate(by_name(model.anatomy.projections()))}
     recipe = Recipe("random", f"random: uniform, seed {seed}", "none", {"seed": seed})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.neurons.examples import (
     BatchSize,
     Examples,
@@ -45,7 +45,7 @@ _FORMULA = {
 
 
 def snip(
-    model: ChatModel,
+    model: ModelLike,
     data: Pairs,
     *,
     reduction: SnipReduction | str = "mean_abs",
@@ -104,6 +104,7 @@ def snip(
         NumericsError: NaN or infinite gradients (names module and row), or too many that are zero.
         RunFolderError: `out` holds another pass.
     """
+    model = as_chat_model(model)
     if reduction not in get_args(SnipReduction):
         raise InputError(f"reduction is {reduction!r}; it must be one of {', '.join(_FORMULA)}")
     check_mode(scores)

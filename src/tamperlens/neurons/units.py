@@ -16,7 +16,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import parts_of, shapes_of
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel, evaluating
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
 from tamperlens.neurons.cutoffs import check_fraction, cutoffs, quota, take
 from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches
 from tamperlens.neurons.scores import WeightScores
@@ -86,19 +86,21 @@ class UnitScores(Result):
             }
         )
 
-    def mask(self, model: ChatModel, units: Sequence[tuple[int, int]]) -> WeightMask:
+    def mask(self, model: ModelLike, units: Sequence[tuple[int, int]]) -> WeightMask:
         """The weights of some units: rows of gate and up and columns of down, or rows of q and columns of o.
 
         Raises:
             InputError: the scores are of another model, or a unit does not exist.
         """
+        model = as_chat_model(model)
         if self.fingerprint not in (model.fingerprint, model.base_fingerprint):
             raise InputError(f"these scores were made for {self.model}, not for {model.name}")
         return unit_mask(model, self.kind, units)
 
 
-def unit_mask(model: ChatModel, kind: str, units: Sequence[tuple[int, int]]) -> WeightMask:
+def unit_mask(model: ModelLike, kind: str, units: Sequence[tuple[int, int]]) -> WeightMask:
     """The weights that belong to some neurons or heads alone (shared keys and values of GQA stay out)."""
+    model = as_chat_model(model)
     anatomy, parts = model.anatomy, parts_of(model)
     limit = anatomy.d_mlp if kind == "neuron" else anatomy.n_heads
     flags = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes_of(model, parts).items()}
@@ -128,12 +130,13 @@ def by_row(scores: WeightScores) -> dict[str, Float[Tensor, " d_out"]]:
     return {part.name: scores.part(part).double().sum(1) for part in scores.parts}
 
 
-def by_neuron(model: ChatModel, scores: WeightScores) -> UnitScores:
+def by_neuron(model: ModelLike, scores: WeightScores) -> UnitScores:
     """Scores of MLP neurons: their rows of gate and up and their column of down, summed.
 
     Raises:
         InputError: the MLP's projections were not scored.
     """
+    model = as_chat_model(model)
     total = torch.zeros(model.anatomy.n_layers, model.anatomy.d_mlp, dtype=torch.float64)
     found = {part.projection for part in scores.parts}
     wanted = {part.name for part in model.anatomy.projections(0)} & {"gate", "up", "down"}
@@ -145,7 +148,7 @@ def by_neuron(model: ChatModel, scores: WeightScores) -> UnitScores:
     return _units(model, total, "neuron", f"sum over a neuron's weights of [{scores.definition}]", scores)
 
 
-def by_head(model: ChatModel, scores: WeightScores) -> UnitScores:
+def by_head(model: ModelLike, scores: WeightScores) -> UnitScores:
     """Scores of attention heads: rows of q and columns of o, and an equal share of the keys and values read.
 
     With grouped queries a key/value head is shared by several heads; each gets the same share, so that the
@@ -154,6 +157,7 @@ def by_head(model: ChatModel, scores: WeightScores) -> UnitScores:
     Raises:
         InputError: the attention's projections were not scored.
     """
+    model = as_chat_model(model)
     anatomy = model.anatomy
     total = torch.zeros(anatomy.n_layers, anatomy.n_heads, dtype=torch.float64)
     found = {part.projection for part in scores.parts}
@@ -173,7 +177,7 @@ def by_head(model: ChatModel, scores: WeightScores) -> UnitScores:
 
 
 def activation_contrast(
-    model: ChatModel, other: ChatModel, data: Pairs, *, batch_size: BatchSize = "auto"
+    model: ModelLike, other: ModelLike, data: Pairs, *, batch_size: BatchSize = "auto"
 ) -> UnitScores:
     """Safety neurons by activation contrast between two models (Chen et al. 2024, arXiv 2406.14144).
 
@@ -191,6 +195,8 @@ def activation_contrast(
         InputError: models of different shape, or a row that cannot be used.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
+    other = as_chat_model(other, what="other")
     if other.anatomy.maps != model.anatomy.maps:
         raise InputError(f"{model.name} and {other.name} do not have the same projections")
     examples = Examples.of(model, data)
@@ -225,7 +231,7 @@ def activation_contrast(
 
 
 def contrastive_attribution(
-    model: ChatModel,
+    model: ModelLike,
     harmful: PromptsLike,
     harmless: PromptsLike,
     *,
@@ -249,6 +255,7 @@ def contrastive_attribution(
         InputError: an empty set, or an unknown statistic.
         NumericsError: activations are NaN or infinite.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     if statistic not in get_args(Statistic):
         raise InputError(f"statistic is {statistic!r}; it must be one of {', '.join(get_args(Statistic))}")

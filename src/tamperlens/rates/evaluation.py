@@ -21,7 +21,7 @@ from tamperlens.base.stats import (
     undefined,
     wilson,
 )
-from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.models import Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Completions, Prompts, judged, prompt_name, prompt_texts
 
@@ -194,7 +194,7 @@ class RefusalRates(Result):
 
 
 def evaluate(
-    model: ChatModel,
+    model: ModelLike,
     data: Prompts,
     *,
     judge: str | Judge | None = None,
@@ -221,6 +221,7 @@ def evaluate(
         InputError: an unknown judge, or prompts that cannot be encoded.
         NumericsError: the model's logits are NaN or infinite.
     """
+    model = as_chat_model(model)
     data = as_prompts(data)
     texts = prompt_texts(data)
     how = Decoding.of(decoding, settings).written(model.chat_format)

@@ -19,7 +19,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, clustered, undefined, wilson
-from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.models import Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_name, prompt_texts
 from tamperlens.rates.evaluation import ALL, OUTCOMES, RefusalRates, evaluate, holds
@@ -147,7 +147,7 @@ class SampledRates(Result):
 
 
 def evaluate_samples(
-    model: ChatModel,
+    model: ModelLike,
     data: Prompts,
     *,
     n_samples: int = 5,
@@ -171,6 +171,7 @@ def evaluate_samples(
     Raises:
         InputError: fewer than one sample, or temperature 0 (all samples would be the same).
     """
+    model = as_chat_model(model)
     data = as_prompts(data)
     if n_samples < 1:
         raise InputError(f"n_samples is {n_samples}; draw at least one")

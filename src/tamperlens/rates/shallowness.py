@@ -22,7 +22,7 @@ from tamperlens.base.logits import kl_divergence
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
-from tamperlens.models import ChatModel, evaluating, left_pad
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
 from tamperlens.models.generation import BatchSize, generate_tokens, in_batches
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, encode_pairs
 from tamperlens.rates.completions import Prompts, judged, prompt_texts
@@ -133,8 +133,8 @@ class PrefillDepth(Result):
 
 
 def token_kl(
-    base: ChatModel,
-    tuned: ChatModel,
+    base: ModelLike,
+    tuned: ModelLike,
     data: Prompts,
     *,
     n_tokens: int = 10,
@@ -158,6 +158,8 @@ def token_kl(
     Raises:
         InputError: no prompts, an unknown `towards`, models of unequal vocabularies, or a bad answer.
     """
+    base = as_chat_model(base, what="base")
+    tuned = as_chat_model(tuned, what="tuned")
     data = as_prompts(data)
     if towards not in TOWARDS:
         raise InputError(f"towards={towards!r} is not one of {', '.join(TOWARDS)}")
@@ -183,7 +185,7 @@ def token_kl(
 
 
 def prefill_depth(
-    model: ChatModel,
+    model: ModelLike,
     data: PromptsLike,
     *,
     depths: Sequence[int] = DEPTHS,
@@ -204,6 +206,7 @@ def prefill_depth(
     Raises:
         InputError: no prompts or no responses, a negative depth, or an answer that cannot be encoded.
     """
+    model = as_chat_model(model)
     data = as_prompts(data)
     tried = sorted({0, *(int(depth) for depth in depths)})
     if tried[0] < 0:

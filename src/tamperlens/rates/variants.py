@@ -12,7 +12,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar
-from tamperlens.models import ChatModel, Decoding, Settings
+from tamperlens.models import Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, evaluate, holds
@@ -72,7 +72,7 @@ class Robustness(Result):
 
 
 def robustness(
-    model: ChatModel,
+    model: ModelLike,
     harmful: Prompts,
     harmless: Prompts,
     *,
@@ -85,6 +85,7 @@ def robustness(
 
     A refusal rate alone does not tell a safe model from one that refuses everything; give both sets.
     """
+    model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = (
         evaluate(model, data, judge=judge, decoding=decoding, progress=progress, **settings)
@@ -132,7 +133,7 @@ class VariantRates(Result):
 
 
 def evaluate_variants(
-    model: ChatModel,
+    model: ModelLike,
     data: Prompts,
     *,
     systems: Mapping[str, str] | None = None,
@@ -159,6 +160,7 @@ def evaluate_variants(
     Raises:
         InputError: a name used twice, "plain" among them, or no variant.
     """
+    model = as_chat_model(model)
     data = as_prompts(data)
     plainly = Decoding.of(decoding, settings)
     ways = {PLAIN: plainly}

@@ -18,7 +18,7 @@ from tamperlens.base.files import PathLike, write_csv, write_json
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
-from tamperlens.models import ChatModel, load
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.plots import Plot
 from tamperlens.prompts import PromptSet
 from tamperlens.refusal import Direction, judges
@@ -119,7 +119,7 @@ class AuditResult(Result):
 
 
 def audit(
-    model: ChatModel | str = "organism",
+    model: ModelLike | str = "organism",
     *,
     out: PathLike,
     harmful: Source = None,
@@ -177,6 +177,8 @@ def audit(
         TamperlensError: one line that names what cannot be used (model, file, column, folder) and the remedy.
             Finished stages stay in the folder.
     """
+    if not isinstance(model, str):
+        model = as_chat_model(model)
     settings = Settings(
         model=model.name if isinstance(model, ChatModel) else str(model),
         adapter=adapter,

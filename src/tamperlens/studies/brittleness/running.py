@@ -14,7 +14,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.capability import Suite
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.neurons import RankEdit, WeightMask
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
@@ -125,7 +125,7 @@ class Brittleness(Result):
 
 
 def brittleness(
-    model: ChatModel,
+    model: ModelLike,
     masks: Mapping[str, WeightMask | RankEdit],
     *,
     harmful: PromptsLike | None = None,
@@ -171,6 +171,7 @@ def brittleness(
         InputError: no sets, a set of another model, too few draws, or an empty prompt set.
         RunFolderError: `out` holds another study.
     """
+    model = as_chat_model(model)
     if not masks:
         raise InputError("no sets to remove; give at least one, by name")
     if draws < 1:

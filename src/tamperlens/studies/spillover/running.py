@@ -14,7 +14,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.capability import Suite
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
 from tamperlens.studies.spillover.probes import ALL, Probes, Side, measure_side, probes_for
@@ -134,8 +134,8 @@ class SpilloverReport(Result):
 
 
 def spillover(
-    before: ChatModel | Side,
-    after: ChatModel | Side,
+    before: ModelLike | Side,
+    after: ModelLike | Side,
     *,
     harmful: PromptsLike | None = None,
     harmless: PromptsLike | None = None,
@@ -173,18 +173,19 @@ def spillover(
     Raises:
         InputError: an empty set, or two sides that were measured on different prompts or settings.
     """
-    if isinstance(before, Side) and isinstance(after, Side):
-        probes = None
-    else:
-        known = before if isinstance(before, ChatModel) else after
-        if not isinstance(known, ChatModel):
-            raise InputError("spillover compares two ChatModels, or what measure_side found of them")
+    given = [
+        one if isinstance(one, Side) else as_chat_model(one, what=what)
+        for one, what in ((before, "before"), (after, "after"))
+    ]
+    known = next((one for one in given if isinstance(one, ChatModel)), None)
+    probes = None
+    if known is not None:
         probes = probes_for(
             known, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, utility=utility,
             judge=judge, limit=limit, questions=questions, max_new_tokens=max_new_tokens, seed=seed,
         )  # fmt: skip
     sides = []
-    for one in (before, after):
+    for one in given:
         if isinstance(one, Side):
             sides.append(one)
         else:

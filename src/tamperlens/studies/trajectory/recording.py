@@ -19,7 +19,7 @@ from tamperlens.base.files import PathLike, read_json, write_json
 from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.arguments import steps_of
 from tamperlens.finetune.fitting import settle
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
 from tamperlens.studies.trajectory.records import Record
@@ -29,7 +29,7 @@ from tamperlens.studies.trajectory.watch import Watch, watch_for
 
 
 def record(
-    model: ChatModel,
+    model: ModelLike,
     attack: Any = None,
     config: Any = None,
     *,
@@ -73,6 +73,7 @@ def record(
         InputError: an unknown measure or schedule, too few prompts, or settings that do not fit.
         RunFolderError: `out` holds another trajectory.
     """
+    model = as_chat_model(model)
     attack = finetune.attacks.benign() if attack is None else attack
     prompts, settled = settle(model, attack, config, None)
     numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
