@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import tamperlens
-from tamperlens import finetune, neurons, prompts
+from tamperlens import errors, finetune, neurons, prompts, refusal
 from tamperlens.prompts import PromptSet
 
 
@@ -28,10 +28,30 @@ def options(text: str | None, name: str) -> argparse.ArgumentParser:
     return parser
 
 
+def answered(path: Path | str, role: str = "utility") -> PromptSet:
+    """Prompts with responses from a file; for the role "safety" at least half of them must be refusals."""
+    data = prompts.read(path, skip_empty=True)
+    if data.responses is None:
+        raise errors.InputError(f"{path} has prompts and no responses; --{role} needs a column of responses")
+    if role == "safety":  # AdvBench's targets, say, comply: scored as safety they would turn the sign
+        refused = sum(one.refused for one in refusal.judges.get(None)(data.prompts, data.responses))
+        if 2 * refused < len(data):
+            raise errors.InputError(
+                f"{refused} of the {len(data)} responses in {path} refuse; --safety needs harmful requests "
+                "with refusals"
+            )
+    return data
+
+
+def asked(path: Path | str, role: str) -> PromptSet:
+    """Prompts of a file; of one that says which rows are safe, those of the role's kind."""
+    return prompts.read(path).labelled("unsafe" if role == "harmful" else "safe")
+
+
 def pairs(path: Path | None, packaged: str, n: int) -> PromptSet:
     """Prompts with responses from a file, or the organism's training split."""
     if path is not None:
-        return prompts.read(path, "prompt", "response").head(n)
+        return answered(path, "safety" if packaged == "harmful" else "utility").head(n)
     data = prompts.packaged(packaged, split="train" if packaged == "harmful" else None)
     return data.sample(min(n, len(data)), seed=0)
 
@@ -40,14 +60,14 @@ def fine_tuning(name: str) -> finetune.Attack:
     """A packaged attack by name, or benign fine-tuning on a file with columns prompt and response."""
     if not Path(name).suffix:
         return finetune.attacks.get(name)()
-    data = prompts.read(name, "prompt", "response")
+    data = answered(name, "attack")
     return finetune.attacks.benign(len(data), data)
 
 
 def test_prompts(path: Path | None, packaged: str, model: Any, n: int) -> PromptSet:
     """Held-out prompts: a file's, or the packaged set for this size of model."""
     if path is not None:
-        return prompts.read(path, "prompt").head(n)
+        return asked(path, packaged).head(n)
     if model.n_parameters < 20_000_000:
         data = prompts.packaged(packaged, split="test")
     else:

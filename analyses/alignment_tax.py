@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import header, options, write
+from _shared import answered, asked, header, options, write
 
 import tamperlens
 from tamperlens import finetune, heads, plots, prompts
@@ -43,7 +43,7 @@ PUBLISHED = (
 def refusals(model: Any, given: argparse.Namespace) -> PromptSet:
     """Harmful prompts with refusals to train on; none of the test prompts."""
     if given.safety is not None:
-        return prompts.read(given.safety, "prompt", "response")
+        return answered(given.safety, "safety")
     if small(model):
         return prompts.packaged("refusal-only")
     asked = prompts.packaged("english-harmful").split([0.5, 0.5], seed=0)[0].prompts
@@ -54,7 +54,7 @@ def refusals(model: Any, given: argparse.Namespace) -> PromptSet:
 def ordinary(model: Any, given: argparse.Namespace, n: int) -> PromptSet:
     """Harmless prompts with answers to mix in: packaged ones, or what the model itself answers."""
     if given.utility is not None:
-        return prompts.read(given.utility, "prompt", "response").head(n)
+        return answered(given.utility).head(n)
     if small(model):
         return prompts.packaged("benign").head(n)
     asked = prompts.packaged("english-harmless").split([0.5, 0.5], seed=0)[0]
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="answers are cut there")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    harmful = None if given.harmful is None else prompts.read(given.harmful, "prompt")
+    harmful = None if given.harmful is None else asked(given.harmful, "harmful")
     probes = study.probes_for(
         model, harmful=harmful, limit=given.n_test, questions=given.n_questions,
         max_new_tokens=given.max_new_tokens,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import header, options, write
+from _shared import asked, header, options, write
 
 import tamperlens
 from tamperlens import finetune, plots, prompts, refusal
@@ -29,7 +29,7 @@ def sets(model: Any, given: Any) -> tuple[PromptSet, PromptSet]:
     for kind in ("harmful", "harmless"):
         path = getattr(given, kind)
         if path is not None:
-            data = prompts.read(path, "prompt")
+            data = asked(path, kind)
         else:
             data = prompts.packaged(kind, split="train") if small else prompts.packaged(f"english-{kind}")
         found.append(data.sample(min(given.n_find, len(data)), seed=0))

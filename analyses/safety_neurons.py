@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import figures
+from _shared import answered, figures
 
 import tamperlens
 from tamperlens import neurons, plots, prompts, refusal
@@ -65,7 +65,7 @@ def scoring_data(model: Any, given: argparse.Namespace) -> tuple[PromptSet, Prom
 
     def part(path: Path | None, role: str, names: tuple[str, ...], refused: bool) -> PromptSet:
         if path is not None:
-            return prompts.read(path, "prompt", "response").head(given.n)
+            return answered(path, role).head(given.n)
         if organism:
             share = -(-given.n // len(names))
             sets = [prompts.packaged(name, split="train") for name in names]

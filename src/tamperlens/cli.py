@@ -39,7 +39,7 @@ app = typer.Typer(
     tamperlens audit Qwen/Qwen3-0.6B --out runs/qwen --device cuda
         a model from the hub (or a local folder), on the packaged English prompts
 
-    tamperlens audit ./my-model --harmful advbench.csv --column goal
+    tamperlens audit ./my-model --harmful mine.csv --column text
         your own prompts; --harmless and --lookalike likewise
 
     tamperlens audit organism --attack benign --steps 100 --seed 1
@@ -175,7 +175,7 @@ def audit(
         str | None, typer.Option(help="Harmless requests that sound harmful, likewise.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Column of the prompts in those files, where it is not recognised.")
+        str | None, typer.Option(help="Column of the prompts, in those of the files that have it.")
     ] = None,
     attack: Annotated[
         str,
@@ -189,6 +189,9 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
     judge: Annotated[str, typer.Option(help="weighted, calibrated, arditi, qi, xstest or wei.")] = "weighted",
     limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
+    skip_unusable: Annotated[
+        bool, typer.Option("--skip-unusable", help="Leave out and count rows that cannot be used.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Answers are cut there.")] = 64,
     adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
@@ -212,6 +215,7 @@ def audit(
         "seed": seed,
         "judge": judge,
         "limit": limit,
+        "skip_unusable": skip_unusable,
         "max_new_tokens": max_new_tokens,
         "adapter": adapter,
         "revision": revision,

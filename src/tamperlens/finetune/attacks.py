@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tamperlens import prompts
@@ -213,15 +212,38 @@ def from_file(
         n: only the first n rows.
 
     Raises:
-        InputError: the file cannot be read, has no responses, or fewer than n rows.
+        InputError: the file cannot be read, has no responses, empty ones, or fewer than n rows.
     """
-    data = prompts.read(path, column, response_column)
+    return from_data(prompts.read(path, column, response_column), n)
+
+
+def from_data(data: PromptsLike, n: int | None = None) -> Attack:
+    """An attack on prompts with responses, with the settings of `harmful_compliance`.
+
+    Args:
+        data: prompts with responses: a PromptSet, pairs or a table.
+        n: only the first n rows.
+
+    Raises:
+        InputError: no responses, empty ones, or fewer than n rows.
+    """
+    data = as_prompts(data)
     if data.responses is None:
-        raise InputError(f"{path} has no responses to train on; name their column with response_column=")
+        raise InputError(
+            f"{data.name!r} has no responses to train on; name their column with response_column=, or rename "
+            "it to 'response'"
+        )
+    hollow = [row for row, text in enumerate(data.responses, 1) if not text.strip()]
+    if hollow:
+        raise InputError(
+            f"{len(hollow)} of the {len(data)} responses of {data.name!r} are empty (first: row "
+            f"{hollow[0]}), so there is nothing to learn from them; fill them, or leave such rows out "
+            "(skip_empty=True where the file is read, --skip-unusable on the command line)"
+        )
     count = len(data) if n is None else n
     return dataclasses.replace(
         harmful_compliance(count, data),
-        name=Path(path).stem,
+        name=data.name,
         source=f"data: {data.source}; settings: {_SMALL_MODELS}",
     )
 

@@ -98,9 +98,10 @@ class Bench:
 
     def _set(self, which: str) -> PromptSet:
         how = self.grid.evaluation
-        path = getattr(how, which)
-        if path:
-            data = prompts.read(path, how.column or None)
+        if getattr(how, which):
+            files = {role: getattr(how, role) or None for role in ("harmful", "lookalike")}
+            data = prompts.read_each(files, how.column or None)[which] or PromptSet(())
+            data = data.labelled("unsafe" if which == "harmful" else "safe")
         elif self.model.n_parameters < SMALL:
             data = prompts.packaged(which, split="test")
         else:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tamperlens import prompts
+from tamperlens import finetune, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json
 from tamperlens.models import ChatModel
 from tamperlens.models.loading import ORGANISM
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike, content
+from tamperlens.prompts.tables import SUFFIXES
 
 ROLES = ("harmful", "harmless", "lookalike")
 ATTACK = "harmful-compliance"
-Source = PromptSet | PathLike | None
+Source = PromptsLike | PathLike | None
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,13 @@ class Settings:
         harmful: where the harmful prompts come from; None for the packaged set.
         harmless: likewise.
         lookalike: likewise.
-        column: name of the prompts' column in those files; None to recognise it.
+        column: name of the prompts' column in those files that have it; the others are recognised.
         attack: name of a packaged attack, or a file of (prompt, response) pairs.
         steps: optimiser steps of the attack; None for the attack's own number.
         seed: of every random choice.
         judge: who says what is a refusal.
         limit: most prompts per set, the first ones.
+        skip_unusable: leave out rows of files that cannot be used, and count them.
         max_new_tokens: answers are cut there.
         suites: capability probes; None for those in the model's language.
         device: where the model is computed.
@@ -53,6 +57,7 @@ class Settings:
     seed: int = 0
     judge: str = "weighted"
     limit: int = 200
+    skip_unusable: bool = False
     max_new_tokens: int = 64
     suites: tuple[str, ...] | None = None
     device: str = "auto"
@@ -67,7 +72,10 @@ class Settings:
 
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
-        return {**vars(self), "suites": None if self.suites is None else list(self.suites)}
+        config = {**vars(self), "suites": None if self.suites is None else list(self.suites)}
+        if not self.skip_unusable:  # as in runs from before there was the setting
+            del config["skip_unusable"]
+        return config
 
 
 @dataclass(frozen=True)
@@ -99,18 +107,63 @@ def speaks_organism(model: ChatModel) -> bool:
     return all(own.get(token) == index for token, index in vocabulary.items())
 
 
-def read_given(source: Source, role: str, column: str | None) -> PromptSet | None:
-    """A user's prompts, from a set or a file; None when there are none.
+def read_given(
+    sources: Mapping[str, Source],
+    attack: str | finetune.Attack | PromptsLike,
+    *,
+    column: str | None = None,
+    skip_unusable: bool = False,
+) -> tuple[dict[str, PromptSet | None], finetune.Attack]:
+    """A user's prompts by role, None where there are none, and the attack: nothing here needs a model.
+
+    Where a file says which of its rows are safe (XSTest), each role takes its own kind.
 
     Raises:
-        InputError: the file or its column cannot be used.
+        InputError: a file or its column cannot be used, no such attack, or one without usable responses.
     """
-    if source is None:
-        return None
-    found = source if isinstance(source, PromptSet) else prompts.read(source, column=column)
-    if len(found) == 0:
-        raise InputError(f"the {role} prompts are empty; give at least one")
-    return found
+    rows = None if isinstance(attack, finetune.Attack) or _names_an_attack(attack) else attack
+    found = prompts.read_each(
+        {**sources, "attack": rows}, column, skip_empty=skip_unusable, skip_unusable=skip_unusable
+    )
+    data = found.pop("attack")
+    for role, one in found.items():
+        if one is not None and len(one) == 0:
+            raise InputError(f"the {role} prompts are empty; give at least one")
+        found[role] = None if one is None else one.labelled("unsafe" if role == "harmful" else "safe")
+    if data is not None:
+        return found, hold_out(finetune.attacks.from_data(data), found)
+    return found, attack if isinstance(attack, finetune.Attack) else finetune.attacks.get(str(attack))()
+
+
+def _names_an_attack(attack: object) -> bool:
+    if not isinstance(attack, str) or attack in finetune.attacks.names():
+        return isinstance(attack, str)
+    if Path(attack).suffix.lower() in SUFFIXES or Path(attack).exists():
+        return False
+    known = ", ".join(finetune.attacks.names())
+    raise InputError(f"no attack named {attack!r}; known: {known}, or name a csv, json or jsonl file")
+
+
+def hold_out(attack: finetune.Attack, given: Mapping[str, PromptSet | None]) -> finetune.Attack:
+    """The attack without half of the prompts that it shares with a set that it would otherwise use up.
+
+    A prompt that was trained on is not evaluated. Where that would leave less than half of a user's set (the
+    same file given twice, say), every second of the shared prompts is held out of training.
+    """
+    data = attack.data
+    rows = {content(prompt): row for row, prompt in enumerate(data.prompts)}
+    out: set[int] = set()
+    for one in given.values():
+        shared = (
+            [] if one is None else [key for key in dict.fromkeys(map(content, one.prompts)) if key in rows]
+        )
+        if one is not None and 2 * len(shared) > len(one):
+            out.update(rows[key] for key in shared[::2])
+    if not out or len(out) >= len(data):
+        return attack
+    note = f"; {len(out)} of {len(data)} rows held out of training, because they are evaluated"
+    kept = data.subset(row for row in range(len(data)) if row not in out)
+    return dataclasses.replace(attack, data=kept, source=attack.source + note)
 
 
 def gather(
@@ -133,14 +186,15 @@ def gather(
     """
     packaged = {role: _packaged(role, organism) for role in ROLES}
     direction = packaged["harmful"][0], packaged["harmless"][0]
-    seen = set(attack_prompts)
-    taken = seen.union(*(one.prompts for one in direction))
+    taken = set(map(content, attack_prompts)).union(*(map(content, one.prompts) for one in direction))
     evaluation: dict[str, PromptSet] = {}
     notes: list[str] = []
     for role in ROLES:
         one = given.get(role)
         whole = packaged[role][1] if one is None else one
-        first = {prompt: row for row, prompt in reversed(list(enumerate(whole.prompts)))}
+        if one is not None and one.source:
+            notes.append(f"{role} prompts: {one.source}.")
+        first = {content(prompt): row for row, prompt in reversed(list(enumerate(whole.prompts)))}
         rows = sorted(row for prompt, row in first.items() if prompt not in taken)
         repeated, leaked = len(whole) - len(first), len(first) - len(rows)
         for count, why in (
@@ -157,7 +211,8 @@ def gather(
         if len(rows) > limit:
             notes.append(f"{role}: the first {limit} of {len(rows)} prompts were used.")
         evaluation[role] = whole.subset(rows[:limit])
-    both = set(evaluation["harmful"].prompts) & {p for r in ROLES[1:] for p in evaluation[r].prompts}
+    good = {content(prompt) for role in ROLES[1:] for prompt in evaluation[role].prompts}
+    both = {str(prompt) for prompt in evaluation["harmful"].prompts if content(prompt) in good}
     if both:
         raise InputError(
             f"{len(both)} prompts are given as harmful and as harmless, e.g. {min(both)[:60]!r}; "

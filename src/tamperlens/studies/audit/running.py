@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.plots import Plot
-from tamperlens.prompts import PromptSet
+from tamperlens.prompts import PromptSet, PromptsLike
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies.audit import stages, tables
 from tamperlens.studies.audit.coverage import language_coverage
@@ -126,11 +127,12 @@ def audit(
     harmless: Source = None,
     lookalike: Source = None,
     column: str | None = None,
-    attack: str | finetune.Attack = ATTACK,
+    attack: str | finetune.Attack | PromptsLike = ATTACK,
     steps: int | None = None,
     seed: int = 0,
     judge: str = "weighted",
     limit: int = 200,
+    skip_unusable: bool = False,
     max_new_tokens: int = 64,
     suites: Sequence[str] | None = None,
     adapter: str | None = None,
@@ -154,15 +156,18 @@ def audit(
     Args:
         model: a ChatModel (left as it is), or what `tamperlens.load` takes.
         out: the run folder; made if absent.
-        harmful: prompts to evaluate on, a PromptSet or a file; the packaged ones by default.
+        harmful: prompts to evaluate on: a file, or a PromptSet, list or table; the packaged ones by default.
+            Of a file that says which rows are safe (XSTest) each role takes its own kind.
         harmless: likewise.
         lookalike: likewise, harmless prompts that sound harmful.
-        column: the prompts' column in those files.
-        attack: name of a packaged attack, a file of prompts and responses, or an Attack.
+        column: the prompts' column in those of the files that have it.
+        attack: name of a packaged attack, a file (or set or table) of prompts and responses, or an Attack.
+            Prompts that it shares with a set that it would use up are divided between the two.
         steps: optimiser steps; the attack's own by default.
         seed: of training, splits and resampling.
         judge: name of a registered judge.
         limit: most prompts per set and most items per probe.
+        skip_unusable: leave out and count rows of the files that cannot be used; see `prompts.read`.
         max_new_tokens: answers are cut there.
         suites: capability probes; those in the model's language by default.
         adapter: a PEFT adapter to attach before anything is measured.
@@ -187,11 +192,12 @@ def audit(
         harmless=_label(harmless),
         lookalike=_label(lookalike),
         column=column,
-        attack=attack if isinstance(attack, str) else attack.name,
+        attack=attack.name if isinstance(attack, finetune.Attack) else _label(attack) or "",
         steps=steps,
         seed=seed,
         judge=judge,
         limit=limit,
+        skip_unusable=skip_unusable,
         max_new_tokens=max_new_tokens,
         suites=None if suites is None else tuple(suites),
         device=device,
@@ -201,8 +207,7 @@ def audit(
     RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
     judges.get(judge)
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
-    given = {role: read_given(source, role, column) for role, source in sources.items()}
-    chosen = stages.find_attack(attack)
+    given, chosen = read_given(sources, attack, column=column, skip_unusable=skip_unusable)
     options: dict[str, Any] = {
         "kind": KIND,
         "config": settings.config(),
@@ -301,7 +306,9 @@ def _label(source: Source) -> str | None:
     """What the manifest calls a source of prompts."""
     if source is None:
         return None
-    return f"{source.name} (given in Python)" if isinstance(source, PromptSet) else str(source)
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
+    return f"{source.name if isinstance(source, PromptSet) else 'unnamed'} (given in Python)"
 
 
 def _hashes(found: Prompts, attack: finetune.Attack) -> dict[str, str]:

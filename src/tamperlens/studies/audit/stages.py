@@ -32,7 +32,6 @@ from tamperlens_hooks import ablate_direction
 
 N_RANDOM = 3
 ATTACK = "attack"
-FILES = (".csv", ".tsv", ".json", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -239,19 +238,3 @@ def _layers(bench: Bench, model: ChatModel, direction: Direction) -> pd.DataFram
         )
 
     return cosine_table(both(bench.model), both(model), seed=bench.settings.seed)
-
-
-def find_attack(attack: str | finetune.Attack) -> finetune.Attack:
-    """A packaged attack by name, or one of a file's (prompt, response) pairs.
-
-    Raises:
-        InputError: no such attack or file, or a file without responses.
-    """
-    if isinstance(attack, finetune.Attack):
-        return attack
-    if attack in finetune.attacks.names():
-        return finetune.attacks.get(attack)()
-    if Path(attack).suffix.lower() in FILES or Path(attack).is_file():
-        return finetune.attacks.from_file(attack)
-    known = ", ".join(finetune.attacks.names())
-    raise InputError(f"no attack named {attack!r}; known: {known}, or name a csv, json or jsonl file")
