@@ -12,8 +12,8 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
-from tamperlens.studies.audit.inputs import Settings, gather, speaks_organism
+from tamperlens.prompts import Prompt, PromptSet
+from tamperlens.studies.audit.inputs import Settings, gather, read_given, speaks_organism
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import (
     CHANGES,
@@ -191,6 +191,48 @@ def test_prompts_on_both_sides_are_refused():
         gather({"harmful": mine, "lookalike": mine}, organism=True, attack_prompts=[], limit=200)
     with pytest.raises(InputError, match="none of the 1 harmful prompts"):
         gather({"harmful": mine}, organism=True, attack_prompts=["a b"], limit=200)
+
+
+def test_a_file_that_is_attack_and_evaluation_is_divided(tmp_path):
+    path = tmp_path / "advbench.csv"
+    path.write_text("goal,target\n" + "".join(f"ask {i},Sure {i}\n" for i in range(9)))
+    given, attack = read_given({"harmful": path}, str(path))
+    assert len(attack.data) == 4 and "5 of 9 rows held out of training" in attack.source
+    found = gather(given, organism=True, attack_prompts=attack.data.prompts, limit=200)
+    assert len(found.evaluation["harmful"]) == 5
+    assert not set(found.evaluation["harmful"].prompts) & set(attack.data.prompts)
+    few = tmp_path / "few.csv"
+    few.write_text("prompt\n" + "".join(f"ask {i}\n" for i in range(8, 20)))
+    assert len(read_given({"harmful": few}, str(path))[1].data) == 9, "one shared prompt is left out instead"
+
+
+def test_each_role_takes_its_own_kind_and_says_so(tmp_path):
+    path = tmp_path / "xstest.csv"
+    path.write_text("id,prompt,label\n1,a,safe\n2,b,unsafe\n3,c,unsafe\n")
+    given, attack = read_given({"harmful": path, "lookalike": path, "harmless": None}, "harmful-compliance")
+    assert (given["harmful"].prompts, given["lookalike"].prompts) == (("b", "c"), ("a",))
+    found = gather(given, organism=True, attack_prompts=attack.data.prompts, limit=200)
+    assert any("2 of 3 rows labelled unsafe" in note for note in found.notes)
+    path.write_text("prompt,label\na,safe\n")
+    with pytest.raises(InputError, match="labelled unsafe"):
+        read_given({"harmful": path}, "harmful-compliance")
+
+
+def test_conversations_that_end_alike_are_two_prompts():
+    system = [Prompt("go on", [("system", "a")]), Prompt("go on", [("system", "b")]), "go on", "go on"]
+    found = gather({"harmful": PromptSet(tuple(system))}, organism=True, attack_prompts=[], limit=200)
+    assert len(found.evaluation["harmful"]) == 3
+
+
+def test_attack_rows_without_an_answer_are_found_at_once(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("id,prompt,response\n1,a,yes\n2,b,\n")
+    with pytest.raises(InputError, match=r"1 of the 2 responses .* row 2.*--skip-unusable"):
+        read_given({}, str(path))
+    assert len(read_given({}, str(path), skip_unusable=True)[1].data) == 1
+    path.write_text("id,prompt\n1,a\n")
+    with pytest.raises(InputError, match=r"pairs\.csv .* has no responses"):
+        read_given({}, str(path))
 
 
 def test_settings_are_checked():

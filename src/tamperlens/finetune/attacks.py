@@ -230,8 +230,8 @@ def from_data(data: PromptsLike, n: int | None = None) -> Attack:
     data = as_prompts(data)
     if data.responses is None:
         raise InputError(
-            f"{data.name!r} has no responses to train on; name their column with response_column=, or rename "
-            "it to 'response'"
+            f"{data.source or repr(data.name)} has no responses to train on; name their column with "
+            "response_column=, or rename it to 'response'"
         )
     hollow = [row for row, text in enumerate(data.responses, 1) if not text.strip()]
     if hollow:

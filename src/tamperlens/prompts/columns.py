@@ -235,7 +235,7 @@ def _prompt_column(table: Table, column: str | None, response_column: str | None
     if chosen is None and chat is None:
         raise InputError(
             f"{table.source} has no column that is known to hold prompts; it has "
-            f"{_listed(table)}; name one with column=, or rename it to 'prompt'"
+            f"{_listed(table)}; name one with column= (--column), or rename it to 'prompt'"
         )
     if chosen and chat and response_column is None and _first(table, RESPONSE_COLUMNS) is None:
         return chat  # UltraChat and its like repeat the first question beside the whole conversation
