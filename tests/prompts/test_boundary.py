@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import tamperlens
-from tamperlens import capability, finetune, heads, neurons, prompts, refusal
+from tamperlens import capability, directions, finetune, heads, neurons, prompts, rates
 from tamperlens.base.errors import InputError
 
-ROOMS = (capability, finetune, heads, neurons, refusal)
+ROOMS = (capability, directions, finetune, heads, neurons, rates)
 STUDIES = (tamperlens.spillover,)
 
 
@@ -47,7 +47,7 @@ FUNCTIONS = public()
 
 
 def test_what_is_covered():
-    known = {"refusal.evaluate", "refusal.find_direction", "neurons.snip", "heads.attribute", "finetune.run"}
+    known = {"rates.evaluate", "directions.find_direction", "neurons.snip", "heads.attribute", "finetune.run"}
     assert known <= {name.removeprefix("tamperlens.") for name in FUNCTIONS}
     assert len(FUNCTIONS) > 35
 
