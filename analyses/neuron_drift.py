@@ -63,7 +63,7 @@ def main() -> None:
             header(model, given) + f""
             f" Fine-tuned on {attack.name}; groups of {given.fraction:.1%} per matrix.",
             "",
-            verdict.report(),
+            verdict.summary(),
             "",
             "Mean |w0| of groups and matched controls: "
             + "; ".join(f"{name} {row.iloc[0]:.4f}, {row.iloc[1]:.4f}" for name, row in matching.iterrows()),

@@ -42,7 +42,7 @@ drift.over_steps(traces)
 
 # %%
 verdict = drift.test_hypotheses(traces, margin=0.1)
-print(verdict.report())
+print(verdict.summary())
 
 # %%
 verdict.plot()

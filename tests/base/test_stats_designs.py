@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as sps
+from scipy.optimize import brentq
 
 from tamperlens import stats
 from tamperlens.base.errors import InputError
@@ -67,14 +68,31 @@ def test_two_sample_difference_has_the_power_it_promises(n: int, p: float) -> No
         assert stats.minimum_detectable_difference(n, p) < delta
 
 
-@pytest.mark.parametrize(("n", "discordant"), [(200, 0.3), (500, 0.1)])
+@pytest.mark.parametrize(("n", "discordant"), [(50, 0.4), (200, 0.3), (500, 0.1)])
 def test_paired_difference_has_the_power_it_promises(n: int, discordant: float) -> None:
-    delta = stats.paired_minimum_detectable_difference(n, discordant)
+    """Of the exact test, which has less than the normal approximation promises."""
+    p = {d: [sps.binomtest(k, d).pvalue for k in range(d + 1)] for d in range(1, n + 1)} if n < 300 else None
     rng = np.random.default_rng(0)
-    gained, lost = (discordant + delta) / 2, (discordant - delta) / 2
-    drawn = rng.multinomial(n, [gained, lost, 1 - discordant], 40_000)
-    z = np.abs(drawn[:, 0] - drawn[:, 1]) / np.sqrt(np.maximum(drawn[:, 0] + drawn[:, 1], 1))
-    assert (z > sps.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.03)
+
+    def power(delta: float) -> float:
+        gained, lost = (discordant + delta) / 2, (discordant - delta) / 2
+        drawn = rng.multinomial(n, [gained, lost, 1 - discordant], 20_000)
+        a, d = drawn[:, 0], drawn[:, 0] + drawn[:, 1]
+        if p is not None:
+            return float(
+                np.mean([d > 0 and p[d][a] <= 0.05 for a, d in zip(a.tolist(), d.tolist(), strict=True)])
+            )
+        return float((2 * sps.binom.cdf(np.minimum(a, d - a), d, 0.5) <= 0.05).mean())
+
+    delta = stats.paired_minimum_detectable_difference(n, discordant)
+    assert power(delta) == pytest.approx(0.8, abs=0.01)
+    z = sps.norm.ppf(0.975), sps.norm.ppf(0.8)
+    connor = brentq(
+        lambda x: z[0] * discordant**0.5 + z[1] * max(discordant - x * x, 0) ** 0.5 - x * n**0.5,
+        0,
+        discordant,
+    )
+    assert power(connor) < 0.795
 
 
 def test_differences_that_do_not_exist() -> None:

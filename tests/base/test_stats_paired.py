@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 from scipy import stats as sps
 
+from tamperlens import stats
 from tamperlens.base.errors import InputError
-from tamperlens.base.stats import mcnemar, paired_difference, standardised_mean
+from tamperlens.base.stats import mcnemar, paired_difference, rate, standardised_mean
 
 
 def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -26,8 +29,8 @@ def test_published_example():
 
 def test_does_not_vanish_when_all_pairs_agree():
     turned = pairs(0, 200, 0, 0)
-    assert mcnemar(*turned).difference.interval == (-1.0, -1.0)  # the bootstrap knows no doubt here
     found = paired_difference(*turned)
+    assert mcnemar(*turned).difference == found  # a bootstrap knows no doubt here: [−1, −1]
     assert found.value == found.low == -1
     assert -0.98 < found.high < -0.96
     same = paired_difference(*pairs(5, 0, 0, 5))
@@ -45,8 +48,59 @@ def test_antisymmetric_and_bounded():
 def test_empty_and_unequal():
     assert math.isnan(paired_difference([], []).value)
     assert paired_difference([], []).n == 0
-    with pytest.raises(InputError, match="same prompts"):
-        paired_difference([True], [])
+    for test in (paired_difference, mcnemar):
+        with pytest.raises(InputError, match="same prompts"):
+            test([True], [])
+
+
+WRONG = [[None], ["yes"], [0.5], [math.nan], [2], [[True]], None, 3, "10", {1: 2}]
+
+
+@pytest.mark.parametrize("values", WRONG, ids=repr)
+def test_outcomes_that_are_not_yes_or_no_are_refused(values):
+    if isinstance(values, dict):
+        values = {"a": True}
+    for call in (
+        lambda: rate(values),
+        lambda: mcnemar(values, values),
+        lambda: paired_difference(values, values),
+    ):
+        with pytest.raises((InputError, TypeCheckError)):
+            call()
+
+
+@pytest.mark.parametrize(
+    "values", [[math.nan, 1.0], [math.inf, 1.0], ["a", "b"], [None, 1.0], [[1.0, 2.0]], [1j, 2.0]]
+)
+def test_arrays_that_are_not_numbers_are_refused(values):
+    calls = [
+        lambda: stats.bootstrap(values), lambda: stats.standardised_mean(np.array(values)),
+        lambda: stats.clustered(values, ["a"] * len(values)), lambda: stats.holm(values),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises((InputError, TypeCheckError)):
+            call()
+
+
+def test_settings_out_of_range_are_refused():
+    for call in (
+        lambda: stats.bootstrap([1.0], draws=0), lambda: stats.bootstrap([1.0], confidence=1.0),
+        lambda: stats.wilson(1, 2, math.nan), lambda: stats.wilson(3, 2), lambda: stats.wilson(-1, 2),
+        lambda: stats.wilson(0.5, 2), lambda: stats.holm([0.5, 1.5]), lambda: stats.cohen_kappa(-1, 0, 0, 2),
+        lambda: stats.paired_minimum_detectable_difference(10, 0.5, power=1.0),
+        lambda: stats.minimum_detectable_difference(10, 2.0),
+    ):  # fmt: skip
+        with pytest.raises((InputError, TypeCheckError)):
+            call()
+
+
+def test_wilson_is_that_of_its_formula():
+    for n in (1, 7, 200):
+        for k in range(0, n + 1, max(1, n // 7)):
+            found, z, p = stats.wilson(k, n), sps.norm.ppf(0.975), k / n
+            # Wilson 1927: the p' for which |p − p'| = z √(p'(1 − p')/n)
+            for end in found.interval:
+                assert abs(p - end) == pytest.approx(z * math.sqrt(max(end * (1 - end), 0) / n), abs=1e-9)
 
 
 def test_standardised_mean_against_the_noncentral_t():

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats as sps
 
 from tamperlens import drift
 from tamperlens.base.errors import InputError
+from tamperlens.drift.verdict import standard_errors
 
 CONTROLS = {g: f"control of {g}" for g in ("top safety", "safety-critical", "top utility")}
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -66,9 +68,77 @@ def test_h2_by_construction_is_found_and_h1_is_not() -> None:
     assert found.count("H1") <= 5
 
 
-def test_false_h1_at_the_edge_of_the_margin() -> None:
-    """The worst case of H2: the true ratio is the margin itself. 5 % over both groups together, by Holm."""
-    assert answers(1.1).count("H1") <= 10  # a binomial(100, .05) is above 10 once in 100 simulations
+def test_false_answers_at_the_edge_of_the_margin() -> None:
+    """The worst cases: the true ratio is the margin itself. 5 % over both groups together, by Holm."""
+    assert answers(1.1, seed_sd=0.05).count("H1") <= 10  # a binomial(100, .05) is above 10 once in 100 times
+    assert answers(1 / 1.1, 50, seed_sd=0.02).count("H2") <= 7
+
+
+def by_mean(seeds: int, matrices: int, sds: tuple[float, float, float], n: int = 2000) -> float:
+    """Share of H1 (one group) at the margin, matrices and seeds both being random."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(n):
+        x = rng.normal(0, sds[0], (seeds, 1)) + rng.normal(0, sds[1], (1, matrices))
+        x = x + rng.normal(0, sds[2], (seeds, matrices))
+        tests = standard_errors(x)
+        wrong += max(sps.t.sf(x.mean() / error, df) for error, df in tests) < 0.05
+    return wrong / n
+
+
+def test_error_rates_at_the_edge_over_three_seeds_and_over_one() -> None:
+    for sds in ((0.05, 0.1, 0.05), (0.02, 0.02, 0.02), (0.1, 0.1, 0.05), (0.0, 0.1, 0.1)):
+        assert by_mean(3, 35, sds) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+    assert by_mean(1, 35, (0.05, 0.1, 0.05), 500) > 0.2  # why one run has no verdict
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (1, "1 seed; a verdict needs 3. For this run only, H1"),
+        (2, "2 seeds; a verdict needs 3. For these runs only, H1"),
+    ],
+)
+def test_fewer_than_three_seeds_are_no_verdict(seeds: int, words: str) -> None:
+    found = drift.test_hypotheses(simulated(np.random.default_rng(0), 2.0, seeds=seeds))
+    assert (found.verdict, found.this_run) == ("cannot tell", "H1")
+    assert found.reason.startswith(words)
+    assert words in found.summary()
+    alike = drift.test_hypotheses(simulated(np.random.default_rng(0), 1.0, seeds=seeds))
+    assert (alike.verdict, alike.this_run) == ("cannot tell", "H2")
+    three = drift.test_hypotheses(simulated(np.random.default_rng(0), 2.0))
+    assert three.verdict == three.this_run == "H1"
+
+
+def test_two_trainings_are_compared_matrix_by_matrix(tmp_path) -> None:
+    before = simulated(np.random.default_rng(0), 1.0)
+    after = [
+        drift.DriftTrace.from_rows(t.to_frame().assign(value=lambda f: 2 * f["value"]), controls=CONTROLS)
+        for t in before
+    ]
+    found = drift.compare(before, after)
+    assert found.to_frame()["value"].tolist() == pytest.approx([2.0] * 6)
+    assert "top safety 2.00 times [2.00, 2.00], 28 matrices" in found.summary()
+    assert "these runs only" not in found.summary()
+    assert "these runs only" in drift.compare(before[0], after[0]).summary()
+    one, two = (
+        simulated(np.random.default_rng(1), 1.0, seeds=1),
+        simulated(np.random.default_rng(2), 1.0, seeds=1),
+    )
+    x = np.log(two[0].table()["top safety"] / one[0].table()["top safety"])
+    low, high = sps.ttest_1samp(x, 0).confidence_interval()
+    row = drift.compare(one, two).to_frame().iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx((math.exp(low), math.exp(high)))
+    with pytest.raises(InputError, match="3 traces before and 1 after"):
+        drift.compare(before, after[0])
+
+
+def test_old_names_still_work() -> None:
+    found = drift.test_hypotheses(simulated(np.random.default_rng(0), 1.0))
+    with pytest.warns(DeprecationWarning, match="summary"):
+        assert found.report() == found.summary()
+    with pytest.warns(DeprecationWarning, match="reason"):
+        assert found.sentence == found.reason
 
 
 def test_noise_cannot_be_told_from_anything() -> None:
@@ -86,7 +156,7 @@ def test_one_wild_seed_is_no_proof() -> None:
 def test_drifting_less_is_neither() -> None:
     verdict = drift.test_hypotheses(simulated(np.random.default_rng(0), 0.5))
     assert verdict.verdict == "cannot tell"
-    assert "moved less" in verdict.sentence
+    assert "moved less" in verdict.reason
 
 
 def test_a_contrast_does_not_decide() -> None:
@@ -134,7 +204,7 @@ def test_too_few_matrices_and_frozen_groups() -> None:
     few = rows[rows["layer"] + rows["module"].isin(["q", "k", "v"]) * -1 == -1]
     verdict = drift.test_hypotheses(drift.DriftTrace.from_rows(few, controls=CONTROLS))
     assert verdict.verdict == "cannot tell"
-    assert "3 matrices" in verdict.sentence
+    assert "3 matrices" in verdict.reason
     rows.loc[rows["group"] == "top safety", "value"] = 0.0  # frozen: no drift, hence no ratio
     frozen = drift.test_hypotheses(drift.DriftTrace.from_rows(rows, controls=CONTROLS))
     assert frozen.comparisons[0].n_dropped == 28
@@ -145,8 +215,8 @@ def test_saved_and_reported(tmp_path) -> None:
     verdict = drift.test_hypotheses(simulated(np.random.default_rng(0), 1.5))
     again = drift.DriftVerdict.load(verdict.save(tmp_path / "verdict.json"))
     assert again == verdict
-    assert verdict.report().startswith("Verdict: H1. ")
-    assert "matched" in verdict.report()
+    assert verdict.summary().startswith("Verdict: H1. ")
+    assert "matched" in verdict.summary()
     frame = verdict.to_frame()
     assert list(frame["group"]) == list(CONTROLS)
     assert len(verdict.plot().save(tmp_path)) == 3

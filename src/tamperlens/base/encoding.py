@@ -277,6 +277,8 @@ def _decode_class(value: JSON, kind: type, where: str, tensors: Mapping[str, tor
         raise DecodeError(where, f"is {_article(str(written))}, not {_article(kind.__name__)}")
     hints = hints_of(kind)
     fields = {one.name: one for one in dataclasses.fields(kind) if one.init}
+    # Fields that were renamed are read under their old names.
+    value = {getattr(kind, "RENAMED", {}).get(name, name): item for name, item in value.items()}
     for name in value:
         if name not in fields and name != "$class":
             raise DecodeError(_join(where, name), f"is no field of {kind.__name__}")

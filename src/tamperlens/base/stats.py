@@ -79,18 +79,13 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     Raises:
         InputError: successes outside 0..n or confidence outside (0, 1).
     """
-    if not 0 <= successes <= n:
-        raise InputError(f"{successes} successes of {n} trials is impossible; check what was counted")
+    if not (_is_count(successes) and _is_count(n) and successes <= n):
+        raise InputError(f"{successes!r} successes of {n!r} trials is impossible; check what was counted")
     _check_confidence(confidence)
     if n == 0:
         return undefined("no trials")
-    z = float(sps.norm.ppf(0.5 + confidence / 2))
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Estimate(p, low, high, n, f"wilson {confidence:.0%}")
+    found = sps.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    return Estimate(successes / n, float(found.low), float(found.high), int(n), f"wilson {confidence:.0%}")
 
 
 def complement(share: Estimate) -> Estimate:
@@ -99,8 +94,13 @@ def complement(share: Estimate) -> Estimate:
 
 
 def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
-    """Wilson estimate of the share of true flags."""
-    return wilson(sum(bool(flag) for flag in flags), len(flags), confidence)
+    """Wilson estimate of the share of true flags.
+
+    Raises:
+        InputError: a flag that is not yes or no.
+    """
+    ready = _flags(flags, "flags")
+    return wilson(int(ready.sum()), len(ready), confidence)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class PairedTest(Result):
     """A paired before/after comparison of yes/no outcomes on the same prompts.
 
     Attributes:
-        difference: rate after − rate before, with a paired bootstrap interval.
+        difference: rate after − rate before, with Newcombe's paired score interval.
         gained: prompts that turned from no to yes.
         lost: prompts that turned from yes to no.
         p_value: exact two-sided McNemar p (binomial on the discordant pairs); 1 when none is discordant.
@@ -127,22 +127,25 @@ class PairedTest(Result):
         )
 
 
-def mcnemar(before: Sequence[bool], after: Sequence[bool], *, seed: int = 0) -> PairedTest:
-    """Exact McNemar test (McNemar 1947) with a paired bootstrap interval of the difference in rates.
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
+    """Exact McNemar test (McNemar 1947) with Newcombe's interval of the difference in rates.
+
+    Args:
+        before: an outcome per prompt.
+        after: likewise, of the same prompts in the same order.
 
     Raises:
-        InputError: the two sides do not have the same length.
+        InputError: unequal lengths, or outcomes that are not yes or no.
+
+    Example:
+        >>> mcnemar([True] * 201, [False] * 201).difference.interval
+        (-1.0, -0.9735...)
     """
-    if len(before) != len(after):
-        raise InputError(
-            f"paired test needs the same prompts on both sides: {len(before)} before, {len(after)} after"
-        )
-    gained = sum((not b) and a for b, a in zip(before, after, strict=True))
-    lost = sum(b and (not a) for b, a in zip(before, after, strict=True))
+    one, two = _paired(before, after)
+    gained, lost = int((~one & two).sum()), int((one & ~two).sum())
     discordant = gained + lost
     p = 1.0 if discordant == 0 else float(sps.binomtest(gained, discordant, 0.5).pvalue)
-    shift = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    return PairedTest(bootstrap(shift, seed=seed), gained, lost, p)
+    return PairedTest(paired_difference(before, after), gained, lost, p)
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confidence: float = 0.95) -> Estimate:
@@ -153,17 +156,14 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confiden
     200 turned is a difference of −1 [−1, −0.97].
 
     Raises:
-        InputError: the two sides do not have the same length.
+        InputError: unequal lengths, or outcomes that are not yes or no.
     """
-    if len(before) != len(after):
-        raise InputError(
-            f"a paired difference needs the same prompts on both sides: {len(before)} and {len(after)}"
-        )
-    n = len(before)
+    first, second = _paired(before, after)
+    _check_confidence(confidence)
+    n = len(first)
     if n == 0:
         return undefined("no pairs")
-    pairs = list(zip(map(bool, before), map(bool, after), strict=True))
-    both, lost, gained = (pairs.count(kind) for kind in ((True, True), (True, False), (False, True)))
+    both, lost, gained = (int(pair.sum()) for pair in (first & second, first & ~second, ~first & second))
     neither = n - both - lost - gained
     one, two = wilson(both + lost, n, confidence), wilson(both + gained, n, confidence)
     product = float((both + lost) * (gained + neither) * (both + gained) * (lost + neither))
@@ -251,13 +251,10 @@ def bootstrap(
         seed: of the resampling, so that the interval is reproducible.
     """
     _check_confidence(confidence)
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim != 1:
-        raise InputError(f"bootstrap wants one value per unit, got an array of shape {data.shape}")
+    data = _numbers(values, "values to resample")
+    _check_draws(draws)
     if data.size == 0:
         return undefined("no units to resample")
-    if not np.isfinite(data).all():
-        raise InputError("bootstrap got NaN or infinite values; drop them and say how many were dropped")
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, data.size, size=(draws, data.size))
     if statistic is None:
@@ -273,7 +270,10 @@ def bootstrap(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
-    m = len(p_values)
+    given = _numbers(p_values, "p-values")
+    if ((given < 0) | (given > 1)).any():
+        raise InputError("a p-value lies between 0 and 1")
+    p_values, m = given.tolist(), len(given)
     order = sorted(range(m), key=lambda i: p_values[i])
     adjusted = [0.0] * m
     running = 0.0
@@ -284,11 +284,63 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, got {confidence}")
+    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
 
 
-def standardised_mean(values: Sequence[float | int] | Array, *, confidence: float = 0.95) -> Estimate:
+def _check_draws(draws: int) -> None:
+    if not _is_count(draws) or draws < 1:
+        raise InputError(f"draws is {draws!r}; it must be a whole number from 1 up")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+
+
+def _numbers(values: npt.ArrayLike, what: str, *, finite: bool = True) -> Array:
+    """A vector of numbers.
+
+    Raises:
+        InputError: anything else, NaN and infinities included.
+    """
+    try:
+        found = np.asarray(values if isinstance(values, np.ndarray) else list(values))  # type: ignore[arg-type]
+        if found.size and found.dtype.kind not in "biuf":
+            raise TypeError(f"they are {found.dtype}")
+        ready = found.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} must be numbers, one per unit ({error})") from error
+    if ready.ndim != 1:
+        raise InputError(f"{what} must be one number per unit; got an array of shape {ready.shape}")
+    if finite and not np.isfinite(ready).all():
+        raise InputError(f"{what} hold NaN or infinite values; drop them and say how many were dropped")
+    return ready
+
+
+def _flags(values: Sequence[bool], what: str) -> npt.NDArray[np.bool_]:
+    """Yes or no, one per unit; 0 and 1 will do.
+
+    Raises:
+        InputError: anything else.
+    """
+    ready = _numbers(values, what)
+    if not np.isin(ready, (0, 1)).all():
+        raise InputError(f"{what} must be true or false (or 1 and 0), one per unit")
+    return ready.astype(bool)
+
+
+def _paired(
+    before: Sequence[bool], after: Sequence[bool]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    one, two = _flags(before, "outcomes before"), _flags(after, "outcomes after")
+    if len(one) != len(two):
+        raise InputError(
+            f"a paired test needs the same prompts on both sides: {len(one)} before, {len(two)} after"
+        )
+    return one, two
+
+
+def standardised_mean(values: Sequence[float] | Array, *, confidence: float = 0.95) -> Estimate:
     """Mean over standard deviation (Cohen's d_z of paired differences), for few values.
 
     The interval holds the d whose noncentral t distribution with n − 1 degrees of freedom puts neither tail
@@ -299,7 +351,7 @@ def standardised_mean(values: Sequence[float | int] | Array, *, confidence: floa
         confidence: coverage, in (0, 1).
     """
     _check_confidence(confidence)
-    x = np.asarray(values, dtype=np.float64)
+    x = _numbers(values, "values")
     n = len(x)
     if n < 2:
         return undefined("fewer than 2 values", n)
@@ -345,6 +397,9 @@ def cohen_kappa(
         confidence: coverage, in (0, 1).
     """
     _check_confidence(confidence)
+    _check_draws(draws)
+    if not all(map(_is_count, (both, only_first, only_second, neither))):
+        raise InputError("kappa wants four counts: both, only first, only second, neither")
     counts = np.array([both, only_first, only_second, neither], dtype=np.float64)
     n = int(counts.sum())
     if n == 0:
@@ -386,7 +441,7 @@ def clustered(values: npt.ArrayLike, clusters: Sequence[Any], confidence: float 
         InputError: unequal lengths.
     """
     _check_confidence(confidence)
-    data = np.asarray(values, dtype=np.float64)
+    data = _numbers(values, "values")
     if data.shape != (len(clusters),):
         raise InputError(f"{data.shape} values for {len(clusters)} cluster names; give one name per value")
     if data.size == 0:

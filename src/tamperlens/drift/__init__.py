@@ -5,14 +5,16 @@
     recorder = drift.Recorder(groups, every=100)
     tuned = finetune.run(model, attack, recorders=[recorder])
     trace = tuned.recordings[0]                               # DriftTrace: to_frame, plot, save
-    drift.test_hypotheses(trace, margin=0.1).verdict          # "H1", "H2" or "cannot tell"
+    drift.test_hypotheses(traces, margin=0.1).verdict         # "H1", "H2" or "cannot tell"; three seeds
 
 Contents: `grouping` (groups with matched controls), `recording` (Recorder), `trace` (DriftTrace), `verdict`
-(test_hypotheses, DriftVerdict), `figures` (over steps, by group, layer × module).
+(test_hypotheses, DriftVerdict), `comparing` (two trainings), `figures`
+(over steps, by group, layer × module).
 """
 
 from __future__ import annotations
 
+from tamperlens.drift.comparing import DriftChange, compare
 from tamperlens.drift.figures import by_group, layer_map, over_steps
 from tamperlens.drift.grouping import Groups, groups
 from tamperlens.drift.recording import Recorder, measure
@@ -21,14 +23,20 @@ from tamperlens.drift.verdict import DriftVerdict, test_hypotheses
 
 __all__ = [
     "MEASURES",
+    "DriftChange",
     "DriftTrace",
     "DriftVerdict",
     "Groups",
     "Recorder",
     "by_group",
+    "compare",
     "groups",
     "layer_map",
     "measure",
     "over_steps",
     "test_hypotheses",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -258,7 +258,7 @@ def ratios(verdict: DriftVerdict) -> Plot:
         f"({1 - 2 * verdict.alpha:.0%}); band: the margin of {verdict.margin:.0%}. "
         f"Verdict: {verdict.verdict}."
     )
-    return Plot("verdict", "Do safety weights drift more?", caption, verdict.sentence, figure, still)
+    return Plot("verdict", "Do safety weights drift more?", caption, verdict.reason, figure, still)
 
 
 def _label(measure: str) -> str:

@@ -1,4 +1,4 @@
-"""H1 "safety weights drift more" against H2 "they drift alike", with a third answer: cannot tell.
+"""H1 "safety weights drift more" against H2 "they drift alike", with a third answer: inconclusive.
 
 Per matrix u and seed s, x = log(drift of the group / drift of its matched control). The margin m divides the
 two hypotheses: H1 says E[x] > log(1 + m), H2 says |E[x]| < log(1 + m). H1 is a one-sided test against the
@@ -7,24 +7,29 @@ Schuirmann (1987). The mean's variance has a part from matrices and a part from 
 
     V = var over u of (mean over s) / U + var over s of (mean over u) / S,
 
-with Satterthwaite's degrees of freedom; weights are never counted as independent units.
+with Satterthwaite's degrees of freedom; weights are never counted as independent units. Matrices of one run
+share its luck, so that a verdict needs three seeds, and the t test over the seeds' means alone must agree
+(with few seeds Satterthwaite's approximation errs in up to 6.5 % where 5 % are meant). Of fewer seeds the
+verdict is "cannot tell", and `DriftVerdict.this_run` says what holds for these runs alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats as sps
 
+from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, holm, standardised_mean, undefined
+from tamperlens.drift.effects import effects
 from tamperlens.drift.trace import DriftTrace
 
 if TYPE_CHECKING:
@@ -34,6 +39,8 @@ Array = npt.NDArray[np.float64]
 Answer = Literal["H1", "H2", "cannot tell"]
 CONTRASTS = ("top utility",)
 FEWEST = 5
+FEWEST_SEEDS = 3
+"""One run at the margin looks like H1 in 22 % (35 matrices) to 58 % (210)."""
 
 
 @dataclass(frozen=True)
@@ -84,24 +91,29 @@ class DriftVerdict(Result):
     """The answer and what it rests on.
 
     Attributes:
-        verdict: "H1", "H2" or "cannot tell".
-        sentence: why.
+        verdict: "H1", "H2" or "cannot tell" (inconclusive); always the last below three seeds.
+        reason: why.
         comparisons: every group against its control.
         margin: ratios between 1/(1 + margin) and 1 + margin count as alike.
         alpha: error rate of each answer.
         measure: of drift.
         step: at which it was read.
         differences: one row per group and matrix: group, layer, module, log_ratio (mean over seeds).
+        this_run: the answer over the matrices of these runs, which other seeds need not share; the verdict
+            itself from three seeds on.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"sentence": "reason"}
+
     verdict: str
-    sentence: str
+    reason: str
     comparisons: tuple[Comparison, ...]
     margin: float
     alpha: float
     measure: str
     step: int
     differences: pd.DataFrame = field(repr=False, compare=False)
+    this_run: str = "cannot tell"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per comparison."""
@@ -119,9 +131,9 @@ class DriftVerdict(Result):
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def report(self) -> str:
+    def summary(self) -> str:
         """The verdict in words and numbers, a few lines of text."""
-        lines = [f"Verdict: {self.verdict}. {self.sentence}", ""]
+        lines = [f"Verdict: {self.verdict}. {self.reason}", ""]
         lines.append(
             f"Measure {self.measure} at step {self.step}; alike means a ratio within "
             f"{1 / (1 + self.margin):.3f} to {1 + self.margin:.3f}; alpha {self.alpha:g}, Holm over groups."
@@ -136,6 +148,17 @@ class DriftVerdict(Result):
             )
         return "\n".join(lines)
 
+    @deprecated("DriftVerdict.report()", "DriftVerdict.summary()")
+    def report(self) -> str:
+        """The old name of `summary`."""
+        return self.summary()
+
+    @property
+    @deprecated("DriftVerdict.sentence", "DriftVerdict.reason")
+    def sentence(self) -> str:
+        """The old name of `reason`."""
+        return self.reason
+
     def plot(self) -> Plot:
         """Ratios with the intervals that decide, beside the margin."""
         from tamperlens.drift.figures import ratios
@@ -143,7 +166,7 @@ class DriftVerdict(Result):
         return ratios(self)
 
 
-def compare(
+def test_hypotheses(
     traces: DriftTrace | Sequence[DriftTrace],
     margin: float = 0.1,
     *,
@@ -158,7 +181,8 @@ def compare(
 
     H1 when at least one group drifts more than its control by more than the margin (Holm-adjusted); H2 when
     every group is equivalent to its control within the margin; otherwise "cannot tell", also when the groups
-    drift less than their controls, which neither hypothesis says.
+    drift less than their controls, which neither hypothesis says. Below three seeds there is no verdict: the
+    answer for these runs alone is `this_run`.
 
     Args:
         traces: one trace, or one per seed, with groups that have controls.
@@ -199,15 +223,23 @@ def compare(
         ]
     deciding = [one for one in made if one.decides]
     adjusted = dict(zip([one.group for one in deciding], holm([o.p_more for o in deciding]), strict=True))
-    made = [_replace(one, adjusted.get(one.group, one.p_more)) for one in made]
-    verdict, sentence = _decide([one for one in made if one.decides], margin, alpha)
+    made = [replace(one, p_more_holm=adjusted.get(one.group, one.p_more)) for one in made]
+    answer, reason = _decide([one for one in made if one.decides], margin, alpha)
+    verdict = answer
+    if len(found) < FEWEST_SEEDS:
+        verdict = "cannot tell"
+        few = "1 seed" if len(found) == 1 else f"{len(found)} seeds"
+        these = "this run" if len(found) == 1 else "these runs"
+        reason = (
+            f"{few}; a verdict needs {FEWEST_SEEDS}. For {these} only, "
+            f"{'inconclusive' if answer == 'cannot tell' else answer}: {reason}"
+        )
     columns = ["group", "layer", "module", "log_ratio"]
     frame = pd.DataFrame(rows, columns=columns)
-    return DriftVerdict(verdict, sentence, tuple(made), margin, alpha, measure, at, frame)
+    return DriftVerdict(verdict, reason, tuple(made), margin, alpha, measure, at, frame, answer)
 
 
-compare.__test__ = False  # type: ignore[attr-defined]  # under its public name pytest would collect it
-test_hypotheses = compare
+test_hypotheses.__test__ = False  # type: ignore[attr-defined]  # or pytest would collect it
 
 
 def _compare(
@@ -237,94 +269,59 @@ def _compare(
         )
         return empty, np.log(mine / theirs), units
     x = np.log(mine / theirs)
-    mean, error, df = _standard_error(x)
-    edge = math.log1p(margin)
-    quantile = float(sps.t.ppf(1 - alpha, df))
-    spread = quantile * error
+    mean, edge = float(x.mean()), math.log1p(margin)
+    tests = standard_errors(x)
+    spread = max(float(sps.t.ppf(1 - alpha, df)) * error for error, df in tests)
     ratio = Estimate(
         math.exp(mean), math.exp(mean - spread), math.exp(mean + spread), n, f"t {1 - 2 * alpha:.0%}"
     )
-    more, above, below = (_t(value, error) for value in (mean - edge, mean - edge, mean + edge))
-    p_alike = max(float(sps.t.cdf(above, df)), float(sps.t.sf(below, df)))
-    power = max(0.0, 2 * float(sps.t.cdf(_t(edge, error) - quantile, df)) - 1)
-    detectable = math.exp(edge + (quantile + float(sps.t.ppf(0.8, df))) * error)
-    d_z, cliff = _effects(x, mine, theirs, draws, rng)
+
+    def p(distance: float) -> float:
+        """Of "the mean lies no higher than the bound that it is `distance` above"; every test must agree."""
+        return max(float(sps.t.sf(_t(distance, error), df)) for error, df in tests)
+
+    def power(error: float, df: float) -> float:
+        quantile = float(sps.t.ppf(1 - alpha, df))
+        return max(0.0, 2 * float(sps.t.cdf(_t(edge, error) - quantile, df)) - 1)
+
+    detectable = max(
+        math.exp(edge + float(sps.t.ppf(1 - alpha, df) + sps.t.ppf(0.8, df)) * error) for error, df in tests
+    )
+    d_z, cliff = effects(x, mine, theirs, draws, rng)
     by_seed = x.mean(1)
     d_seeds = standardised_mean(by_seed) if n_seeds >= 3 else undefined("fewer than 3 seeds", n_seeds)
     return (
         Comparison(
             group=group, control=control, decides=decides, ratio=ratio, d_z=d_z, d_z_seeds=d_seeds,
             cliffs_delta=cliff, n_matrices=n, n_dropped=dropped, n_seeds=n_seeds,
-            p_more=float(sps.t.sf(more, df)), p_more_holm=1.0, p_alike=p_alike,
-            p_less=float(sps.t.cdf(below, df)), power_alike=power, detectable_ratio=detectable,
+            p_more=p(mean - edge), p_more_holm=1.0, p_alike=max(p(edge - mean), p(mean + edge)),
+            p_less=p(-edge - mean), power_alike=min(power(*test) for test in tests),
+            detectable_ratio=detectable,
         ),
         x,
         units,
     )  # fmt: skip
 
 
-def _standard_error(x: Array) -> tuple[float, float, float]:
-    """Mean of x [seeds, matrices], its standard error and Satterthwaite's degrees of freedom."""
+def standard_errors(x: Array) -> list[tuple[float, float]]:
+    """Standard errors of the mean of x [seeds, matrices] with their degrees of freedom, all to be satisfied.
+
+    Matrices and seeds together (Satterthwaite), and, where there are seeds enough for a verdict, seeds alone.
+    """
     n_seeds, n = x.shape
     terms = [(float(x.mean(0).var(ddof=1)) / n, n - 1)]
     if n_seeds > 1:
         terms.append((float(x.mean(1).var(ddof=1)) / n_seeds, n_seeds - 1))
     variance = sum(term for term, _ in terms)
     below = sum(term**2 / df for term, df in terms)
-    return float(x.mean()), math.sqrt(variance), variance**2 / below if below > 0 else n - 1.0
+    found = [(math.sqrt(variance), variance**2 / below if below > 0 else n - 1.0)]
+    return found + [(math.sqrt(term), float(df)) for term, df in terms[1:] if n_seeds >= FEWEST_SEEDS]
 
 
 def _t(distance: float, error: float) -> float:
     if error > 0:
         return distance / error
     return math.copysign(math.inf, distance) if distance else 0.0
-
-
-def _effects(
-    x: Array, mine: Array, theirs: Array, draws: int, rng: np.random.Generator
-) -> tuple[Estimate, Estimate]:
-    """d_z and Cliff's delta over matrices, with intervals that resample matrices and seeds together."""
-    n_seeds, n = x.shape
-    units = rng.integers(0, n, (draws, n))
-    seeds = rng.integers(0, n_seeds, (draws, n_seeds))
-    weights = np.stack([(seeds == s).mean(1) for s in range(n_seeds)], 1)
-    resampled = np.take_along_axis(weights @ x, units, 1)
-    a, b = np.log(mine), np.log(theirs)
-    sampled = _cliff(np.take_along_axis(weights @ a, units, 1), np.take_along_axis(weights @ b, units, 1))
-    d_z = _bootstrapped(_d(x.mean(0)[None])[0], _d(resampled), n)
-    return d_z, _bootstrapped(_cliff(a.mean(0)[None], b.mean(0)[None])[0], sampled, n)
-
-
-def _d(x: Array) -> Array:
-    """Cohen's d_z of each row."""
-    spread = x.std(1, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = x.mean(1) / spread
-    return found
-
-
-def _cliff(a: Array, b: Array) -> Array:
-    """Cliff's delta of each pair of rows."""
-    found = np.empty(len(a))
-    for i, (one, other) in enumerate(zip(a, b, strict=True)):
-        ordered = np.sort(other)
-        low, high = np.searchsorted(ordered, one, "left"), np.searchsorted(ordered, one, "right")
-        found[i] = (low.sum() - (other.size - high).sum()) / (one.size * other.size)
-    return found
-
-
-def _bootstrapped(value: float, samples: Array, n: int) -> Estimate:
-    samples = samples[np.isfinite(samples)]
-    if not math.isfinite(value) or samples.size == 0:
-        return undefined("the differences do not vary", n)
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), n, "bootstrap 95%")
-
-
-def _replace(one: Comparison, p: float) -> Comparison:
-    import dataclasses
-
-    return dataclasses.replace(one, p_more_holm=p)
 
 
 def _decide(deciding: Sequence[Comparison], margin: float, alpha: float) -> tuple[Answer, str]:

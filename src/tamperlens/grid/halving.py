@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,23 +13,26 @@ from tamperlens.grid.families import maximise
 from tamperlens.grid.points import Array, Points, points_of, resampled
 
 DRAWS = 200
+SHAPES = ("logistic", "power", "exponential")
 
 
 def half_refusal(
-    model: str, cells: pd.DataFrame, table: pd.DataFrame, seed: int = 0
+    model: str, cells: pd.DataFrame, table: pd.DataFrame, seed: int = 0, families: Sequence[str] = SHAPES
 ) -> tuple[str, int, Estimate]:
     """FLOPs at which a model's refusal rate has fallen to half of what it was before the attack.
 
-    Read off a logistic in log compute fitted to this model alone, and only where the observed mean rates lie
-    on both sides of a half (the rate before the attack counts as no compute). The interval resamples training
-    runs and answers; its upper end is infinite where more than 2.5 % of the resamples do not come down to a
-    half in the observed range.
+    Read off the best family fitted to this model alone, and only where the observed mean rates lie on both
+    sides of a half (the rate before the attack counts as no compute). The interval resamples training runs
+    and answers and reaches over all families given: where the data do not tell them apart, the half is
+    no better known than which of them is true. Its upper end is infinite where more than 2.5 % of the
+    resamples do not come down to a half in the observed range.
 
     Args:
         model: its name.
         cells: rows of the table of this model and one attack.
         table: the whole table, for the row before the attack.
         seed: of the resampling.
+        families: of curves, the best first; those that cannot be told from it.
 
     Returns:
         Name, parameters, and the estimate: n training runs; NaN with a reason where not reached.
@@ -42,22 +46,28 @@ def half_refusal(
     why = _not_reached(points, before)
     if why:
         return model, size, undefined(why, runs)
-    value = _half(points)
-    drawn = np.array([_half(one) for one in resampled(points, np.random.default_rng(seed), DRAWS)])
-    drawn = np.where(drawn > points.flops.max(), math.inf, drawn)
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-    return model, size, Estimate(value, float(low), float(high), runs, "logistic fit, bootstrap 95%")
+    value, ends = _half(families[0], points), []
+    for family in families:
+        drawn = np.array(
+            [_half(family, one) for one in resampled(points, np.random.default_rng(seed), DRAWS)]
+        )
+        drawn = np.where(drawn > points.flops.max(), math.inf, drawn)
+        ends.append(np.quantile(drawn, [0.025, 0.975], method="nearest"))
+    low, high = min(value, *(one[0] for one in ends)), max(value, *(one[1] for one in ends))
+    others = f", widened over {' and '.join(families[1:])}" if len(families) > 1 else ""
+    how = f"{families[0]} fit{others}, bootstrap 95%"
+    return model, size, Estimate(value, float(low), float(high), runs, how)
 
 
-def _half(points: Points) -> float:
-    return float(10 ** maximise("logistic", points, False, _start(points))[0])
+def _half(family: str, points: Points) -> float:
+    return float(10 ** maximise(family, points, False, _start(family, points))[0])
 
 
-def _start(points: Points) -> Array:
+def _start(family: str, points: Points) -> Array:
     logs = np.log10(points.flops)
     below = logs[points.refused / points.asked < points.before / 2]
     middle = below.min() if below.size else logs.max()
-    return np.array([middle, 0.5])
+    return np.array([middle] if family == "exponential" else [middle, 0.5])
 
 
 def _not_reached(points: Points, before: float) -> str:

@@ -153,7 +153,8 @@ def scaling(
         found = bootstrap(held[family], seed=seed)
         fits.append(Fit(family, parameters, log_likelihood(family, theta, points, sized), found))
     fits.sort(key=lambda fit: -fit.held_out.value)
-    half = [half_refusal(str(m), rows, table, seed) for m, rows in cells.groupby("model", sort=False)]
+    shapes = _not_told_apart([fit.family for fit in fits if fit.family != "flat"], held)
+    half = [half_refusal(str(m), rows, table, seed, shapes) for m, rows in cells.groupby("model", sort=False)]
     start = table[table["attack"] == "none"].set_index("model")["rrr"]
     frame = pd.DataFrame(
         [
@@ -188,6 +189,12 @@ def _verdict(fits: Sequence[Fit], held: dict[str, Array]) -> str:
     if gap.low > 0:
         return f"{best} predicts left-out runs better than {second}: {gap} nats a prompt"
     return f"cannot tell {best} from {second}: {gap} nats a prompt on left-out runs"
+
+
+def _not_told_apart(families: Sequence[str], held: dict[str, Array]) -> list[str]:
+    """The best family and those that predict left-out runs no worse beyond doubt."""
+    best = families[0]
+    return [best, *(one for one in families[1:] if bootstrap(held[best] - held[one]).low <= 0)]
 
 
 def _cells(table: pd.DataFrame, attack: str | None, defence: str) -> pd.DataFrame:

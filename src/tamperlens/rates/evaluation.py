@@ -267,7 +267,7 @@ def rates_of(completions: Completions, *, name: str = "unnamed") -> RefusalRates
 
 
 def compare(before: RefusalRates, after: RefusalRates, *, outcome: Outcome = "refusal") -> PairedTest:
-    """Did an outcome change between two models on the same prompts? Exact McNemar and a paired bootstrap.
+    """Did an outcome change between two models on the same prompts? Exact McNemar and Newcombe's interval.
 
     Args:
         before: rates of the first model.

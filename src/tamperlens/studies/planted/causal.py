@@ -63,7 +63,7 @@ def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: Probes) -> 
 
 
 def attacked(
-    model: ChatModel, truth: Truth, probes: Probes, *, n: int = 15, seeds: int = 2, margin: float = 0.1
+    model: ChatModel, truth: Truth, probes: Probes, *, n: int = 15, seeds: int = 3, margin: float = 0.1
 ) -> dict[str, Any]:
     """Fine-tune a planted model on harmful compliance, the part free and frozen; where does the drift sit?
 
