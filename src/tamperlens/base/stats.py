@@ -294,17 +294,17 @@ def _check_draws(draws: int) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
-def _numbers(values: npt.ArrayLike, what: str, *, finite: bool = True) -> Array:
+def _numbers(values: object, what: str, *, finite: bool = True) -> Array:
     """A vector of numbers.
 
     Raises:
         InputError: anything else, NaN and infinities included.
     """
     try:
-        found = np.asarray(values if isinstance(values, np.ndarray) else list(values))  # type: ignore[arg-type]
+        found = np.asarray(values if isinstance(values, np.ndarray) else list(values))  # type: ignore[call-overload]
         if found.size and found.dtype.kind not in "biuf":
             raise TypeError(f"they are {found.dtype}")
         ready = found.astype(np.float64)
