@@ -15,7 +15,8 @@ from planted import SaysN, planted_model, prompts
 
 from tamperlens import refusal
 from tamperlens.base.errors import InputError
-from tamperlens.directions.candidates import Scorer, batches, candidate_positions, mean_activations
+from tamperlens.directions.candidates import batches, candidate_positions, mean_activations
+from tamperlens.directions.scoring import Scorer
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 from tamperlens_hooks import read_positions
@@ -31,7 +32,7 @@ def planted(tiny: Any) -> tuple[ChatModel, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def found(planted: tuple[ChatModel, torch.Tensor]) -> refusal.Direction:
-    return refusal.find_direction(planted[0], BAD, GOOD, n_train=28, n_val=10)
+    return refusal.find_direction(planted[0], BAD, GOOD, n_train=28, n_val=10, judge=SaysN())
 
 
 @cache
@@ -91,7 +92,7 @@ def test_tempting_variants_give_other_vectors(tiny: Any) -> None:
 def test_means_are_summed_in_float64(tiny: Any) -> None:
     model = chat(tiny, "llama")
     same = [BAD[0]] * 100
-    made, _ = batches(model, same)
+    made = list(batches(model, same)[0])
     assert len(made) == 1
     rows = read_positions(model, made, positions=[-1], layers=[1])[:, 0, 0]
     assert (rows == rows[0]).all()
@@ -106,11 +107,12 @@ def test_long_sets_are_read_in_several_batches(tiny: Any, monkeypatch: pytest.Mo
     whole = mean_activations(model, BAD, [-2, -1])
     in_order = refusal.activations_at(model, BAD, 1, -1)
     monkeypatch.setattr("tamperlens.directions.candidates.BATCH_TOKENS", 60)
-    made, order = batches(model, BAD)
+    lazy, order = batches(model, BAD)
+    made = list(lazy)
     assert len(made) > 5
     assert sorted(order) == list(range(len(BAD)))
-    torch.testing.assert_close(mean_activations(model, BAD, [-2, -1]), whole, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(refusal.activations_at(model, BAD, 1, -1), in_order, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(mean_activations(model, BAD, [-2, -1]), whole, rtol=1e-5, atol=5e-6)
+    torch.testing.assert_close(refusal.activations_at(model, BAD, 1, -1), in_order, rtol=1e-5, atol=5e-6)
     torch.testing.assert_close(in_order[7], literal_inputs(model, BAD[7])[1, -1], rtol=1e-4, atol=2e-6)
 
 
@@ -202,8 +204,7 @@ def test_refusal_tokens_are_found_from_the_model(found: refusal.Direction) -> No
     assert found.tokens is not None
     assert found.tokens.texts[0] == "N"
     assert found.tokens.gains[0] > 0.9
-    # It says "NNNN…", which is degenerate and no refusal, so all harmful prompts stand in: on record.
-    assert found.tokens.source == "found without refusals"
+    assert (found.tokens.source, found.tokens.n_refused) == ("found", 28)
 
 
 def test_refused_prompts_alone_decide_when_there_are_enough(planted: Any) -> None:
@@ -222,7 +223,12 @@ def test_table_has_every_candidate(found: refusal.Direction) -> None:
     first = table[table.layer == 0]
     assert first[["bypass", "induce", "kl"]].isna().all(axis=None)
     assert set(first.reason) == {"zero: the two means are equal here"}
-    assert table[table.layer > 0][["bypass", "induce", "kl"]].notna().all(axis=None)
+    assert table[table.layer == 1][["bypass", "induce", "kl"]].notna().all(axis=None)
+    assert set(table[table.layer == 1].scores) == {"exact"}
+    # Layers that the rule excludes cost nothing: ⌊0.8 · 3⌋ = 2.
+    last = table[table.layer == 2]
+    assert last[["bypass", "induce", "kl"]].isna().all(axis=None)
+    assert set(last.reason) == {"layer 2 is not below 0.8 of 3"}
     chosen = refusal.select_direction(table, n_layers=3)
     assert (chosen.position, chosen.layer) == (found.position, found.layer)
     frame = found.to_frame()
@@ -243,7 +249,7 @@ def test_search_is_seeded_and_leaves_the_model_alone(
 ) -> None:
     model = planted[0]
     before = model.fingerprint
-    again = refusal.find_direction(model, BAD, GOOD, n_train=28, n_val=10)
+    again = refusal.find_direction(model, BAD, GOOD, n_train=28, n_val=10, judge=SaysN())
     assert torch.equal(again.vector, found.vector)
     pd.testing.assert_frame_equal(again.table, found.table)
     other = refusal.find_direction(model, BAD, GOOD, n_train=28, n_val=10, seed=1, refusal_tokens=TOKENS)
@@ -278,6 +284,28 @@ def test_split_is_disjoint_and_repeats_count_once() -> None:
 def test_bad_input(planted: Any, bad: Any, good: Any, sizes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         refusal.find_direction(planted[0], bad, good, **sizes)
+
+
+def test_what_has_no_refusal_does_not_pass(planted: tuple[ChatModel, torch.Tensor], tiny: Any) -> None:
+    """The filters alone would let these pass: a story model "refuses" along some direction too."""
+    model, _ = planted
+    sizes: dict[str, Any] = {"n_train": 28, "n_val": 10}
+    nothing = refusal.find_direction(model, BAD, GOOD, **sizes)  # "NNNN…" is no refusal to the default judge
+    assert nothing.table.passed.any()
+    assert nothing.passed is False
+    assert "refused none" in nothing.flag
+    same = [f"now {text.strip('#')}" for text in BAD]  # no mark on either side
+    blind = refusal.find_direction(
+        model, same, [text + " x" for text in GOOD], refusal_tokens=TOKENS, **sizes
+    )
+    assert blind.passed is False
+    assert "does not tell harmful from harmless" in blind.flag
+    noise = chat(tiny, "llama")
+    texts = [f"{a}{b}{c}" for a in "abcdefgh" for b in "klmno" for c in "xy"]
+    shuffled = [texts[i] for i in torch.randperm(80, generator=torch.Generator().manual_seed(1)).tolist()]
+    random = refusal.find_direction(noise, shuffled[:40], shuffled[40:], refusal_tokens=TOKENS, **sizes)
+    assert random.passed is False
+    assert "halves of the prompts do not agree" in random.flag
 
 
 def test_suggested_sizes_fit() -> None:

@@ -55,11 +55,11 @@ def test_boundaries(row: tuple[int, int, float, float, float], passes: bool) -> 
 @pytest.mark.parametrize("n_layers", range(1, 101))
 def test_layer_limit_in_exact_arithmetic(n_layers: int) -> None:
     rows = [(-1, layer, -float(layer), 1.0, 0.0) for layer in range(n_layers)]
-    chosen = select_direction(table(*rows), n_layers=n_layers)
+    chosen = select_direction(table(*rows), n_layers=n_layers, rule=SelectionRule(layer_rule="paper"))
     allowed = [layer for layer in range(n_layers) if 5 * layer < 4 * n_layers]
     assert chosen.layer == max(allowed)
     assert chosen.passed
-    by_code = select_direction(table(*rows), n_layers=n_layers, rule=SelectionRule(layer_rule="code"))
+    by_code = select_direction(table(*rows), n_layers=n_layers)
     below = [layer for layer in range(n_layers) if layer < (4 * n_layers) // 5]
     assert by_code.passed == bool(below)
     if below:
@@ -68,19 +68,34 @@ def test_layer_limit_in_exact_arithmetic(n_layers: int) -> None:
 
 def test_paper_and_code_differ_on_eight_layers() -> None:
     rows = table(*((-1, layer, -float(layer), 1.0, 0.0) for layer in range(8)))
-    assert select_direction(rows, n_layers=8).layer == 6
-    assert select_direction(rows, n_layers=8, rule=SelectionRule(layer_rule="code")).layer == 5
+    assert select_direction(rows, n_layers=8, rule=SelectionRule(layer_rule="paper")).layer == 6
+    assert select_direction(rows, n_layers=8).layer == 5, "the published code, which its choices follow"
 
 
-def test_when_nothing_passes_the_best_comes_back_with_a_reason() -> None:
+def test_when_nothing_passes_the_least_violation_comes_back_with_a_reason() -> None:
+    """Not the least bypass: that is the candidate that wrecks the model."""
+    wreck, usable = (-1, 3, -9.0, 4.0, 6.1), (-1, 2, -1.0, -0.4, 0.099)
     chosen = select_direction(
-        table((-1, 1, NAN, NAN, NAN), (-1, 2, -1.0, -3.0, 0.5), (-2, 9, -4.0, 1.0, 0.0)), n_layers=10
+        table((-1, 1, NAN, NAN, NAN), wreck, usable, (-2, 9, -4.0, 1.0, 0.0), (-2, 4, -2.0, 1.0, 0.5)),
+        n_layers=10,
     )
-    assert (chosen.position, chosen.layer, chosen.passed) == (-2, 9, False)
-    assert (
-        chosen.reason
-        == "no candidate passes every filter; the best one fails: layer 9 is not below 0.8 of 10"
+    assert (chosen.position, chosen.layer, chosen.passed) == (-1, 2, False)
+    assert chosen.reason == (
+        "no candidate passes every filter; the one that violates them least: induce -0.4 below 0"
     )
+    assert select_direction(table(wreck, (-2, 5, 3.0, -80.0, 0.9)), n_layers=10).layer == 5, (
+        "below the ceiling"
+    )
+    only = select_direction(table(wreck, (-1, 1, -3.0, 1.0, 61.0)), n_layers=10)
+    assert (only.layer, only.passed) == (3, False)
+    assert "do not use it" in only.reason
+
+
+def test_estimates_are_never_chosen() -> None:
+    rows = table((-1, 1, -9.0, 1.0, 0.0), (-1, 2, -2.0, 1.0, 0.0), (-1, 3, -5.0, 1.0, 0.0))
+    rows["scores"] = ["estimated", "exact", "sampled"]
+    chosen = select_direction(rows, n_layers=10)
+    assert (chosen.layer, chosen.row, chosen.passed) == (2, 1, True)
 
 
 def test_only_nan_still_comes_back() -> None:

@@ -11,7 +11,7 @@ from planted import MARK, REFUSES, planted_model, prompts
 
 from tamperlens import refusal
 from tamperlens.base.errors import InputError
-from tamperlens.directions.candidates import Scorer
+from tamperlens.directions.scoring import Scorer
 from tamperlens.directions.subspaces import least_squares_direction
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet

@@ -1,9 +1,10 @@
 """The direction that refusal goes by, other directions and subspaces, and what they are worth.
 
 Contents:
-- `direction`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means, causal
-  scores), `selection` (the published rule as a pure function), `tokens` (refusal tokens found from the
-  model).
+- `direction`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means),
+  `screening` (first-order estimates of all candidates), `shortlist` (successive elimination), `scoring`
+  (causal scores and their table), `selection` (the published rule as a pure function), `doubts` (reasons not
+  to call it refusal), `tokens` (refusal tokens found from the model).
 - `causal`: `causal_check` on generated text; `distances`: `distance`; `nulls`: `split_half_null`,
   `bootstrap_null`, `activations`; `geometry`: angles, CKA, AUROC as pure functions; `cache`: activations
   on disk; `separation`: AUROC, d′, TPR of projections.

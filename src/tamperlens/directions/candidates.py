@@ -1,35 +1,31 @@
-"""Candidate directions: splits of the prompts, differences of means, and their three causal scores."""
+"""Candidate directions: splits of the prompts, differences of means, and how well each separates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import pandas as pd
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.base.logits import kl_divergence, refusal_metric
 from tamperlens.base.results import Result
 from tamperlens.directions.cache import ActivationCache, fetch
 from tamperlens.directions.geometry import auroc, tpr_at_fpr
-from tamperlens.directions.selection import SelectionRule
-from tamperlens.models import ChatModel
-from tamperlens.models.generation import last_logits, left_pad
+from tamperlens.models import ChatModel, evaluating
+from tamperlens.models.prefix import shared_prefix
 from tamperlens.prompts import PromptSet, as_prompts, content, post_instruction_tokens
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_texts
-from tamperlens_hooks import ablate_direction, add_direction, read_positions, residual_means
+from tamperlens_hooks import read_positions, residual_means
 
 # A difference of means this small against the means themselves is rounding: the token at that place does not
 # see the prompt (a template token at the input of block 0, for one).
 ZERO = 1e-6
 # Tokens in a batch of the pass over the training prompts.
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 
 BatchSize = int | Literal["auto"]
 
@@ -126,6 +122,21 @@ def candidate_positions(model: ChatModel) -> list[int]:
     return list(range(-max(count, 1), 0))
 
 
+def check_positions(positions: Sequence[int]) -> list[int]:
+    """Positions as a list of different negative numbers, in increasing order.
+
+    Raises:
+        InputError: none, or one that is not negative: positions count from the end because prompts differ in
+            length.
+    """
+    places = sorted({int(position) for position in positions})
+    if not places or places[-1] >= 0:
+        raise InputError(
+            f"positions {list(positions)} must be negative, counted from the end of the prompt, e.g. [-1]"
+        )
+    return places
+
+
 def mean_activations(
     model: ChatModel,
     prompts: Sequence[str],
@@ -152,7 +163,11 @@ def mean_activations(
 
     def read() -> Tensor:
         return residual_means(
-            model, batches(model, prompts)[0], positions=list(positions), layers=layers, site="resid_pre"
+            model,
+            batches(model, prompts, -min(positions))[0],
+            positions=list(positions),
+            layers=layers,
+            site="resid_pre",
         )[0]
 
     means = fetch(cache, model, prompts, "means", read, layers=layers, positions=positions)
@@ -163,190 +178,35 @@ def mean_activations(
     return means
 
 
-def batches(model: ChatModel, prompts: Sequence[str]) -> tuple[list[dict[str, Tensor]], list[int]]:
-    """Left-padded batches of prompts sorted by length, and which prompt each row is, over all batches."""
+def batches(
+    model: ChatModel, prompts: Sequence[str], keep: int = 1
+) -> tuple[Iterator[dict[str, Any]], list[int]]:
+    """Left-padded batches of prompts sorted by length, and which prompt each row is, over all batches.
+
+    The tokens that all prompts begin with are run once, at the first batch, and each batch is made when it is
+    asked for: use them once and in order.
+
+    Args:
+        model: that will read them, as it is now.
+        prompts: at least one.
+        keep: tokens at every prompt's end that must be read, not shared.
+    """
     sequences = model.token_ids(list(prompts))
     order = sorted(range(len(sequences)), key=lambda row: len(sequences[row]))
-    made, start = [], 0
-    while start < len(order):
+    return _made(model, [sequences[row] for row in order], keep), order
+
+
+def _made(model: ChatModel, rows: list[list[int]], keep: int) -> Iterator[dict[str, Any]]:
+    with evaluating(model.module):
+        prefix = shared_prefix(model.module, rows, pad_id=model.pad_id, device=model.device, keep=keep)
+    start = 0
+    while start < len(rows):
         end = start + 1
         # Sorted, so the next sequence is the longest of the batch that it would join.
-        while end < len(order) and (end + 1 - start) * len(sequences[order[end]]) <= BATCH_TOKENS:
+        while end < len(rows) and (end + 1 - start) * (len(rows[end]) - prefix.length) <= BATCH_TOKENS:
             end += 1
-        rows = [sequences[row] for row in order[start:end]]
-        made.append(vars(left_pad(rows, model.pad_id, model.device)).copy())
+        yield prefix.inputs(rows[start:end])
         start = end
-    return made, order
-
-
-@dataclass(frozen=True)
-class Baseline(Result):
-    """The untouched model on the validation prompts.
-
-    Attributes:
-        harmful: mean refusal metric on harmful prompts.
-        harmless: mean refusal metric on harmless prompts.
-        logits: last-position logits on the harmless prompts, `[n_val, vocab]`.
-        each_harmful: the metric on each harmful prompt, `[n_val]`.
-        each_harmless: the metric on each harmless prompt, `[n_val]`.
-    """
-
-    harmful: float
-    harmless: float
-    logits: Tensor
-    each_harmful: Tensor
-    each_harmless: Tensor
-
-
-@dataclass(frozen=True)
-class PromptScores(Result):
-    """What an edit does, prompt by prompt.
-
-    Attributes:
-        bypass: refusal metric on each harmful prompt under ablation.
-        induce: refusal metric on each harmless prompt under addition.
-        kl: KL(untouched ‖ ablated) at the last position of each harmless prompt, in nats.
-    """
-
-    bypass: Tensor
-    induce: Tensor
-    kl: Tensor
-
-
-class Scorer:
-    """Scores candidates on fixed validation prompts; last-position logits only, each prompt encoded once.
-
-    Args:
-        model: the model; hooks are attached for each score and detached after it.
-        harmful: harmful validation prompts.
-        harmless: harmless validation prompts.
-        tokens: refusal token ids.
-        batch_size: rows at once.
-    """
-
-    def __init__(
-        self,
-        model: ChatModel,
-        harmful: Sequence[str],
-        harmless: Sequence[str],
-        tokens: Sequence[int],
-        batch_size: BatchSize = "auto",
-    ) -> None:
-        self.model = model
-        self.tokens = tokens
-        self.batch_size = batch_size
-        self._harmful = model.token_ids(list(harmful))
-        self._harmless = model.token_ids(list(harmless))
-        logits = self._logits(self._harmful + self._harmless)
-        bad, good = logits[: len(self._harmful)], logits[len(self._harmful) :]
-        each = [refusal_metric(side, tokens).cpu() for side in (bad, good)]
-        self.baseline = Baseline(float(each[0].mean()), float(each[1].mean()), good, each[0], each[1])
-
-    def score(self, vector: Float[Tensor, " d_model"], layer: int) -> tuple[float, float, float]:
-        """(bypass, induce, KL) of one raw difference of means read at the input of `layer`.
-
-        bypass: mean metric on harmful prompts with the direction ablated everywhere. induce: mean metric on
-        harmless prompts with +1 · vector added at `layer`, all positions. KL: mean over harmless prompts of
-        KL(untouched ‖ ablated) at the last position. NaN where the edited model's logits are not finite.
-        """
-        found = self.by_prompt([vector], vector, layer)
-        return float(found.bypass.mean()), float(found.induce.mean()), float(found.kl.mean())
-
-    def by_prompt(
-        self, removed: Sequence[Float[Tensor, " d_model"]], added: Float[Tensor, " d_model"], layer: int
-    ) -> PromptScores:
-        """The three scores prompt by prompt, with one or several orthogonal directions ablated together.
-
-        Args:
-            removed: directions to ablate, orthogonal to each other; their lengths do not matter.
-            added: vector to add, with its own length.
-            layer: where it is added.
-        """
-        try:
-            # One pass for both sets: the ablation is the same.
-            with ExitStack() as stack:
-                for vector in removed:
-                    stack.enter_context(ablate_direction(self.model, vector))
-                logits = self._logits(self._harmful + self._harmless)
-            bad, good = logits[: len(self._harmful)], logits[len(self._harmful) :]
-            with add_direction(self.model, added, layer=layer):
-                raised = self._logits(self._harmless)
-        except NumericsError:
-            nothing = [torch.full((len(ids),), math.nan) for ids in (self._harmful, self._harmless)]
-            return PromptScores(nothing[0], nothing[1], nothing[1])
-        return PromptScores(
-            refusal_metric(bad, self.tokens).cpu(),
-            refusal_metric(raised, self.tokens).cpu(),
-            kl_divergence(self.baseline.logits, good).cpu(),
-        )
-
-    def _logits(self, sequences: list[list[int]]) -> Float[Tensor, "n vocab"]:
-        return last_logits(
-            self.model.module,
-            sequences,
-            pad_id=self.model.pad_id,
-            device=self.model.device,
-            batch_size=self.batch_size,
-        )
-
-
-def score_table(
-    scorer: Scorer,
-    differences: Float64[Tensor, "pos layer d_model"],
-    scale: Float64[Tensor, "pos layer"],
-    positions: Sequence[int],
-    labels: Sequence[str],
-    rule: SelectionRule,
-    *,
-    separations: Float64[Tensor, "pos layer 2"] | None = None,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """Score every candidate.
-
-    Args:
-        scorer: validation prompts and metric.
-        differences: harmful mean − harmless mean.
-        scale: size of the means themselves; differences below 1e-6 of it are zero and not scored.
-        positions: token position of each row of `differences`.
-        labels: the template token at each position, for the reader.
-        rule: filters, for the columns `passed` and `reason`.
-        separations: AUROC and TPR of each candidate (`separation_table`); they do not enter the selection.
-        progress: show a bar.
-
-    Returns:
-        One row per candidate, in order of position, then layer: position, token, layer, raw_norm, bypass,
-        induce, kl, auroc, tpr_at_1_fpr, passed, reason.
-    """
-    model = scorer.model
-    rows: list[dict[str, object]] = []
-    with _bar(len(positions) * differences.shape[1], progress) as advance:
-        for p, position in enumerate(positions):
-            for layer in range(differences.shape[1]):
-                vector = differences[p, layer]
-                norm = float(vector.norm())
-                scores = (math.nan, math.nan, math.nan)
-                if norm <= ZERO * float(scale[p, layer]):
-                    reason = "zero: the two means are equal here"
-                else:
-                    scores = scorer.score(vector.float().to(model.device), layer)
-                    reason = rule.objection(layer, *scores, n_layers=model.n_layers)
-                rows.append(
-                    {
-                        "position": position,
-                        "token": labels[p],
-                        "layer": layer,
-                        "raw_norm": norm,
-                        "bypass": scores[0],
-                        "induce": scores[1],
-                        "kl": scores[2],
-                        "auroc": math.nan if separations is None else float(separations[p, layer, 0]),
-                        "tpr_at_1_fpr": math.nan if separations is None else float(separations[p, layer, 1]),
-                        "passed": not reason,
-                        "reason": reason,
-                    }
-                )
-                advance()
-    return pd.DataFrame(rows)
 
 
 def separation_table(
@@ -363,7 +223,7 @@ def separation_table(
     """
     read = []
     for prompts in (harmful, harmless):
-        made, _ = batches(model, prompts)
+        made, _ = batches(model, prompts, -min(positions))
         read.append(read_positions(model, made, positions=list(positions), site="resid_pre").double())
     found = torch.full((*differences.shape[:2], 2), math.nan, dtype=torch.float64)
     for p, layer in torch.cartesian_prod(*(torch.arange(n) for n in differences.shape[:2])).tolist():
@@ -376,15 +236,3 @@ def separation_table(
         above, _ = tpr_at_fpr(bad, good)
         found[p, layer] = torch.tensor([auroc(bad, good), above / len(bad)])
     return found
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Callable[[], None]]:
-    if not show:
-        yield lambda: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("candidate directions", total=total)
-        yield lambda: bar.advance(task)

@@ -19,15 +19,16 @@ from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import (
     ZERO,
     BatchSize,
-    Scorer,
     Split,
     candidate_positions,
     check_disjoint,
+    check_positions,
     mean_activations,
-    score_table,
     separation_table,
     split_prompts,
 )
+from tamperlens.directions.doubts import doubts
+from tamperlens.directions.scoring import Scorer, SelectionMethod, score_table
 from tamperlens.directions.selection import SelectionRule, select_direction
 from tamperlens.directions.tokens import RefusalTokens, find_refusal_tokens, given_tokens
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
@@ -156,6 +157,7 @@ def find_direction(
     refusal_tokens: Sequence[int] | RefusalTokens | None = None,
     judge: str | Judge | None = None,
     rule: SelectionRule | None = None,
+    selection: SelectionMethod = "shortlist",
     batch_size: BatchSize = "auto",
     cache: ActivationCache | None = None,
     progress: bool = False,
@@ -163,8 +165,16 @@ def find_direction(
     """Find the direction that refusal goes by, and choose it by what it does.
 
     Candidates are the differences of means at every post-instruction template position and every block
-    input. Each is ablated and added on validation prompts; `select_direction` chooses. When none passes the
-    filters the best is returned with `passed=False` and the reason in `flag`.
+    input of the layers that the rule allows. They are ablated and added on validation prompts;
+    `select_direction` chooses. When none passes the filters, the one that violates them least is returned,
+    with `passed=False` and the reason in `flag`. So is any direction when there is no refusal to find:
+    nothing was refused, the metric does not tell the two sets apart, or directions from halves of the
+    prompts disagree.
+
+    By default only a shortlist is scored on all prompts: first-order estimates from a few backward passes put
+    the candidates in order (`screening.py`), and successive elimination leaves those that may be best
+    (`shortlist.py`: one that is better by more than 0.1 nats of bypass is dropped with probability .05 at
+    most). `selection="exhaustive"` scores all of them, as published.
 
     Args:
         model: any chat model; it is left as it was.
@@ -178,6 +188,7 @@ def find_direction(
             (`find_refusal_tokens`).
         judge: who says which answers are refusals when the tokens are found.
         rule: other thresholds of the selection.
+        selection: "shortlist", or "exhaustive" as published.
         batch_size: rows at once.
         cache: where the means are kept between calls.
         progress: show a bar.
@@ -200,18 +211,22 @@ def find_direction(
     labels = _position_labels(model, split.harmful_train[0], places)
     apart = separation_table(model, differences, scale, split.harmful_val, split.harmless_val, places)
     table = score_table(
-        scorer, differences, scale, places, labels, rule, separations=apart, progress=progress
-    )
+        scorer, differences, scale, places, labels, rule,
+        separations=apart, selection=selection, seed=seed, progress=progress,
+    )  # fmt: skip
     chosen = select_direction(table, n_layers=model.n_layers, rule=rule)
     vector = differences[places.index(chosen.position), chosen.layer]
     unit, norm, flag = _unit(vector, float(scale[places.index(chosen.position), chosen.layer]))
+    # Without a reason to call it refusal a direction does not pass, whatever its scores.
+    against = [flag or chosen.reason, *doubts(model, split, chosen, tokens, scorer.baseline, cache=cache)]
+    against = [reason for reason in against if reason]
     return Direction(
         vector=unit,
         raw_norm=norm,
         layer=chosen.layer,
         position=chosen.position,
-        passed=chosen.passed,
-        flag=flag or chosen.reason,
+        passed=not against,
+        flag="; ".join(against),
         bypass=chosen.bypass,
         induce=chosen.induce,
         kl=chosen.kl,
@@ -322,21 +337,6 @@ def mean_differences(
     bad = mean_activations(model, harmful, positions, cache=cache)
     good = mean_activations(model, harmless, positions, cache=cache)
     return bad - good, torch.maximum(bad.norm(dim=-1), good.norm(dim=-1))
-
-
-def check_positions(positions: Sequence[int]) -> list[int]:
-    """Positions as a list of different negative numbers, in increasing order.
-
-    Raises:
-        InputError: none, or one that is not negative: positions count from the end because prompts differ in
-            length.
-    """
-    places = sorted({int(position) for position in positions})
-    if not places or places[-1] >= 0:
-        raise InputError(
-            f"positions {list(positions)} must be negative, counted from the end of the prompt, e.g. [-1]"
-        )
-    return places
 
 
 def _read_at(

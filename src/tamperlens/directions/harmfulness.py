@@ -95,9 +95,13 @@ def find_harmfulness_direction(
             activations(model, prompts, position, cache=cache)
             for prompts in (split.harmful_train, split.harmless_train, split.harmful_val, split.harmless_val)
         ]
-        share = (rule or SelectionRule()).max_layer
-        layer = best_layer(sides, [at for at in range(model.n_layers) if at < share * model.n_layers - 1e-9])
-        how = f"layer below {share:g} L with the greatest AUROC, then d′, on validation prompts"
+        rule = rule or SelectionRule()
+        allowed = [at for at in range(model.n_layers) if not rule.layer_objection(at, model.n_layers)]
+        layer = best_layer(sides, allowed)
+        how = (
+            f"layer below {rule.max_layer:g} L (as in the {rule.layer_rule}) with the greatest AUROC, then "
+            "d′, on validation prompts"
+        )
     found = direction_at(model, split.harmful_train, split.harmless_train, layer, position)
     return dataclasses.replace(
         found,

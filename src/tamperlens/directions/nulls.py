@@ -15,8 +15,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.directions.cache import ActivationCache, fetch
-from tamperlens.directions.candidates import ZERO, batches, check_disjoint
-from tamperlens.directions.direction import check_positions
+from tamperlens.directions.candidates import ZERO, batches, check_disjoint, check_positions
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_name, prompt_texts
@@ -295,7 +294,7 @@ def activations(
         raise InputError("there are no prompts to read; pass at least one")
 
     def read() -> Tensor:
-        made, order = batches(model, prompts)
+        made, order = batches(model, prompts, -min(places))
         rows = read_positions(model, made, positions=places, layers=wanted, site="resid_pre")[:, 0]
         found = torch.empty_like(rows)
         found[order] = rows

@@ -14,12 +14,13 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.directions.cache import ActivationCache
-from tamperlens.directions.candidates import BatchSize, Scorer, Split
+from tamperlens.directions.candidates import BatchSize, Split
 from tamperlens.directions.causal import random_directions
 from tamperlens.directions.checkpoints import MEASURES, Reads, base_nulls, compare_reads, read
 from tamperlens.directions.direction import Direction, split_of
 from tamperlens.directions.geometry import cosine_and_angle
 from tamperlens.directions.nulls import HALVES, band, null_cosines
+from tamperlens.directions.scoring import Scorer
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.directions.transfer import RANDOM, effect_rows, tokens_of
 from tamperlens.prompts import as_prompts

@@ -11,9 +11,10 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
-from tamperlens.directions.candidates import BatchSize, Scorer
+from tamperlens.directions.candidates import BatchSize
 from tamperlens.directions.causal import random_directions
 from tamperlens.directions.direction import Direction
+from tamperlens.directions.scoring import Scorer
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.directions.validation import mean_of
 from tamperlens.models import ModelLike, as_chat_model

@@ -13,8 +13,9 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined
-from tamperlens.directions.candidates import BatchSize, PromptScores, Scorer
+from tamperlens.directions.candidates import BatchSize
 from tamperlens.directions.geometry import orthonormal
+from tamperlens.directions.scoring import PromptScores, Scorer
 from tamperlens.directions.subspaces import Subspace
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.models import ModelLike, as_chat_model
