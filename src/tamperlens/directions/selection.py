@@ -127,8 +127,8 @@ def select_direction(table: pd.DataFrame, *, n_layers: int, rule: SelectionRule 
         bypass, induce, kl = (float(table[name].iloc[row]) for name in ("bypass", "induce", "kl"))
         objection = rule.objection(layer, bypass, induce, kl, n_layers)
         unknown = any(math.isnan(score) for score in (bypass, induce, kl))
-        beyond, missing = rule.violation(layer, induce, kl, n_layers) if objection else (False, 0.0)
-        rank = (bool(objection), unknown, beyond, missing, math.inf if math.isnan(bypass) else bypass)
+        beyond, violation = rule.violation(layer, induce, kl, n_layers) if objection else (False, 0.0)
+        rank = (bool(objection), unknown, beyond, violation, math.inf if math.isnan(bypass) else bypass)
         scored.append((rank, row, layer, bypass, induce, kl, objection))
     (_, unknown, beyond, _, _), row, layer, bypass, induce, kl, objection = min(scored)
     reason = ""
