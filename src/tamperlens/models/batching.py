@@ -50,11 +50,22 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
 
 
 def position_limit(module: nn.Module) -> int | None:
-    """Rows of a learned table of absolute positions (GPT-2's `wpe`); None for rotary models."""
+    """Positions that a model was made for; None where nothing says (ALiBi).
+
+    Rows of a learned table (GPT-2's `wpe`), otherwise what the config of a rotary model says, stretched where
+    its rope scaling stretches it. Beyond that a model answers, but not as it was trained to.
+    """
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("wpe", "embed_positions"):
             return part.num_embeddings
-    return None
+    base: Any = unwrap(module)
+    config = base.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    return max(limit, int(original * factor)) if original and factor else limit
 
 
 def token_chunks(lengths: Sequence[int], device: torch.device, most: int | None = None) -> list[slice]:

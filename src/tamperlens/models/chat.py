@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,23 @@ from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
 from tamperlens.models import generation
+from tamperlens.models import thinking as thoughts
 from tamperlens.models.decoding import Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
-from tamperlens.prompts import ChatFormat, PromptsLike, as_prompts, chat_format, render
+from tamperlens.prompts import (
+    DATE,
+    ChatFormat,
+    Encoded,
+    PromptSet,
+    PromptsLike,
+    as_prompts,
+    chat_format,
+    content,
+    encode_pairs,
+    render,
+    split_reply,
+)
 from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
 
 # In the plain format models without chat training go on to write the user's next turn.
@@ -45,6 +59,7 @@ class ChatModel:
     notes: tuple[str, ...] = ()
     _fingerprint: tuple[object, str] | None = field(default=None, repr=False)
     _stop_ids: frozenset[int] | None = field(default=None, repr=False)
+    _thoughts: Mapping[bytes, str] | None = field(default=None, repr=False)
 
     @classmethod
     def from_parts(
@@ -137,9 +152,12 @@ class ChatModel:
 
     @property
     def pad_id(self) -> int:
-        """Token id for padding, always masked: the tokenizer's own, else its end token, else 0."""
+        """Token id for padding, always masked: the tokenizer's own, else its end token, else 0.
+
+        Ids that the model does not embed are passed over (`add_special_tokens` without a resize).
+        """
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and 0 <= token < self.anatomy.d_vocab:
                 return int(token)
         return 0
 
@@ -174,30 +192,107 @@ class ChatModel:
             self.tokenizer, prompt, response=response, system=system, prefill=prefill, fmt=self.chat_format
         )
 
+    def with_format(self, *, thinking: bool = False, date: str = DATE) -> ChatModel:
+        """The same model with prompts written with thinking on or off, as on that date, for every measure.
+
+        Raises:
+            InputError: thinking where the chat template knows none, or a date that is none.
+        """
+        if (thinking, date) == (self.chat_format.thinking, self.chat_format.date):
+            return self
+        return replace(self, chat_format=chat_format(self.tokenizer, thinking=thinking, date=date))
+
+    def with_thoughts(
+        self,
+        prompts: PromptsLike,
+        decoding: Decoding | None = None,
+        *,
+        at: Literal["thought", "answer"] = "thought",
+        **settings: Unpack[Settings],
+    ) -> ChatModel:
+        """The same model, which has thought about these prompts: measures read them with the thought behind.
+
+        `directions.find_direction`, log-odds and whatever else reads a prompt's last token then read the last
+        token of the thought, or the place where the answer begins.
+
+        Args:
+            prompts: what will be measured; other prompts are refused.
+            decoding: how thoughts are made; thinking is on whatever it says.
+            at: "thought", the last thinking token; "answer", behind the end of the thought.
+            **settings: fields of `Decoding` by name.
+
+        Raises:
+            InputError: the chat template knows no thought.
+        """
+        how = Decoding.of(decoding, {**settings, "thinking": True})
+        asked = as_prompts(prompts).prompts
+        fmt = self.with_format(thinking=True, date=how.date).chat_format
+        replies = [split_reply(text) for text in self.generate(prompts, how)]
+        found = {}
+        for prompt, reply in zip(asked, replies, strict=True):
+            opening = "" if fmt.inside else fmt.begin_of_thought
+            found[content(prompt)] = opening + reply.thought + (fmt.end_of_thought if at == "answer" else "")
+        return replace(self, chat_format=fmt, _thoughts=found)
+
     def token_ids(
         self, prompts: PromptsLike, *, system: str | None = None, prefill: str | None = None
     ) -> list[list[int]]:
         """Token ids of each rendered prompt, unpadded.
 
         Raises:
-            InputError: `prompts` is no list of texts, PromptSet or table (see `prompts.as_prompts`), or a
-                prompt holds a token that the model has no embedding for.
+            InputError: `prompts` is no list of texts, PromptSet or table (see `prompts.as_prompts`), a prompt
+                is longer than the model's positions, or holds a token that it has no embedding for.
         """
         asked = as_prompts(prompts).prompts
         if not asked:
             return []
         texts = [self.render(prompt, system=system, prefill=prefill) for prompt in asked]
+        if self._thoughts is not None:
+            for index, prompt in enumerate(asked):
+                if content(prompt) not in self._thoughts:
+                    raise InputError(
+                        f"the model has not thought about prompt {index}; give with_thoughts all prompts"
+                    )
+                texts[index] += self._thoughts[content(prompt)]
         sequences: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        rows = self.anatomy.d_vocab
+        limit = generation.position_limit(self.module)
         for index, sequence in enumerate(sequences):
             if not sequence:
                 raise InputError(f"prompt {index} is empty after rendering; give it some text")
-            if max(sequence) >= rows:
+            self._refuse_tokens(f"prompt {index}", sequence)
+            if limit is not None and len(sequence) >= limit:
                 raise InputError(
-                    f"prompt {index} has token {max(sequence)} and {self.name} embeds {rows}; "
-                    "the tokenizer belongs to another model"
+                    f"prompt {index} has {len(sequence)} tokens and {self.name} {limit} positions, so there is "
+                    "no room for an answer; shorten or drop it"
                 )
         return sequences
+
+    def encode_pairs(
+        self, data: PromptSet, *, system: str | None = None, max_length: int | None = None
+    ) -> list[Encoded]:
+        """Each (prompt, answer) of a set tokenized for this model, with the exact response mask.
+
+        Raises:
+            InputError: no responses, a row that cannot be encoded (see `prompts.encode_pair`), that is longer
+                than the model's positions, or that holds a token which the model does not embed.
+        """
+        turns = encode_pairs(self.tokenizer, data, system=system, max_length=max_length, fmt=self.chat_format)
+        limit = generation.position_limit(self.module)
+        for row, turn in enumerate(turns):
+            if limit is not None and len(turn) > limit:
+                raise InputError(
+                    f"row {row} of {data.name!r} has {len(turn)} tokens and {self.name} {limit} positions; "
+                    f"shorten it, or set max_length={limit} to cut it"
+                )
+            self._refuse_tokens(f"row {row} of {data.name!r}", turn.input_ids)
+        return turns
+
+    def _refuse_tokens(self, what: str, ids: Sequence[int]) -> None:
+        if max(ids) >= self.anatomy.d_vocab:
+            raise InputError(
+                f"{what} has token {max(ids)} and {self.name} embeds {self.anatomy.d_vocab}; the tokenizer "
+                "belongs to another model"
+            )
 
     def encode(
         self, prompts: PromptsLike, *, system: str | None = None, prefill: str | None = None
@@ -226,7 +321,8 @@ class ChatModel:
 
         Greedy unless a temperature is given. Answers come without special tokens and without outer white
         space. With a prefill, the assistant's turn begins with that text, and what is returned is what
-        follows it (white space kept).
+        follows it (white space kept). With thinking, the thought stands before the answer in <think> tags,
+        whatever the model's own are; `prompts.split_reply` takes the two apart, and judges read the answer.
 
         Args:
             prompts: what the user says, one conversation each: a list, a PromptSet or a table.
@@ -241,19 +337,23 @@ class ChatModel:
             NumericsError: logits are NaN or infinite; the message names the prompt.
         """
         how = Decoding.of(decoding, settings)
-        sequences = self.token_ids(prompts, system=how.system, prefill=how.prefill)
-        new = generation.generate_tokens(
+        asked = self.with_format(thinking=how.thinking, date=how.date)
+        sequences = asked.token_ids(prompts, system=how.system, prefill=how.prefill)
+        answer = functools.partial(
+            generation.generate_tokens,
             self.module,
-            sequences,
-            max_new_tokens=how.max_new_tokens,
-            stop_ids=self.stop_ids,
+            stop_ids=asked.stop_ids,
             pad_id=self.pad_id,
             device=self.device,
             batch_size=batch_size,
             temperature=how.temperature,
-            seed=how.seed,
             progress=progress,
         )
+        new = thoughts.tokens(answer, sequences, how, asked.chat_format, self.tokenizer)
+        if thoughts.apart(asked.chat_format, self.tokenizer):
+            return [
+                thoughts.read(ids, asked.chat_format, self.tokenizer, how.prefill or "").text for ids in new
+            ]
         if how.prefill:
             # Sentencepiece drops the space before a first word, so decode both and take the difference.
             before, whole = (

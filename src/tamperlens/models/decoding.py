@@ -10,7 +10,8 @@ from typing import TypedDict
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
-from tamperlens.prompts import ChatFormat
+from tamperlens.prompts import DATE, ChatFormat
+from tamperlens.prompts.templating import refuse_bad_date
 
 
 class Settings(TypedDict, total=False):
@@ -21,6 +22,9 @@ class Settings(TypedDict, total=False):
     seed: int
     system: str | None
     prefill: str | None
+    thinking: bool
+    thinking_budget: int | None
+    date: str
 
 
 def _whole(value: object) -> bool:
@@ -38,8 +42,8 @@ class Decoding(Result):
         ['seed: 0 against 1']
 
     Attributes:
-        max_new_tokens: answers are cut there; 0 for answers that were given and whose length limit is not
-            known.
+        max_new_tokens: answers are cut there, the thought included unless it has a budget of its own; 0 for
+            answers that were given and whose length limit is not known.
         temperature: 0 for greedy.
         seed: of the sampling; the same prompt at the same index gives the same sample. Set to 0 for greedy,
             which needs none.
@@ -47,9 +51,15 @@ class Decoding(Result):
         prefill: beginning that is put into the assistant's mouth, or None.
         chat_format: how prompts were written for the model, filled in by the functions that ask it; "" when
             not known.
+        thinking: whether the model thinks before it answers, where its chat template knows that. Off by
+            default, so that the answer follows the prompt at once.
+        thinking_budget: tokens after which a thought is ended by force, so that an answer comes; None for no
+            such end.
+        date: the day that chat templates are told it is, the same on every day.
 
     Raises:
-        InputError: a negative or fractional count, or a temperature that is not a number from 0 up.
+        InputError: a negative or fractional count, a temperature that is not a number from 0 up, a budget
+            without thinking, or a date that is none.
     """
 
     max_new_tokens: int = 64
@@ -58,6 +68,9 @@ class Decoding(Result):
     system: str | None = None
     prefill: str | None = None
     chat_format: str = ""
+    thinking: bool = False
+    thinking_budget: int | None = None
+    date: str = DATE
 
     def __post_init__(self) -> None:
         if not _whole(self.max_new_tokens) or self.max_new_tokens < 0:
@@ -70,6 +83,15 @@ class Decoding(Result):
             )
         if not _whole(self.seed):
             raise InputError(f"seed is {self.seed!r}; it must be a whole number")
+        if self.thinking_budget is not None and not (
+            _whole(self.thinking_budget) and self.thinking_budget > 0
+        ):
+            raise InputError(
+                f"thinking_budget is {self.thinking_budget!r}; it must be a whole number from 1 up, or None"
+            )
+        if self.thinking_budget is not None and not self.thinking:
+            raise InputError("a thinking_budget without thinking; set thinking=True or leave it out")
+        refuse_bad_date(self.date)
         # One spelling of each setting, so that equal ones compare equal.
         object.__setattr__(self, "seed", self.seed if self.temperature > 0 else 0)
         object.__setattr__(self, "system", self.system or None)

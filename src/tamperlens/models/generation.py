@@ -64,7 +64,7 @@ def generate_tokens(
     Args:
         module: a causal language model of transformers, PEFT-wrapped or not.
         sequences: token ids of each prompt, none of them empty.
-        max_new_tokens: at most so many tokens; models with a table of absolute positions stop where it ends.
+        max_new_tokens: at most so many tokens; answers stop where the model's positions end.
         stop_ids: tokens that end an answer; they are not part of it.
         pad_id: any valid token id; padding is masked.
         device: where the inputs go.

@@ -73,6 +73,13 @@ class ChatFormat(Result):
     markers: tuple[str, ...] = ()
 
     @property
+    def begin_of_thought(self) -> str:
+        """Text with which a model begins a thought."""
+        if self.tags is None or self.tags[0] == CHANNEL:
+            return f"{CHANNEL}analysis<|message|>"
+        return f"{self.tags[0]}\n"
+
+    @property
     def end_of_thought(self) -> str:
         """Text that ends a thought and leads to the answer."""
         if self.tags is None or self.tags[0] == CHANNEL:
