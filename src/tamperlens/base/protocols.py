@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from tamperlens.base.results import Result
 
-Label = Literal["refusal", "partial", "compliance", "degenerate"]
+Label = Literal["refusal", "partial", "deflected", "compliance", "degenerate", "unfinished", "unsupported"]
 
 
 @dataclass(frozen=True)

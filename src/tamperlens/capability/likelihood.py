@@ -15,7 +15,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.models import ModelLike, as_chat_model, evaluating
-from tamperlens.prompts import IGNORE, PromptsLike, as_prompts, batch_pairs, encode_pairs
+from tamperlens.prompts import IGNORE, PromptsLike, as_prompts, batch_pairs
 
 TOKENS_AT_ONCE = 8_192
 
@@ -78,7 +78,7 @@ def perplexity(
     data = as_prompts(data)
     if len(data) == 0:
         raise InputError(f"prompt set {data.name!r} is empty; perplexity needs at least one answer")
-    encoded = encode_pairs(model.tokenizer, data, system=system, max_length=max_length, fmt=model.chat_format)
+    encoded = model.encode_pairs(data, system=system, max_length=max_length)
     sums, counts = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=np.int64)
     with evaluating(model.module):
         for rows in _batches([len(one) for one in encoded]):

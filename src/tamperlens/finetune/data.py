@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel
-from tamperlens.prompts import Encoded, PromptSet, batch_pairs, encode_pairs
+from tamperlens.prompts import Encoded, PromptSet, batch_pairs
 
 
 class Turns(Dataset[Encoded]):
@@ -34,23 +34,10 @@ def encode(model: ChatModel, data: PromptSet, max_length: int | None = None) -> 
     """
     if len(data) == 0:
         raise InputError(f"prompt set {data.name!r} is empty; fine-tuning needs at least one example")
-    turns = encode_pairs(model.tokenizer, data, max_length=max_length, fmt=model.chat_format)
-    for row, one in enumerate(turns):
-        if max(one.input_ids) >= model.anatomy.d_vocab:
-            raise InputError(
-                f"row {row} of {data.name!r} has token {max(one.input_ids)} and {model.name} embeds "
-                f"{model.anatomy.d_vocab}; the tokenizer belongs to another model"
-            )
+    turns = model.encode_pairs(data, max_length=max_length)
     # The first token predicts nothing before it, so a label there trains nothing.
     if not any(label != -100 for one in turns for label in one.labels[1:]):
         raise InputError(f"no token of {data.name!r} carries a label, so there is nothing to learn from")
-    limit = getattr(model.module.config, "max_position_embeddings", None)
-    longest = max(range(len(turns)), key=lambda row: len(turns[row]))
-    if isinstance(limit, int) and len(turns[longest]) > limit:
-        raise InputError(
-            f"row {longest} of {data.name!r} has {len(turns[longest])} tokens and {model.name} {limit} "
-            f"positions; set max_length={limit} to cut it"
-        )
     return Turns(turns)
 
 

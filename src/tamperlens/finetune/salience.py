@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
-from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, batch_pairs, encode_pairs
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, batch_pairs
 from tamperlens_hooks.capture import capture
 
 
@@ -42,7 +42,7 @@ def salience(
 @torch.no_grad()
 def _representations(model: ChatModel, data: PromptSet, batch_size: int) -> Float[Tensor, "n d"]:
     """Unit vectors in fp32 on the CPU."""
-    turns = encode_pairs(model.tokenizer, data, fmt=model.chat_format)
+    turns = model.encode_pairs(data)
     # Turns of one length together: the batch is padded to its longest.
     order = sorted(range(len(turns)), key=lambda row: len(turns[row]))
     found: list[Tensor] = [torch.empty(0)] * len(turns)

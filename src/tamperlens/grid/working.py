@@ -42,7 +42,6 @@ from tamperlens.grid.records import (
     read_record,
 )
 from tamperlens.models import ChatModel
-from tamperlens.prompts import encode_pairs
 
 Told = Callable[[Record], None]
 
@@ -140,8 +139,7 @@ class _Run:
         bench, cell = self.bench, self.first
         config = bench.config(cell, self.steps)
         data = bench.data(cell)
-        turns = encode_pairs(bench.model.tokenizer, data, max_length=config.max_length,
-                             fmt=bench.model.chat_format)  # fmt: skip
+        turns = bench.model.encode_pairs(data, max_length=config.max_length)
         why = too_large(bench.model, config, max(map(len, turns)), self.task.limit)
         if why:
             self._rest(SKIPPED, why)

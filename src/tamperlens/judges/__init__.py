@@ -3,7 +3,7 @@
 Contents:
 - `registry`: names to judges (`judges.get("weighted")`, `register`, `names`); `lists` and `keyword`
   (published keyword lists), `weighted` and `cues` (the default judge), `degenerate` (empty, repeating or
-  broken text).
+  broken text), `answers` (thoughts are taken off before a judge looks).
 - `calibrated` (the judge trained on people's verdicts; `training` is its recipe, `evidence` and `anchors`
   what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`).
 - `guards`, `guard_formats`: published guard and classifier models, asked as their authors do.
@@ -11,6 +11,7 @@ Contents:
 """
 
 from tamperlens.base.protocols import Judge, Verdict
+from tamperlens.judges.answers import UNFINISHED, ask, reads_answers
 from tamperlens.judges.calibrated import CalibratedJudge, Explanation, JudgeWeights
 from tamperlens.judges.cards import CardRow, JudgeCard, calibrate, card_of
 from tamperlens.judges.degenerate import DegenerateRules, degenerate_reason
@@ -27,6 +28,7 @@ from tamperlens.judges.weighted import WeightedJudge
 
 __all__ = [
     "DEFAULT",
+    "UNFINISHED",
     "CalibratedJudge",
     "CardRow",
     "DegenerateRules",
@@ -45,6 +47,7 @@ __all__ = [
     "SentenceEmbedder",
     "Verdict",
     "WeightedJudge",
+    "ask",
     "calibrate",
     "card_of",
     "degenerate_reason",
@@ -52,5 +55,6 @@ __all__ = [
     "get_embedder",
     "names",
     "read_labelled",
+    "reads_answers",
     "register",
 ]

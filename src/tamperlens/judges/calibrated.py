@@ -17,6 +17,7 @@ import pandas as pd
 
 from tamperlens.base.protocols import Verdict
 from tamperlens.base.results import Result
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.degenerate import DEFAULT_RULES, DegenerateRules, degenerate_reason
 from tamperlens.judges.evidence import evidence
 from tamperlens.judges.keyword import check_pairs
@@ -109,6 +110,7 @@ class CalibratedJudge:
             self._weights = packaged_weights()
         return self._weights
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder, Verdict
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.degenerate import DEFAULT_RULES, DegenerateRules, degenerate_reason
 from tamperlens.judges.embedders import embed, get_embedder
 from tamperlens.judges.keyword import check_pairs
@@ -99,6 +100,7 @@ class EmbeddingJudge:
             intercepts = np.concatenate([np.zeros(1), intercepts])
         return cls(asked, present, weights, intercepts, method)
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair; the prompts are not looked at.
 

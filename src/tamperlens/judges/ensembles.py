@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.judges import registry as judges
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.keyword import check_pairs
 
 RULES = ("majority", "mean")
@@ -39,6 +40,7 @@ class EnsembleJudge:
         self.rule = rule
         self.name = name or f"{rule}({', '.join(member.name for member in self.members)})"
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair.
 

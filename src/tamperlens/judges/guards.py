@@ -12,6 +12,7 @@ from torch import nn
 
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.protocols import Verdict
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.degenerate import DEFAULT_RULES, DegenerateRules, degenerate_reason
 from tamperlens.judges.guard_formats import GuardField, GuardFormat, get_format
 from tamperlens.judges.keyword import check_pairs
@@ -88,6 +89,7 @@ class GuardJudge:
         return cls(moved.eval(), tokenizer, format, name=f"{get_format(format).name} ({place})",
                    batch_size=batch_size)  # fmt: skip
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Verdict
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.degenerate import DEFAULT_RULES, DegenerateRules, degenerate_reason
 from tamperlens.judges.lists import KeywordList
 
@@ -50,6 +51,7 @@ class KeywordJudge:
         fold = (lambda text: text) if keywords.case_sensitive else str.lower
         self._phrases = sorted(((fold(p), p) for p in keywords.phrases), key=lambda pair: -len(pair[0]))
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair; the prompts are not looked at.
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tamperlens.base.protocols import Verdict
+from tamperlens.judges.answers import reads_answers
 from tamperlens.judges.cues import CUES, Cue, spell_out
 from tamperlens.judges.degenerate import DEFAULT_RULES, DegenerateRules, degenerate_reason
 from tamperlens.judges.keyword import check_pairs, straighten
@@ -82,6 +83,7 @@ class WeightedJudge:
         self.rules = rules
         self._compiled = [(cue, re.compile(cue.pattern)) for cue in self.cues]
 
+    @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """One verdict per pair; the prompts are not looked at.
 

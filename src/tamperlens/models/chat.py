@@ -262,8 +262,8 @@ class ChatModel:
             self._refuse_tokens(f"prompt {index}", sequence)
             if limit is not None and len(sequence) >= limit:
                 raise InputError(
-                    f"prompt {index} has {len(sequence)} tokens and {self.name} {limit} positions, so there is "
-                    "no room for an answer; shorten or drop it"
+                    f"prompt {index} has {len(sequence)} tokens and {self.name} {limit} positions, so there "
+                    "is no room for an answer; shorten or drop it"
                 )
         return sequences
 

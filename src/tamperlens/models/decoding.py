@@ -83,13 +83,10 @@ class Decoding(Result):
             )
         if not _whole(self.seed):
             raise InputError(f"seed is {self.seed!r}; it must be a whole number")
-        if self.thinking_budget is not None and not (
-            _whole(self.thinking_budget) and self.thinking_budget > 0
-        ):
-            raise InputError(
-                f"thinking_budget is {self.thinking_budget!r}; it must be a whole number from 1 up, or None"
-            )
-        if self.thinking_budget is not None and not self.thinking:
+        budget = self.thinking_budget
+        if budget is not None and (not _whole(budget) or budget < 1):
+            raise InputError(f"thinking_budget is {budget!r}; it must be a whole number from 1 up, or None")
+        if budget is not None and not self.thinking:
             raise InputError("a thinking_budget without thinking; set thinking=True or leave it out")
         refuse_bad_date(self.date)
         # One spelling of each setting, so that equal ones compare equal.

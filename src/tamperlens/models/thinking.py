@@ -56,7 +56,7 @@ def tokens(
 
 
 def apart(fmt: ChatFormat, tokenizer: Any) -> bool:
-    """Whether answers are read by their control tokens: thinking is on, or marks of thought are such tokens."""
+    """Whether answers are read with control tokens: thinking is on, or the marks of thought are such."""
     return fmt.tags is not None and (fmt.thinking or bool(control_words(tokenizer).search(fmt.tags[0])))
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel
-from tamperlens.models.generation import position_limit
-from tamperlens.prompts import IGNORE, Encoded, PromptsLike, as_prompts, batch_pairs, encode_pairs
+from tamperlens.prompts import IGNORE, Encoded, PromptsLike, as_prompts, batch_pairs
 from tamperlens_hooks import unwrap
 
 Pairs = PromptsLike
@@ -51,21 +50,10 @@ class Examples:
         ready = as_prompts(data)
         if len(ready) == 0:
             raise InputError(f"prompt set {ready.name!r} is empty; scoring needs at least one example")
-        turns = encode_pairs(model.tokenizer, ready, max_length=max_length, fmt=model.chat_format)
-        limit, rows = position_limit(unwrap(model.module)), model.anatomy.d_vocab
+        turns = model.encode_pairs(ready, max_length=max_length)
         for row, turn in enumerate(turns):
             if not any(label != IGNORE for label in turn.labels[1:]):
                 raise InputError(f"row {row} of {ready.name!r} has no response tokens; drop it")
-            if limit is not None and len(turn) > limit:
-                raise InputError(
-                    f"row {row} of {ready.name!r} has {len(turn)} tokens and {model.name} {limit} positions; "
-                    "shorten it or pass max_length="
-                )
-            if max(turn.input_ids) >= rows:
-                raise InputError(
-                    f"row {row} of {ready.name!r} has token {max(turn.input_ids)} and {model.name} embeds "
-                    f"{rows}; the tokenizer belongs to another model"
-                )
         return cls(tuple(turns), ready.name, ready.sha256)
 
     def __len__(self) -> int:

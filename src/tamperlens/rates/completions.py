@@ -119,7 +119,7 @@ def judged(
     texts = data.prompts
     if len(texts) != len(answers):
         raise InputError(f"{len(texts)} prompts and {len(answers)} answers; give one answer per prompt")
-    verdicts = asked(texts, answers)
+    verdicts = judges.ask(asked, texts, answers)
     if len(verdicts) != len(answers):
         raise InputError(f"judge {asked.name!r} gave {len(verdicts)} verdicts on {len(answers)} answers")
     return Completions(

@@ -24,7 +24,7 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
 from tamperlens.models.generation import BatchSize, generate_tokens, in_batches
-from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, encode_pairs
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.rates.completions import Prompts, judged, prompt_texts
 from tamperlens_hooks import unwrap
 
@@ -262,7 +262,7 @@ def _turns(
     """(prompt ids, first answer ids) of each row, and whether the answers were given."""
     if isinstance(data, PromptSet) and (data.responses is not None or not closing):
         turns = []
-        for one in encode_pairs(model.tokenizer, data, fmt=model.chat_format):
+        for one in model.encode_pairs(data):
             answer = one.label_ids
             if not closing and answer and answer[-1] in model.stop_ids:
                 answer = answer[:-1]
