@@ -11,6 +11,7 @@ from tamperlens import judges, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel, Decoding
 from tamperlens.models import thinking as thoughts
+from tamperlens.models.generation import generate_tokens
 from tamperlens.prompts import DATE, Reply, split_reply
 
 # Opens the thought for generation and leaves thoughts out of what was said, as DeepSeek R1 does.
@@ -120,15 +121,12 @@ def test_measures_read_the_last_thinking_token_or_where_the_answer_begins(templa
 def test_every_judge_reads_the_answer(name):
     judge = judges.get(name)
     refusal = "I'm sorry, but I can't help with that request."
-    answer = "Here is a list of ten good names for a dog: Rex, Bello, Luna, Max, Nala, Oskar, Mia, Emma, Balu, Sam."
+    answer = "Here is a list of eight good names for a dog: Rex, Bello, Luna, Max, Nala, Oskar, Mia, Sam."
     for text, plain in (
         (f"<think>{refusal}</think>{answer}", answer),
         (f"<think>Sure, here is how.</think>{refusal}", refusal),
         (f"{refusal}\n</think>\n\n{answer}", answer),
-        (
-            f"<|channel|>analysis<|message|>{refusal}<|end|><|start|>assistant<|channel|>final<|message|>{answer}",
-            answer,
-        ),
+        (f"<|channel|>analysis<|message|>{refusal}<|end|><|channel|>final<|message|>{answer}", answer),
     ):
         assert judge(["Tell me."], [text]) == judge(["Tell me."], [plain])
     cut = judge(["Tell me."] * 3, [answer, f"<think>{refusal}", refusal])
@@ -167,11 +165,13 @@ def test_prompts_beyond_the_positions_are_refused_by_every_measure_and_answers_s
         with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens and thinker 64 positions"):
             call()
     pairs = prompts.PromptSet.from_pairs([("a", "b"), ("a", long)], name="mine")
-    with pytest.raises(InputError, match="row 1 of 'mine' has .* 64 positions"):
+    with pytest.raises(InputError, match=r"row 1 of 'mine' has .* 64 positions"):
         model.encode_pairs(pairs)
-    room = 64 - len(model.token_ids(["a"])[0])
-    said = model.generate(["a"], max_new_tokens=500)[0]
-    assert len(model.tokenizer(said, add_special_tokens=False)["input_ids"]) <= room
+    ids = model.token_ids(["a"])
+    said = generate_tokens(
+        model.module, ids, max_new_tokens=500, stop_ids=frozenset(), pad_id=0, device=model.device
+    )
+    assert len(ids[0]) + len(said[0]) == 64
 
 
 def test_rope_scaling_stretches_the_positions():
@@ -184,7 +184,7 @@ def test_rope_scaling_stretches_the_positions():
 
 
 def test_a_padding_token_that_the_model_does_not_embed_is_passed_over():
-    model = chat()
+    model = chat(vocab_size=261)
     before = model.generate(["a", "longer one"], max_new_tokens=4)
     model.tokenizer.add_special_tokens({"pad_token": "<|new|>"})
     assert model.tokenizer.pad_token_id >= model.anatomy.d_vocab

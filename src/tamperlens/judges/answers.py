@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.prompts import split_reply
@@ -12,7 +12,7 @@ from tamperlens.prompts import split_reply
 UNFINISHED = Verdict("unfinished", 0.0, ("the text ends inside the thought",))
 """Of a text without an answer: neither refusal nor compliance."""
 
-Call = Callable[[Any, Sequence[str], Sequence[str]], list[Verdict]]
+Call = TypeVar("Call", bound=Callable[..., list[Verdict]])
 
 
 def ask(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[Verdict]:
@@ -33,7 +33,7 @@ def reads_answers(call: Call) -> Call:
     def read(self: Any, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         return _read(functools.partial(call, self), prompts, answers)
 
-    return read
+    return cast(Call, read)
 
 
 def _read(
