@@ -162,7 +162,7 @@ def test_prompts_beyond_the_positions_are_refused_by_every_measure_and_answers_s
         lambda: model.logits_last(["a", long]),
         lambda: model.encode(["a", long]),
     ):
-        with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens and thinker 64 positions"):
+        with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens, the model 64 positions"):
             call()
     pairs = prompts.PromptSet.from_pairs([("a", "b"), ("a", long)], name="mine")
     with pytest.raises(InputError, match=r"row 1 of 'mine' has .* 64 positions"):

@@ -262,8 +262,7 @@ class ChatModel:
             self._refuse_tokens(f"prompt {index}", sequence)
             if limit is not None and len(sequence) >= limit:
                 raise InputError(
-                    f"prompt {index} has {len(sequence)} tokens and {self.name} {limit} positions, so there "
-                    "is no room for an answer; shorten or drop it"
+                    f"prompt {index} has {len(sequence)} tokens, the model {limit} positions; shorten it"
                 )
         return sequences
 
@@ -282,7 +281,7 @@ class ChatModel:
             if limit is not None and len(turn) > limit:
                 raise InputError(
                     f"row {row} of {data.name!r} has {len(turn)} tokens and {self.name} {limit} positions; "
-                    f"shorten it, or set max_length={limit} to cut it"
+                    f"set max_length={limit} to cut it"
                 )
             self._refuse_tokens(f"row {row} of {data.name!r}", turn.input_ids)
         return turns
