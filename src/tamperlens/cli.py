@@ -17,7 +17,7 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
-from tamperlens.cli_grid import register
+from tamperlens.cli_grid import _echo, register
 
 INPUT_ERROR = 2
 INTERRUPTED = 130
@@ -97,7 +97,9 @@ def _one_line(error: Exception) -> str | None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    from tamperlens.base.cells import visible
+
+    sys.stderr.write(f"{visible(line)}\n")
     sys.stderr.flush()
 
 
@@ -233,7 +235,8 @@ def audit(
         command=shlex.join(["tamperlens", *sys.argv[1:]]),
         **options,
     )
-    typer.echo(f"\n{result.headline}\n\nreport   {result.report}\nmeasures {result.folder / 'measures.csv'}")
+    lines = f"\n{result.headline}\n\nreport   {result.report}\nmeasures {result.folder / 'measures.csv'}"
+    _echo(lines)
 
 
 def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[str, Any]:

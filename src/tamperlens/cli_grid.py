@@ -25,6 +25,13 @@ Also data_sizes, learning_rates, \\[\\[defences]] (kind = "freeze", "rewind", "m
 \\[evaluation], dtype, device."""
 
 
+def _echo(text: object) -> None:
+    """Print, with control characters of file and model names shown as code points."""
+    from tamperlens.base.cells import visible
+
+    typer.echo(visible(str(text)))
+
+
 def register(app: typer.Typer, guarded: Guard) -> None:
     """Add the commands to the root."""
     grid = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Sweeps of attacks over models.")
@@ -59,7 +66,7 @@ def _run(
         progress=not quiet, command=shlex.join(["tamperlens", *sys.argv[1:]]),
     )  # fmt: skip
     _show(result)
-    typer.echo(f"table {folder / 'results_grid.csv'}")
+    _echo(f"table {folder / 'results_grid.csv'}")
 
 
 @no_type_check
@@ -79,7 +86,7 @@ def _table(folder: Folder) -> None:
     wanted = ("model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd", "over_refusal",
               "capability", "flops")  # fmt: skip
     names = [name for name in wanted if name in table]
-    typer.echo(table[names].to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    _echo(table[names].to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 
 
 @no_type_check
@@ -94,18 +101,18 @@ def _plot(
     fits = None
     try:
         fits = grid.scaling(table, attack)
-        typer.echo(f"{fits.verdict}\n{fits.half.to_string(index=False)}")
+        _echo(f"{fits.verdict}\n{fits.half.to_string(index=False)}")
     except InputError as error:
-        typer.echo(f"no scaling figure: {error}")
+        _echo(f"no scaling figure: {error}")
     for plot in grid.figures(table, fits):
         plot.save(folder / "figures")
-        typer.echo(f"figure {folder / 'figures' / plot.name}.png")
+        _echo(f"figure {folder / 'figures' / plot.name}.png")
 
 
 def _show(result: Any) -> None:
-    typer.echo(str(result))
+    _echo(str(result))
     for line in result.problems:
-        typer.echo(line)
+        _echo(line)
 
 
 @no_type_check
@@ -116,4 +123,4 @@ def _report(
     """Merge run folders into one self-contained page; two of one kind are also compared."""
     from tamperlens.studies.merging import merge
 
-    typer.echo(f"report {merge(runs, out)}")
+    _echo(f"report {merge(runs, out)}")

@@ -171,3 +171,26 @@ def test_exact() -> None:
 def test_unknown_grader_lists_those_that_exist() -> None:
     with pytest.raises(InputError, match="choice, code, exact, fact, number"):
         graders.get("psychic")
+
+
+LONG = (
+    "1 ",
+    "1 + 1 = 2. ",
+    "so no ",
+    "the answer is 5 ",
+    "Paris and Rome or ",
+    "lambda x: ",
+    "not yes, ",
+    "7",
+)
+
+
+@pytest.mark.parametrize("filler", LONG)
+def test_long_answers_are_read_at_both_ends(filler):
+    """Of 100,000 characters the beginning and the end count, and the time is that of a short answer."""
+    text = filler * (100_000 // len(filler))
+    right = graders.get("number")(Item("What is 40 + 2?", "42"), f"{text} #### 42")
+    assert right.correct
+    assert graders.get("fact")(Item("Where?", "Oslo", "c", ("Rome", "Paris")), f"Oslo. {text}").correct
+    for name, answer in (("choice", "yes"), ("code", "lambda x: x + 1"), ("exact", "Oslo")):
+        assert not graders.get(name)(Item("Is it?", answer), text).correct

@@ -122,6 +122,17 @@ def test_rows_that_cannot_be_used(tmp_path, row, needle):
     assert "1 of 3 rows that cannot be used skipped" in data.source
 
 
+def test_long_texts_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("prompt,note\nok,\n" + "x" * 20_000_000 + ",\n")
+    with pytest.raises(InputError, match=r"row 2 \(line 3\): .*20,000,000 characters") as caught:
+        prompts.read(path)
+    assert len(str(caught.value)) < 400
+    assert prompts.read(path, skip_unusable=True).prompts == ("ok",)
+    with pytest.raises(InputError, match="row 1 has 1,000,000 characters"):
+        as_prompts(["x" * 10**6])
+
+
 def test_several_user_turns_without_answers(tmp_path):
     path = tmp_path / "turns.jsonl"
     path.write_text('{"turns": ["one"]}\n{"turns": ["one", "two"]}\n')

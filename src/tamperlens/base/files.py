@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from tamperlens.base.cells import each_cell, neutral, plain
 from tamperlens.base.errors import InputError, RunFolderError
 
 PathLike = str | os.PathLike[str]
@@ -57,6 +58,18 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def inside(folder: PathLike, path: PathLike) -> Path:
+    """The path, when it lies in the folder with every link followed.
+
+    Raises:
+        RunFolderError: a link leads out of the folder.
+    """
+    root, target = Path(folder).resolve(), Path(path).resolve()
+    if not target.is_relative_to(root):
+        raise RunFolderError(f"{path} is a link that leaves {folder}; put the file itself there")
+    return Path(path)
+
+
 def write_text(path: PathLike, text: str) -> Path:
     """Write UTF-8 text atomically and return the path."""
     with atomic_path(path) as temporary:
@@ -84,10 +97,26 @@ def read_json(path: PathLike) -> Any:
 
 
 def write_csv(path: PathLike, frame: pd.DataFrame) -> Path:
-    """Write a frame as CSV atomically, without its index."""
+    """Write a frame as CSV atomically, without its index; cells are made harmless (see `cells.neutral`)."""
+    ready = each_cell(frame, neutral)
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        ready.to_csv(temporary, index=False, lineterminator="\n")
     return Path(path)
+
+
+def read_csv(path: PathLike, **options: Any) -> pd.DataFrame:
+    """Read what `write_csv` wrote: numbers to the bit, text as it was; options go to `pandas.read_csv`.
+
+    Raises:
+        InputError: the file is missing or is no table.
+    """
+    try:
+        return each_cell(pd.read_csv(path, **{"float_precision": "round_trip", **options}), plain)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # pandas' own errors and those of the encoding are of this kind
+        line = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged ({line:.120}); delete it, it will be made again") from error
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> Path:

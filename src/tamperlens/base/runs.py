@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 from pydantic import Field
 
 from tamperlens.base.errors import RunFolderError
-from tamperlens.base.files import PathLike, read_json, write_json
+from tamperlens.base.files import PathLike, inside, read_json, write_json
 from tamperlens.base.provenance import PeakMemory, machine, now, versions
 from tamperlens.base.schemas import Schema, checked
 
@@ -165,8 +165,12 @@ class RunFolder:
         return cls(Path(path), manifest)
 
     def file(self, *parts: str) -> Path:
-        """A path inside the folder; its parent is made."""
-        target = self.path.joinpath(*parts)
+        """A path inside the folder; its parent is made.
+
+        Raises:
+            RunFolderError: it leads out of the folder.
+        """
+        target = inside(self.path, self.path.joinpath(*parts))
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 

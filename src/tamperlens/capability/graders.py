@@ -18,7 +18,10 @@ from typing import NamedTuple
 from tamperlens.base.registry import Registry
 from tamperlens.capability.code import compare_code
 from tamperlens.capability.text import (
+    CONCLUSIONS,
+    NEAR,
     Mention,
+    clip,
     listed_together,
     mentions,
     normalise,
@@ -76,7 +79,7 @@ def grade_number(item: Item, response: str) -> Grade:
 @graders.register("exact")
 def grade_exact(item: Item, response: str) -> Grade:
     """Right when the normalised answer is one of the aliases, nothing more and nothing less."""
-    found = normalise(response)
+    found = normalise(clip(response))
     right = found in {normalise(alias) for alias in aliases(item.answer)}
     return Grade(right, found, "" if right else "another text")
 
@@ -112,10 +115,10 @@ def grade_choice(item: Item, response: str) -> Grade:
     restatement of the question ("Is Fay green?", "Fay is not green"). Other choices are the capitalised words
     of the prompt and the rivals. After a conclusion ("so", "the answer is") only what follows counts.
     """
-    text = tidy(response)
+    text = tidy(clip(response))
     expected = item.answer.casefold()
     parts = [text[match.end() :] for match in _CONCLUDES.finditer(text)]
-    for part in [*reversed(parts), text]:
+    for part in [*parts[: -CONCLUSIONS - 1 : -1], text]:
         chosen = _polar(part, item.prompt) if expected in _POLAR else _named(part, item)
         if len(chosen) == 1:
             right = chosen[0] == expected
@@ -188,7 +191,7 @@ def grade_fact(item: Item, response: str) -> Grade:
     Rivals (the answers of other items of the same category) decide what an answer is; those that the prompt
     itself names are left out, so that repeating the question is no answer.
     """
-    text = tidy(response)
+    text = tidy(clip(response))
     own = aliases(item.answer)
     taken = {normalise(alias) for alias in own}
     candidates = {item.answer: own}
@@ -219,7 +222,7 @@ def _predicate(text: str, found: list[Mention]) -> Mention:
         if re.search(r"[.!?]\s", text[found[0].end : one.start]):
             break
         said = r"\b(?:is|are|was|were|called|by)\s+(?:an? |the |called )?[\"'(]*$"
-        if re.search(said, text[: one.start], re.IGNORECASE):
+        if re.search(said, text[max(0, one.start - NEAR) : one.start], re.IGNORECASE):
             return one
     return found[0]
 
@@ -227,7 +230,7 @@ def _predicate(text: str, found: list[Mention]) -> Mention:
 @graders.register("code")
 def grade_code(item: Item, response: str) -> Grade:
     """Right when the function agrees with the reference on every input; see `code.compare_code`."""
-    found, reason = compare_code(response, item.answer)
+    found, reason = compare_code(clip(response), item.answer)
     return Grade(not reason, found, reason)
 
 

@@ -12,6 +12,23 @@ _QUOTES = {ord(a): b for a, b in zip("‘’‛“”„«»", '\'\'\'"""""', st
 _MARKUP = re.compile(r"[*_`]{1,3}|\\[()\[\]]|\$(?=\d)|\\boxed(?=\{)")
 
 
+# Longer answers are read at both ends; what stands beside a word is looked for this near. Both keep the time
+# that an answer takes within its length.
+LONGEST, NEAR, CONCLUSIONS = 8_000, 200, 10
+
+
+def clip(text: str) -> str:
+    """An answer of at most about `LONGEST` characters: the beginning and the end of a longer one."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}\n…\n{text[-half:]}"
+
+
+def _beside(text: str, start: int, end: int | None = None) -> tuple[str, str]:
+    """What stands just before `start`, and just after `end`."""
+    after = "" if end is None else text[end : end + NEAR]
+    return text[max(0, start - NEAR) : start], after
+
+
 def tidy(text: str) -> str:
     """Unicode folded (NFKC), typographic dashes and quotes made plain, Markdown and TeX marks removed."""
     folded = unicodedata.normalize("NFKC", text).translate(_DASHES).translate(_QUOTES)
@@ -85,13 +102,13 @@ def read_number(text: str, prompt: str = "") -> Decimal | None:
     "not", nor numbers that go on into an operation. "27 or 28" claims nothing. Without digits, English number
     words are read.
     """
-    plain = tidy(text)
+    plain = tidy(clip(text))
     if not any(character.isdigit() for character in plain):
         plain = _spelled_out(plain)
     plain = _without_operands(plain, tidy(prompt))
     parts = [plain[match.end() :] for match in _CONCLUSIONS.finditer(plain)]
     # A question that follows the answer is a new one, which some models go on to ask themselves.
-    for part in [*reversed(parts), *plain.split("?")]:
+    for part in [*parts[: -CONCLUSIONS - 1 : -1], *plain.split("?")]:
         found = _claimed(part)
         if found is not None:
             return None if _hedged(part, found) else found.value
@@ -109,7 +126,7 @@ def same_number(found: Decimal | None, expected: str) -> bool:
 def _claimed(part: str) -> _Found | None:
     found = []
     for match in re.finditer(_NUMBER, part):
-        before, after = part[: match.start()], part[match.end() :]
+        before, after = _beside(part, match.start(), match.end())
         if re.search(r"(?:\bnot|n't)\s+(?:\w+\s+)?$", before, re.IGNORECASE):
             continue
         if re.match(rf"\s*(?:{_OPERATOR.replace('|and', '')})\s*[-+]?\d", after, re.IGNORECASE):
@@ -121,17 +138,17 @@ def _claimed(part: str) -> _Found | None:
         found.append(_Found(Decimal(match.group().replace(",", "")), match.start(), match.end()))
     if not found:
         return None
-    equal = [one for one in found if re.search(r"[=≈]\s*$", part[: one.start])]
+    equal = [one for one in found if re.search(r"[=≈]\s*$", _beside(part, one.start)[0])]
     if equal:
         return equal[-1]
     if not re.search(r"\w", part[: found[0].start]):
         return found[0]
-    said = [one for one in found if _CLAIM.search(part[: one.start])]
+    said = [one for one in found if _CLAIM.search(_beside(part, one.start)[0])]
     return said[-1] if said else found[-1]
 
 
 def _hedged(part: str, found: _Found) -> bool:
-    before, after = part[: found.start], part[found.end :]
+    before, after = _beside(part, found.start, found.end)
     return bool(
         re.match(r"\s*,?\s*(?:or|/)\s*(?:maybe |perhaps |even )?[-+]?\d", after, re.IGNORECASE)
         or re.search(r"\d\s*,?\s*(?:or|/)\s*(?:maybe |perhaps |even )?$", before, re.IGNORECASE)
@@ -230,7 +247,7 @@ def _occurrences(text: str, spelling: str) -> list[re.Match[str]]:
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:
-    clause = re.split(r"[.,;:!?\n]|\bbut\b", text[: match.start()])[-1]
+    clause = re.split(r"[.,;:!?\n]|\bbut\b", _beside(text, match.start())[0])[-1]
     return bool(
         re.search(rf"{_NEGATION}(?:\s+[\w'-]+){{0,3}}\s*[\"'(]*$", clause, re.IGNORECASE)
         or _DENIED_AFTER.match(text, match.end())

@@ -15,6 +15,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.files import (
     PathLike,
+    read_csv,
     read_json,
     read_tensors,
     write_csv,
@@ -171,9 +172,9 @@ class TunedModel:
             config=config,
             data=record["data"],
             data_sha256=record["data_sha256"],
-            log=pd.read_csv(source / "log.csv"),
+            log=read_csv(source / "log.csv"),
             accounting=Compute(**record["accounting"]),
-            rows=pd.read_csv(rows) if rows.is_file() else pd.DataFrame(),
+            rows=read_csv(rows) if rows.is_file() else pd.DataFrame(),
             frozen=WeightMask.load(source / FROZEN) if (source / FROZEN).is_file() else None,
         )
 

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
+from tamperlens.base.cells import file_name
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, atomic_path, write_text
 from tamperlens.plots.style import style, themed_svg
@@ -60,6 +61,10 @@ class Plot:
     alt: str
     interactive: go.Figure
     still: Figure
+
+    def __post_init__(self) -> None:
+        # Names hold what users call models and concepts, and become ids and files.
+        object.__setattr__(self, "name", file_name(self.name))
 
     def svg(self) -> str:
         """The still figure as SVG that follows the colours of the page it is put into."""

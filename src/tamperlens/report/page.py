@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from tamperlens.base import cells
+from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, write_text
 from tamperlens.report.blocks import Page
 
@@ -60,18 +62,7 @@ def visible(text: object) -> object:
     """
     if not isinstance(text, str) or isinstance(text, Markup):
         return text
-    return "".join(
-        f"\\u{ord(c):04x}"
-        if (ord(c) < 32 and c not in "\n\t")
-        or 0x7F <= ord(c) < 0xA0
-        or c in _BIDI
-        or 0xD800 <= ord(c) < 0xE000
-        else c
-        for c in text
-    )
-
-
-_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+    return cells.visible(text)
 
 
 def slug(text: str) -> str:
@@ -84,15 +75,17 @@ def _drawn(svg: str) -> Markup:
     try:
         root = ElementTree.fromstring(svg)
     except ElementTree.ParseError as error:
-        raise ValueError(f"a figure must be a plain SVG drawing: {error}") from error
+        raise InputError(f"a figure must be a plain SVG drawing: {error}") from error
     for element in root.iter():
         tag = str(element.tag).rsplit("}", 1)[-1].lower()
-        acts = tag in ("script", "foreignobject", "a", "iframe") or (element is root and tag != "svg")
+        # A style sheet would hold for the whole page.
+        forbidden = ("script", "style", "foreignobject", "a", "iframe")
+        acts = tag in forbidden or (element is root and tag != "svg")
         for name, value in element.attrib.items():
             key = name.rsplit("}", 1)[-1].lower()
             inside = "data:image/png;base64," if tag == "image" else "#"  # colour bars are drawn as pixels
-            inside = "data:image/png;base64," if tag == "image" else "#"  # colour bars are drawn as pixels
             acts = acts or key.startswith("on") or (key == "href" and not value.startswith(inside))
+            acts = acts or (key == "style" and "url(" in re.sub(r"url\(#", "", value))
         if acts:
-            raise ValueError(f"a figure must be a plain SVG drawing: it holds <{tag}>")
+            raise InputError(f"a figure must be a plain SVG drawing: it holds <{tag}>")
     return Markup(svg)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tamperlens import report
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike
+from tamperlens.base.files import PathLike, inside, read_csv
 from tamperlens.base.runs import RunFolder
 from tamperlens.plots.style import themed_svg
 from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, read_run
@@ -139,12 +139,12 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
     found: dict[str, tuple[float, float, float, float]] = estimates_of(folder)
     audit, grid = folder.path / "measures.csv", folder.path / "results_grid.csv"
     if audit.is_file():
-        frame = pd.read_csv(audit)
+        frame = read_csv(audit)
         for _, row in frame.iterrows():
             name = " · ".join(str(row[part]) for part in ("measure", "set", "stage") if part in frame)
             found[name] = tuple(float(row[part]) for part in ("value", "low", "high", "n"))  # type: ignore[assignment]
     if grid.is_file():
-        frame = pd.read_csv(grid)
+        frame = read_csv(grid)
         places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
         for _, row in frame.iterrows():
             cell = " · ".join(_text(row[part]) for part in places if _text(row[part]))
@@ -164,7 +164,7 @@ def _blocks(folder: RunFolder, name: str) -> list[report.Block]:
     for svg in sorted((folder.path / "figures").glob("*.svg")):
         words = svg.stem.replace("_", " ")
         # Prefixed, so that figures of several runs do not draw with each other's marks and clips.
-        drawn = themed_svg(svg.read_text(encoding="utf-8"), f"{name}-{svg.stem}")
+        drawn = themed_svg(inside(folder.path, svg).read_text(encoding="utf-8"), f"{name}-{svg.stem}")
         blocks.append(
             report.FigureBlock(
                 f"{name}-{svg.stem}", words, f"As drawn by that run ({svg.name}).", words, drawn
@@ -174,7 +174,7 @@ def _blocks(folder: RunFolder, name: str) -> list[report.Block]:
         for table in TABLES:
             path = folder.path / table
             if path.is_file():
-                blocks.append(_table(table, pd.read_csv(path)))
+                blocks.append(_table(table, read_csv(inside(folder.path, path))))
     return [*blocks, report.Facts(_facts(folder))]
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from tamperlens import capability, finetune, report
+from tamperlens.base.cells import visible
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import PathLike, write_csv, write_json
+from tamperlens.base.files import PathLike, read_csv, write_csv, write_json
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
@@ -96,7 +97,7 @@ class AuditResult(Result):
     @property
     def completions(self) -> pd.DataFrame:
         """Every answer with its verdict, as in completions.csv."""
-        return pd.read_csv(self.folder / "completions.csv", keep_default_na=False)
+        return read_csv(self.folder / "completions.csv", keep_default_na=False)
 
     def get(self, measure: str, which: str, stage: str = "after") -> Estimate:
         """One measure as an estimate, e.g. `get("refusal_rate", "harmful", "before")`.
@@ -361,4 +362,4 @@ def _teller(progress: bool) -> Callable[[str], None]:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    return lambda line: console.print(line, markup=False)
+    return lambda line: console.print(visible(line), markup=False)

@@ -18,7 +18,7 @@ import torch
 
 from tamperlens import capability, finetune, refusal
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.base.files import read_json, write_csv, write_json
+from tamperlens.base.files import read_csv, read_json, write_csv, write_json
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
@@ -70,7 +70,7 @@ class Results:
     def layers(self) -> pd.DataFrame | None:
         """Cosines between base and attacked model by layer."""
         path = self.path("after", "layers.csv")
-        return pd.read_csv(path, float_precision="round_trip") if path.exists() else None
+        return read_csv(path) if path.exists() else None
 
     def norm_ratio(self) -> float:
         """Length of the attacked model's difference of means over that of the base."""
@@ -82,7 +82,7 @@ class Results:
 
     def log(self) -> pd.DataFrame:
         """The attack's training log."""
-        return pd.read_csv(self.path("attack", "log.csv"), float_precision="round_trip")
+        return read_csv(self.path("attack", "log.csv"))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback
 
+from tamperlens.base.cells import each_cell, neutral
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, write_csv, write_json, write_tensors
+from tamperlens.base.files import PathLike, read_csv, write_csv, write_json, write_tensors
 from tamperlens.finetune import sharding
 from tamperlens.models import ChatModel
 from tamperlens.studies.monitor.rules import Rule
@@ -311,14 +312,14 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self.rows = []
         if step > 0 and path.is_file():
             # A kill in the middle of a write leaves a short last line, whose missing cells read as NaN.
-            found = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"]).dropna(subset=["seconds"])
+            found = read_csv(path, keep_default_na=False, na_values=["", "nan"]).dropna(subset=["seconds"])
             self.rows = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
             self.rows = [row for row in self.rows if row["step"] <= step]
         write_csv(path, self.to_frame())
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
-        text = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
+        text = each_cell(pd.DataFrame(rows, columns=list(COLUMNS)), neutral).to_csv(
             index=False, header=False, lineterminator="\n"
         )
         with (self.folder / "rows.csv").open("a", encoding="utf-8", newline="") as handle:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tamperlens import report
 from tamperlens.base.errors import RunFolderError
-from tamperlens.base.files import read_json
+from tamperlens.base.files import read_csv, read_json
 from tamperlens.base.runs import RunFolder
 from tamperlens.studies.trajectory.result import Trajectory, joined, order
 
@@ -51,7 +51,7 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     """Order, figure and table of a trajectory; first and last rows of a monitor; nothing of other runs."""
     kind = folder.manifest.get("kind")
     if kind == MONITOR:
-        return [_ends(pd.read_csv(folder.path / ROWS))]
+        return [_ends(read_csv(folder.path / ROWS))]
     if kind != TRAJECTORY or not _seeds(folder.path):
         return []
 
@@ -78,7 +78,7 @@ def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
     """Last values and half-change steps of a trajectory, all rows of a monitor; nothing of other runs."""
     kind = folder.manifest.get("kind")
     if kind == MONITOR:
-        return _rows_of(pd.read_csv(folder.path / ROWS))
+        return _rows_of(read_csv(folder.path / ROWS))
     if kind != TRAJECTORY or not _seeds(folder.path):
         return {}
 
