@@ -7,18 +7,16 @@
     trace = tuned.recordings[0]                               # DriftTrace: to_frame, plot, save
     drift.test_hypotheses(traces, margin=0.1).verdict         # "H1", "H2" or "cannot tell"; three seeds
 
-Contents: `grouping` (groups with matched controls), `recording` (Recorder), `trace` (DriftTrace), `verdict`
-(test_hypotheses, DriftVerdict), `comparing` (two trainings), `figures`
-(over steps, by group, layer × module).
+Contents: `grouping` (groups with matched controls), `recording` (Recorder), `trace` (DriftTrace and its
+figures), `verdict` (test_hypotheses, DriftVerdict), `comparing` (two trainings); `plots.drift` draws.
 """
 
 from __future__ import annotations
 
 from tamperlens.drift.comparing import DriftChange, compare
-from tamperlens.drift.figures import by_group, layer_map, over_steps
 from tamperlens.drift.grouping import Groups, groups
 from tamperlens.drift.recording import Recorder, measure
-from tamperlens.drift.trace import MEASURES, DriftTrace
+from tamperlens.drift.trace import MEASURES, DriftTrace, by_group, layer_map, over_steps
 from tamperlens.drift.verdict import DriftVerdict, test_hypotheses
 
 __all__ = [

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from tamperlens import plots
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
-
-if TYPE_CHECKING:
-    from tamperlens.plots import Plot
+from tamperlens.plots import Plot
 
 COLUMNS = ("step", "group", "layer", "module", "measure", "value", "n")
 WHOLE = "all weights"
@@ -124,13 +124,89 @@ class DriftTrace(Result):
 
     def plot(self, measure: str = "relative_l2") -> Plot:
         """Drift over steps: median over matrices with the middle half as a band."""
-        from tamperlens.drift.figures import over_steps
-
         return over_steps(self, measure)
 
     def plots(self, measure: str = "relative_l2") -> list[Plot]:
         """Over steps, by group at the end, and layer × module."""
-        from tamperlens.drift.figures import by_group, layer_map, over_steps
-
         found = [over_steps(self, measure), by_group(self, measure)]
         return [*found, *(layer_map(self, group, measure) for group in self.controls)]
+
+
+def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
+    """Median over matrices (and seeds) by step, a line per group, with the middle half as a band.
+
+    Controls are dashed, in the colour of their group.
+    """
+    found, label = _traces(traces), _label(measure)
+    frame = pd.concat([trace.to_frame() for trace in found])
+    frame = frame[(frame["measure"] == measure) & (frame["group"] != WHOLE)]
+    if frame.empty:
+        raise InputError(f"no group was recorded with {measure!r}")
+    n = frame.groupby(["layer", "module"]).ngroups
+    caption = (
+        f"{label}; median over {n} matrices and {len(found)} run{'s' if len(found) > 1 else ''}, bands and "
+        "bars hold the middle half. Dashed: weights matched on matrix and size."
+    )
+    name = f"drift-{measure.replace('_', '-')}"
+    return plots.drift_over_steps(frame, _looks(found[0]), name=name, axis=label, caption=caption)
+
+
+def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
+    """The last step's drift of every matrix (mean over seeds), group by group, on a logarithmic axis."""
+    found, label = _traces(traces), _label(measure)
+    looks = _looks(found[0])
+    tables = [trace.table(measure) for trace in found]
+    values = {
+        g: np.nanmean(np.stack([t[g].to_numpy(float) for t in tables]), 0)
+        for g in looks
+        if all(g in t for t in tables)
+    }
+    moved = {g: kept for g, v in values.items() if (kept := v[np.isfinite(v) & (v > 0)]).size}
+    if not moved:
+        raise InputError("nothing has moved at the last step; there is no distribution to draw")
+    step = found[0].steps[-1]
+    caption = f"{label} at step {step}; one point per matrix, mean over {len(found)} runs; line: median."
+    name = f"groups-{measure.replace('_', '-')}"
+    return plots.drift_by_group(moved, looks, name=name, axis=label, caption=caption)
+
+
+def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: str = "relative_l2") -> Plot:
+    """log2 of the group's drift over its control's, by layer and module; mean over seeds.
+
+    Raises:
+        InputError: the group has no control in the trace.
+    """
+    found = _traces(traces)
+    control = found[0].controls.get(group)
+    if control is None:
+        raise InputError(f"{group!r} has no control in this trace; it has {', '.join(found[0].controls)}")
+    tables = [trace.table(measure) for trace in found]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.nanmean(np.stack([np.log2(t[group] / t[control]) for t in tables]), 0)
+    finite = np.where(np.isfinite(logs), logs, np.nan)
+    return plots.ratio_map(
+        pd.Series(finite, index=tables[0].index).unstack(sort=False),
+        name=f"map-{group.replace(' ', '-')}",
+        title=f"{group[:1].upper()}{group[1:]} against control, by layer and module",
+        label="log2 (group / control)",
+        caption=f"{_label(measure)} of {group} over that of its matched control, log2, step "
+        f"{found[0].steps[-1]}, mean over {len(found)} runs. 0: alike.",
+        what=f"{group} moved further than its control",
+    )
+
+
+def _label(measure: str) -> str:
+    """A measure's formula as an axis says it."""
+    return MEASURES.get(measure, measure).replace("_G", "")
+
+
+def _traces(traces: DriftTrace | Sequence[DriftTrace]) -> list[DriftTrace]:
+    found = [traces] if isinstance(traces, DriftTrace) else list(traces)
+    if not found:
+        raise InputError("no traces to draw")
+    return found
+
+
+def _looks(trace: DriftTrace) -> dict[str, plots.drift.Look]:
+    owner = {control: group for group, control in trace.controls.items()}
+    return plots.paired_looks({group: owner.get(group) for group in trace.groups if group != WHOLE})

@@ -18,22 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats as sps
 
+from tamperlens import plots
 from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, holm, standardised_mean, undefined
 from tamperlens.drift.effects import effects
 from tamperlens.drift.trace import DriftTrace
-
-if TYPE_CHECKING:
-    from tamperlens.plots import Plot
+from tamperlens.plots import Plot
 
 Array = npt.NDArray[np.float64]
 Answer = Literal["H1", "H2", "cannot tell"]
@@ -161,9 +160,26 @@ class DriftVerdict(Result):
 
     def plot(self) -> Plot:
         """Ratios with the intervals that decide, beside the margin."""
-        from tamperlens.drift.figures import ratios
-
-        return ratios(self)
+        shown = [one for one in self.comparisons if math.isfinite(one.ratio.value)]
+        if not shown:
+            raise InputError("no comparison has enough matrices; there is nothing to draw")
+        caption = (
+            f"Geometric mean over {shown[0].n_matrices} matrices and {shown[0].n_seeds} seeds with t "
+            f"intervals ({1 - 2 * self.alpha:.0%}); band: the margin of {self.margin:.0%}. "
+            f"Verdict: {self.verdict}."
+        )
+        rows = [
+            {
+                "row": one.group if one.decides else f"{one.group} (contrast)",
+                "value": one.ratio.value,
+                "low": one.ratio.low,
+                "high": one.ratio.high,
+                "decides": one.decides,
+            }
+            for one in shown
+        ]
+        band = 1 / (1 + self.margin), 1 + self.margin
+        return plots.ratio_intervals(pd.DataFrame(rows), band, caption=caption, alt=self.reason)
 
 
 def test_hypotheses(

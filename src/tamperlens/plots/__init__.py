@@ -3,13 +3,18 @@
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
 the split-half null), `loss_curve`, `dose_curve`, `compute_curve` (a share against attack compute), `tradeoff`
 (two shares against each other), `head_map`, `attention_map`, `ablation_curve`, `agreement_map` (attention
-heads); each returns a
-`Plot`, which saves HTML, PNG and SVG. `style` holds the palette.
+heads), `drift_over_steps`, `drift_by_group`, `ratio_map`, `ratio_intervals` (drift); each returns a `Plot`,
+which saves HTML, PNG and SVG and shows itself in a notebook. `style` holds the palette.
 """
 
 from tamperlens.plots.compute import compute_curve as compute_curve
 from tamperlens.plots.direction import direction_map as direction_map
 from tamperlens.plots.dose import dose_curve as dose_curve
+from tamperlens.plots.drift import drift_by_group as drift_by_group
+from tamperlens.plots.drift import drift_over_steps as drift_over_steps
+from tamperlens.plots.drift import paired_looks as paired_looks
+from tamperlens.plots.drift import ratio_intervals as ratio_intervals
+from tamperlens.plots.drift import ratio_map as ratio_map
 from tamperlens.plots.heads import ablation_curve as ablation_curve
 from tamperlens.plots.heads import agreement_map as agreement_map
 from tamperlens.plots.heads import attention_map as attention_map

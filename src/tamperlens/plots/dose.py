@@ -41,7 +41,7 @@ def dose_curve(frame: pd.DataFrame, *, name: str, title: str, caption: str, x_ax
         InputError: a column is missing or the frame is empty.
     """
     need_columns(frame, COLUMNS, "dose_curve")
-    doses = sorted(frame["dose"].unique())
+    doses = sorted(float(dose) for dose in frame["dose"].unique())
     places = frame.assign(at=[doses.index(dose) for dose in frame["dose"]])
     ends = frame[frame["dose"].isin((doses[0], doses[-1]))]
     alt = "; ".join(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import json
+import sys
+import tempfile
 import warnings
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -75,6 +82,59 @@ class Plot:
             )
         return themed_svg(buffer.getvalue(), self.name)
 
+    def png(self) -> bytes:
+        """The still figure as PNG."""
+        buffer = io.BytesIO()
+        with style(), _quiet():
+            # Fonts and layout are taken at drawing time, so the style must hold here too.
+            self.still.savefig(
+                buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": "tamperlens"}
+            )
+        return buffer.getvalue()
+
+    def page(self, library: bool | str = True) -> str:
+        """The interactive figure with its caption as one HTML page.
+
+        Args:
+            library: True puts plotly.js into the page (4 MB, works anywhere without a network), "directory"
+                reads it from `plotly.min.js` beside the page.
+        """
+        figure = self.interactive.to_html(
+            include_plotlyjs=library, full_html=False, config={"displaylogo": False, "responsive": True}
+        )
+        return _PAGE.format(title=html.escape(self.title), caption=html.escape(self.caption), figure=figure)
+
+    def show(self) -> None:
+        """Show the figure: in the notebook that this runs in, else its page in the browser.
+
+        Without a browser the page's path is printed.
+        """
+        python: Any = sys.modules.get("IPython")  # a notebook has it loaded
+        if python is not None and hasattr(python.get_ipython(), "kernel"):
+            python.display.display(self)
+            return
+        path = write_text(Path(tempfile.mkdtemp(prefix="tamperlens-")) / f"{self.name}.html", self.page())
+        if not webbrowser.open(path.as_uri()):
+            print(path)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """What a notebook shows: plotly's figure where it is understood, else the still one."""
+        return {
+            "application/vnd.plotly.v1+json": json.loads(self.interactive.to_json()),
+            "text/html": self._repr_html_(),
+            "image/png": base64.b64encode(self.png()).decode(),
+            "text/plain": f"{self.title}. {self.alt}",
+        }
+
+    def _repr_html_(self) -> str:
+        """The still figure with its caption: what front ends without plotly show."""
+        title, caption, alt = (html.escape(text) for text in (self.title, self.caption, self.alt))
+        picture = base64.b64encode(self.png()).decode()
+        return (
+            f'<figure><img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+            f"<figcaption><b>{title}.</b> {caption}</figcaption></figure>"
+        )
+
     def pdf(self, path: PathLike) -> Path:
         """Write the still figure as PDF for a paper: vectors, embedded fonts, the caption as its subject.
 
@@ -96,25 +156,16 @@ class Plot:
         Raises:
             RunFolderError: the folder cannot be written.
         """
-        import html
-
         root = Path(folder)
         library = root / "plotly.min.js"
         if not library.exists():
             from plotly.offline import get_plotlyjs
 
             write_text(library, get_plotlyjs())
-        figure = self.interactive.to_html(
-            include_plotlyjs="directory", full_html=False, config={"displaylogo": False, "responsive": True}
-        )
-        page = _PAGE.format(title=html.escape(self.title), caption=html.escape(self.caption), figure=figure)
-        written = [write_text(root / f"{self.name}.html", page)]
+        written = [write_text(root / f"{self.name}.html", self.page("directory"))]
         png = root / f"{self.name}.png"
-        with atomic_path(png) as temporary, style(), _quiet():
-            # Fonts and layout are taken at drawing time, so the style must hold here too.
-            self.still.savefig(
-                temporary, format="png", dpi=200, bbox_inches="tight", metadata={"Software": "tamperlens"}
-            )
+        with atomic_path(png) as temporary:
+            temporary.write_bytes(self.png())
         written.append(png)
         written.append(write_text(root / f"{self.name}.svg", self.svg()))
         if pdf:

@@ -1,10 +1,9 @@
-"""Figures of drift: over steps with bands, by group at the end, layer × module, and the verdict's ratios."""
+"""Figures of drift: over steps with bands, by group at the end, layer × module, and a verdict's ratios."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tamperlens.base.errors import InputError
-from tamperlens.drift.trace import MEASURES, WHOLE, DriftTrace
-from tamperlens.plots.plot import Plot
+from tamperlens.plots.plot import Plot, need_columns
 from tamperlens.plots.style import (
     DIVERGING,
     GREY,
@@ -30,23 +27,42 @@ from tamperlens.plots.style import (
     style,
 )
 
-if TYPE_CHECKING:
-    from tamperlens.drift.verdict import DriftVerdict
+Look = tuple[str, bool, str]
 
 
-def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
+def paired_looks(groups: Mapping[str, str | None]) -> dict[str, Look]:
+    """Colour, dashed or not, and marker of each group; a control looks like its group, dashed.
+
+    Args:
+        groups: name to the group that it is the control of, or None.
+    """
+    plain = [group for group, owner in groups.items() if owner is None]
+    place = {group: i for i, group in enumerate(plain)}
+    found = {}
+    for group, owner in groups.items():
+        i = place.get(owner or group, len(place))
+        found[group] = (SERIES[i % len(SERIES)], owner is not None, MARKERS[i % len(MARKERS)])
+    return found
+
+
+def drift_over_steps(
+    frame: pd.DataFrame, looks: Mapping[str, Look], *, name: str, axis: str, caption: str
+) -> Plot:
     """Median over matrices (and seeds) by step, a line per group, with the middle half as a band.
 
-    Controls are dashed, in the colour of their group.
+    Args:
+        frame: columns step, group, value: one row per matrix and run.
+        looks: of `paired_looks`.
+        name: file stem.
+        axis: label of the vertical axis.
+        caption: how to read it.
+
+    Raises:
+        InputError: a column is missing or the frame is empty.
     """
-    found, label = _traces(traces), _label(measure)
-    frame = pd.concat([trace.to_frame() for trace in found])
-    frame = frame[(frame["measure"] == measure) & (frame["group"] != WHOLE)]
-    if frame.empty:
-        raise InputError(f"no group was recorded with {measure!r}")
-    n = frame.groupby(["layer", "module"]).ngroups
+    need_columns(frame, ("step", "group", "value"), "drift_over_steps")
     # Two columns of the legend: the groups, and beside them their controls.
-    looks = dict(sorted(_looks(found[0]).items(), key=lambda item: item[1][1]))
+    looks = dict(sorted(looks.items(), key=lambda item: item[1][1]))
     figure = go.Figure()
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
@@ -71,7 +87,7 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
             )  # fmt: skip
         axes.set_ylim(bottom=0)
         axes.set_xlabel("optimiser step")
-        axes.set_ylabel(label)
+        axes.set_ylabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         still.legend(loc="outside upper left", ncols=2)
@@ -81,46 +97,41 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
             height=520,
             margin={"l": 60, "r": 30, "t": 130, "b": 60},
             xaxis={"title": {"text": "optimiser step"}},
-            yaxis={"title": {"text": label}, "rangemode": "tozero"},
+            yaxis={"title": {"text": axis}, "rangemode": "tozero"},
         )
     )
     last = frame[frame["step"] == frame["step"].max()].groupby("group", sort=False)["value"].median()
     alt = "Median drift at the last step: " + ", ".join(f"{g} {v:.3g}" for g, v in last.items()) + "."
-    caption = (
-        f"{label}; median over {n} matrices and {len(found)} run{'s' if len(found) > 1 else ''}, bands and "
-        "bars hold the middle half. Dashed: weights matched on matrix and size."
-    )
-    return Plot(f"drift-{measure.replace('_', '-')}", "Drift over training", caption, alt, figure, still)
+    return Plot(name, "Drift over training", caption, alt, figure, still)
 
 
-def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
-    """The last step's drift of every matrix (mean over seeds), group by group, on a logarithmic axis."""
-    found, label = _traces(traces), _label(measure)
-    looks = _looks(found[0])
-    tables = [trace.table(measure) for trace in found]
-    values = {
-        g: np.nanmean(np.stack([t[g].to_numpy(float) for t in tables]), 0)
-        for g in looks
-        if all(g in t for t in tables)
-    }
-    values = {g: v[np.isfinite(v) & (v > 0)] for g, v in values.items()}
-    names = [g for g in values if values[g].size]
-    if not names:
-        raise InputError("nothing has moved at the last step; there is no distribution to draw")
+def drift_by_group(
+    values: Mapping[str, np.ndarray], looks: Mapping[str, Look], *, name: str, axis: str, caption: str
+) -> Plot:
+    """Every matrix as a point, group by group, on a logarithmic axis.
+
+    Args:
+        values: group to one positive number per matrix; none is empty.
+        looks: of `paired_looks`.
+        name: file stem.
+        axis: label of the axis.
+        caption: how to read it.
+    """
+    names = list(values)
     rng = np.random.default_rng(0)
     figure = go.Figure()
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 0.42 * len(names) + 0.9), layout="constrained")
         axes = still.subplots()
-        for i, name in enumerate(names):
-            v, (colour, dash, marker) = values[name], looks[name]
+        for i, group in enumerate(names):
+            v, (colour, dash, marker) = values[group], looks[group]
             axes.scatter(v, i + rng.uniform(-0.2, 0.2, v.size), s=12, color=colour, alpha=0.55, lw=0,
                          marker=marker)  # fmt: skip
             axes.plot([np.median(v)] * 2, [i - 0.34, i + 0.34], color=INK, lw=1.6)
             look = {"width": 1, "color": GREY if dash else colour}
             box = go.Box(
                 x=v,
-                name=f"{name} (n = {v.size})",
+                name=f"{group} (n = {v.size})",
                 marker={"color": colour},
                 boxpoints="all",
                 jitter=0.5,
@@ -135,39 +146,31 @@ def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         axes.set_yticks(range(len(names)), [f"{g}  (n = {values[g].size})" for g in names])
         axes.invert_yaxis()
-        axes.set_xlabel(label)
+        axes.set_xlabel(axis)
         axes.grid(axis="x")
         settle(still)
     figure.update_layout(
         layout(
             height=90 + 60 * len(names),
-            xaxis={"title": {"text": label}, "type": "log"},
+            xaxis={"title": {"text": axis}, "type": "log"},
             yaxis={"autorange": "reversed"},
         )
     )
     alt = "Median by group: " + ", ".join(f"{g} {np.median(values[g]):.3g}" for g in names) + "."
-    step = found[0].steps[-1]
-    caption = f"{label} at step {step}; one point per matrix, mean over {len(found)} runs; line: median."
-    return Plot(
-        f"groups-{measure.replace('_', '-')}", "Drift by group at the end", caption, alt, figure, still
-    )
+    return Plot(name, "Drift by group at the end", caption, alt, figure, still)
 
 
-def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: str = "relative_l2") -> Plot:
-    """log2 of the group's drift over its control's, by layer and module; mean over seeds.
+def ratio_map(wide: pd.DataFrame, *, name: str, title: str, label: str, caption: str, what: str) -> Plot:
+    """A signed number by layer and module, on a diverging scale around zero.
 
-    Raises:
-        InputError: the group has no control in the trace.
+    Args:
+        wide: layers as index, modules as columns; NaN where undefined.
+        name: file stem.
+        title: a few words.
+        label: of the colour bar.
+        caption: how to read it.
+        what: what a positive number means, for the alternative text.
     """
-    found = _traces(traces)
-    control = found[0].controls.get(group)
-    if control is None:
-        raise InputError(f"{group!r} has no control in this trace; it has {', '.join(found[0].controls)}")
-    tables = [trace.table(measure) for trace in found]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.nanmean(np.stack([np.log2(t[group] / t[control]) for t in tables]), 0)
-    finite = np.where(np.isfinite(logs), logs, np.nan)
-    wide = pd.Series(finite, index=tables[0].index).unstack(sort=False)
     grid = wide.to_numpy(float)
     top = max(0.1, float(np.nanmax(np.abs(grid)))) if np.isfinite(grid).any() else 1.0
     label = "log2 (group / control)"
@@ -202,21 +205,24 @@ def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: st
         )
     )
     share = float(np.nanmean(grid > 0)) if np.isfinite(grid).any() else math.nan
-    alt = f"{group} moved further than its control in {share:.0%} of matrices."
-    caption = (
-        f"{_label(measure)} of {group} over that of its matched control, log2, step "
-        f"{found[0].steps[-1]}, mean over {len(found)} runs. 0: alike."
-    )
-    title = f"{group[:1].upper()}{group[1:]} against control, by layer and module"
-    return Plot(f"map-{group.replace(' ', '-')}", title, caption, alt, figure, still)
+    return Plot(name, title, caption, f"{what} in {share:.0%} of matrices.", figure, still)
 
 
-def ratios(verdict: DriftVerdict) -> Plot:
-    """Drift of each group over its control's, with the interval that decides and the margin as a band."""
-    shown = [one for one in verdict.comparisons if math.isfinite(one.ratio.value)]
-    if not shown:
-        raise InputError("no comparison has enough matrices; there is nothing to draw")
-    low, high = 1 / (1 + verdict.margin), 1 + verdict.margin
+def ratio_intervals(frame: pd.DataFrame, margin: tuple[float, float], *, caption: str, alt: str) -> Plot:
+    """Drift of each group over its control's, with the interval that decides and the margin as a band.
+
+    Args:
+        frame: columns row (its label), value, low, high, decides.
+        margin: where ratios count as alike, (low, high).
+        caption: how to read it.
+        alt: the finding in words.
+
+    Raises:
+        InputError: a column is missing or the frame is empty.
+    """
+    need_columns(frame, ("row", "value", "low", "high", "decides"), "ratio_intervals")
+    shown = frame.to_dict("records")
+    low, high = margin
     figure = go.Figure()
     figure.add_vrect(x0=low, x1=high, fillcolor="rgba(118,118,118,.2)", line_width=0)
     with style():
@@ -225,19 +231,18 @@ def ratios(verdict: DriftVerdict) -> Plot:
         axes.axvspan(low, high, color=GREY, alpha=0.2, lw=0)
         axes.axvline(1, color=MUTED, lw=0.8)
         for i, one in enumerate(shown):
-            colour = SERIES[i % len(SERIES)] if one.decides else GREY
-            r = one.ratio
-            axes.errorbar(r.value, i, xerr=[[r.value - r.low], [r.high - r.value]], color=colour,
+            colour = SERIES[i % len(SERIES)] if one["decides"] else GREY
+            below, above = [one["value"] - one["low"]], [one["high"] - one["value"]]
+            axes.errorbar(one["value"], i, xerr=[below, above], color=colour,
                           marker=MARKERS[i % len(MARKERS)], ms=6, mec=PAPER, elinewidth=1.8)  # fmt: skip
             figure.add_trace(
                 go.Scatter(
-                    x=[r.value], y=[_row(one.group, one.decides)], mode="markers", showlegend=False,
+                    x=[one["value"]], y=[one["row"]], mode="markers", showlegend=False,
                     marker={"size": 11, "color": colour},
-                    error_x={"type": "data", "symmetric": False, "array": [r.high - r.value],
-                             "arrayminus": [r.value - r.low]},
+                    error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
                 )
             )  # fmt: skip
-        axes.set_yticks(range(len(shown)), [_row(one.group, one.decides) for one in shown])
+        axes.set_yticks(range(len(shown)), [one["row"] for one in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -253,39 +258,4 @@ def ratios(verdict: DriftVerdict) -> Plot:
             yaxis={"autorange": "reversed"},
         )
     )
-    caption = (
-        f"Geometric mean over {shown[0].n_matrices} matrices and {shown[0].n_seeds} seeds with t intervals "
-        f"({1 - 2 * verdict.alpha:.0%}); band: the margin of {verdict.margin:.0%}. "
-        f"Verdict: {verdict.verdict}."
-    )
-    return Plot("verdict", "Do safety weights drift more?", caption, verdict.reason, figure, still)
-
-
-def _label(measure: str) -> str:
-    """A measure's formula as an axis says it."""
-    return MEASURES.get(measure, measure).replace("_G", "")
-
-
-def _row(group: str, decides: bool) -> str:
-    return group if decides else f"{group} (contrast)"
-
-
-def _traces(traces: DriftTrace | Sequence[DriftTrace]) -> list[DriftTrace]:
-    found = [traces] if isinstance(traces, DriftTrace) else list(traces)
-    if not found:
-        raise InputError("no traces to draw")
-    return found
-
-
-def _looks(trace: DriftTrace) -> dict[str, tuple[str, bool, str]]:
-    """Colour, dashed or not, and marker of each group; a control looks like its group, dashed."""
-    owner = {control: group for group, control in trace.controls.items()}
-    plain = [g for g in trace.groups if g not in owner and g != WHOLE]
-    place = {group: i for i, group in enumerate(plain)}
-    found = {}
-    for group in trace.groups:
-        if group == WHOLE:
-            continue
-        i = place.get(owner.get(group, group), len(place))
-        found[group] = (SERIES[i % len(SERIES)], group in owner, MARKERS[i % len(MARKERS)])
-    return found
+    return Plot("verdict", "Do safety weights drift more?", caption, alt, figure, still)
