@@ -47,7 +47,7 @@ def main() -> None:
         [
             header(model, given) + f" Fine-tuned on {attack.name}, {given.steps} steps.",
             "",
-            result.statement(),
+            result.summary(),
             "",
             f"Direction at layer {found.layer}, position {found.position}; n = {given.n} prompts a set. "
             f"Recording took {cost['recording_seconds'].sum():.0f} s beside "

@@ -58,10 +58,57 @@ def test_a_known_order_is_recovered():
     nothing = found.steps.query("measure == 'nothing' and level == 0.5").iloc[0]
     assert np.isnan(nothing["step"]) and "no change" in nothing["reason"]
     assert found.tiers() == [["weights"], ["direction", "heads"], ["rate"], ["falls"]]
-    assert "weights; then direction, heads; then rate; then falls" in found.statement()
-    assert "Without a change: nothing" in found.statement()
+    assert "weights; then direction, heads; then rate; then falls" in found.summary()
+    assert "Without a change: nothing" in found.summary()
     levels = found.steps.query("measure == 'weights'").set_index("level")["step"]
     assert levels[0.1] < levels[0.5] < levels[0.9]
+
+
+def test_one_run_gives_no_order_and_three_give_a_false_one_in_at_most_5_percent():
+    rng = np.random.default_rng(0)
+    false = {1: 0, 3: 0}
+    for seeds in false:
+        for _ in range(60):
+            curves = {}
+            for name in ("a", "b"):  # each with its own luck in every seed, sd 2 steps; the same on average
+                runs = []
+                for _ in range(seeds):
+                    runs += simulated(16.0 + rng.normal(0, 2), seeds=1, rng=rng)
+                curves[name] = runs
+            found = order_of(curves, draws=100)
+            false[seeds] += found.verdict("a", "b") != "cannot tell"
+            if seeds == 1:
+                assert found.tiers() == [["a", "b"]] or found.tiers() == [["b", "a"]]
+                assert "holds for this run only" in found.summary()
+    assert false[1] == 0
+    assert false[3] <= 6  # a binomial(60, .05) is above 6 once in 35 simulations
+
+
+def one_latent(rng, seeds=3, n=40, slope=3.0):
+    """Refusal log-odds of every prompt, and answers drawn from them: nothing else is there."""
+    x = np.arange(0.0, 33.0, 2)
+    odds, rate = [], []
+    for _ in range(seeds):
+        middle = 14 + rng.normal(0, 0.5)
+        latent = 3 - 9 / (1 + np.exp(-(x - middle) / 4)) + rng.normal(0, 1, (n, 1))
+        refused = (rng.random((n, 1)) < 1 / (1 + np.exp(-slope * latent))).astype(float)
+        picks = np.random.default_rng(7).integers(0, n, (50, n))
+        for runs, values in ((odds, latent), (rate, refused)):
+            runs.append((list(x), values.mean(0), values[picks].mean(1).T))
+    return odds, rate
+
+
+def test_a_rate_and_log_odds_of_one_latent_quantity_have_no_order():
+    rng = np.random.default_rng(0)
+    told = own = 0
+    for _ in range(30):
+        odds, rate = one_latent(rng)
+        found = order_of({"refusal log-odds": odds, "refusal rate": rate}, draws=100)
+        told += found.verdict("refusal log-odds", "refusal rate") != "cannot tell"
+        assert found.pairs["compared"].tolist() == ["as rates"]
+        own += order_of({"x": odds, "y": rate}, draws=100).verdict("x", "y") == "y"
+    assert told <= 1
+    assert own >= 12  # what a comparison on their own scales says: the rate is first
 
 
 def test_between_two_records_nothing_is_told_apart():

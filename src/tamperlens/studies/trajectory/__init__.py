@@ -1,7 +1,7 @@
 """Trajectory: weights, directions, heads, rates and capability while a model is fine-tuned, step by step.
 
 run = trajectory.record(model, finetune.attacks.harmful_compliance(15), seeds=3)
-print(trajectory.order(run).statement())
+print(trajectory.order(run).summary())
 trajectory.write_page("page.html", run)
 
 Contents: `recording` (`record`), `result` (`Trajectory`, `order`), `watch` (what is watched), `schedule`

@@ -67,7 +67,7 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     cost = found.cost[["recording_seconds", "training_seconds"]].sum()
     spent = f"Recording took {cost.iloc[0]:.1f} s beside {cost.iloc[1]:.1f} s of training."
     return [
-        report.Text((result.statement(), spent)),
+        report.Text((result.summary(), spent)),
         report.FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg()),
         report.Table(f"Step of half the final change, with its interval: {result.rule}.",
                      ("measure", "step", "seeds"), rows),

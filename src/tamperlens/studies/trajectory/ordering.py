@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats as sps
+from sklearn.isotonic import isotonic_regression
 
+from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 
@@ -20,8 +25,12 @@ CANNOT_TELL = "cannot tell"
 RULE = (
     "first passage of 10, 50 and 90 % of the change from step 0 to the last step, of the mean over seeds, "
     "linear between records; bootstrap over seeds and, within them, prompts (drift: matrices); intervals are "
-    "widened to the records around them; a measure is first when its interval ends before the other's begins"
+    "widened to the records around them; from three seeds on a measure is first when its interval ends "
+    "before the other's begins and a paired t test over the seeds agrees (5 %); a rate and log-odds are "
+    "compared as rates: the rate with the nearest rate that is a monotone function of the log-odds"
 )
+FEWEST_SEEDS = 3
+"""One run puts two measures of equal half-change steps in order in about 4 of 10 cases."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,9 @@ class Order(Result):
             change_high, n_seeds, n_records, reason. `step` is NaN with a reason where there is no change.
         pairs: one row per pair: first, second, probability (that the first's half-change comes before the
             second's, ties by halves), lead (steps by which the first is ahead, mean over 10 to 90 %),
-            lead_low, lead_high, verdict (name of the one that is first, or "cannot tell").
+            lead_low, lead_high, verdict (name of the one that is first, or "cannot tell"; always the latter
+            below three seeds), this_run (the same over the prompts of these runs alone), p_value (t test over
+            seeds), compared ("own changes", or "as rates" for a rate and log-odds).
         n_seeds: runs.
         draws: bootstrap draws.
         rule: the definition in words.
@@ -70,7 +81,7 @@ class Order(Result):
                 return str(rows["verdict"].iloc[0])
         raise InputError(f"no pair {one!r}, {other!r} in this order; a measure that does not change has none")
 
-    def statement(self) -> str:
+    def summary(self) -> str:
         """The order in words: half-change steps, what is told apart and what is not."""
         half = self.half()
         if half.empty:
@@ -79,21 +90,38 @@ class Order(Result):
             f"{row['measure']} {row['step']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
             for row in half.to_dict("records")
         )
-        told = int((self.pairs["verdict"] != CANNOT_TELL).sum())
-        tiers = "; then ".join(", ".join(tier) for tier in self.tiers())
+        few = self.n_seeds < FEWEST_SEEDS
+        column = "this_run" if few else "verdict"
+        told = int((self.pairs[column] != CANNOT_TELL).sum())
+        tiers = "; then ".join(", ".join(tier) for tier in self.tiers(column))
+        seeds = f"{self.n_seeds} seed{'s' * (self.n_seeds > 1)}"
+        only = (
+            f" This holds for {'this run' if self.n_seeds == 1 else 'these runs'} only: an order takes "
+            f"{FEWEST_SEEDS} seeds."
+        )
         still = self.steps[(self.steps["level"] == 0.5) & self.steps["step"].isna()]["measure"]
         rest = f" Without a change: {', '.join(still)}." if len(still) else ""
         return (
             f"Half of the final change at step: {listed}. In order, where everything before a 'then' is told "
             f"apart from everything behind it: {tiers}. Told apart in {told} of {len(self.pairs)} pairs, of "
-            f"the others one cannot tell ({self.n_seeds} seeds, {self.draws} draws).{rest}"
+            f"the others the order is inconclusive ({seeds}, {self.draws} "
+            f"draws).{only if few else ''}{rest}"
         )
 
-    def tiers(self) -> list[list[str]]:
-        """Measures in groups: every member of a group comes before every member of the next."""
+    @deprecated("Order.statement()", "Order.summary()")
+    def statement(self) -> str:
+        """The old name of `summary`."""
+        return self.summary()
+
+    def tiers(self, column: str = "verdict") -> list[list[str]]:
+        """Measures in groups: every member of a group comes before every member of the next.
+
+        Args:
+            column: "verdict", or "this_run" for the order within these runs.
+        """
         names = self.half()["measure"].tolist()
         first = {
-            (str(row["verdict"]), str(row["second"] if row["verdict"] == row["first"] else row["first"]))
+            (str(row[column]), str(row["second"] if row[column] == row["first"] else row["first"]))
             for row in self.pairs.to_dict("records")
         }
         found: list[list[str]] = [[]]
@@ -135,10 +163,11 @@ def order_of(
     resample = rng.random((draws, count))
     found = {name: _Curve(name, runs, which, resample, confidence) for name, runs in curves.items()}
     changed = [one for one in found.values() if not one.reason]
-    pairs = [
-        _pair(a, b, confidence) for i, a in enumerate(changed) for b in changed[i + 1 :]
+    pairs = [_pair(a, b, confidence) for i, a in enumerate(changed) for b in changed[i + 1 :]]
+    columns = [
+        "first", "second", "probability", "lead", "lead_low", "lead_high", "verdict", "this_run", "p_value",
+        "compared",
     ]  # fmt: skip
-    columns = ["first", "second", "probability", "lead", "lead_low", "lead_high", "verdict"]
     return Order(
         pd.DataFrame([row for one in found.values() for row in one.rows()]),
         pd.DataFrame(pairs, columns=columns), count, draws,
@@ -168,7 +197,10 @@ class _Curve:
                 at = which[:, k] == run
                 table = values[run][None] if runs[run][2] is None else np.asarray(runs[run][2]).T
                 drawn[at] += table[(resample[at, k] * len(table)).astype(int)] / self.count
-        self.mean = values.mean(0)
+        self._settle(values, drawn)
+
+    def _settle(self, values: Array, drawn: Array) -> None:
+        self.values, self.curves, self.mean = values, drawn, values.mean(0)
         self.change = float(self.mean[-1] - self.mean[0])
         shift = drawn[:, -1] - drawn[:, 0]
         self.change_low, self.change_high = (float(q) for q in np.quantile(shift, self.tails))
@@ -189,6 +221,23 @@ class _Curve:
                 f"[{self.change_low:.3g}, {self.change_high:.3g}]"
             )
         return ""
+
+    def implied_by(self, other: _Curve) -> _Curve:
+        """This curve as far as it is a monotone function of another, seeds taken together."""
+        there = np.isin(other.x, self.x)
+        if there.sum() != len(self.x):
+            return other
+        made = copy.copy(self)
+        sign = float(np.sign(self.change * other.change))
+        x, drawn = other.values[:, there] * sign, other.curves[:, there] * sign
+        values = _monotone(x.reshape(1, -1), self.values.reshape(1, -1)).reshape(self.values.shape)
+        made._settle(values, _monotone(drawn, self.curves))
+        return made
+
+    def half_by_seed(self) -> Array:
+        """Half-change step of each seed; NaN where it did not change."""
+        moved = self.values[:, -1] != self.values[:, 0]
+        return np.where(moved, _passages(self.x, self.values, 0.5), np.nan)
 
     def interval(self, level: float) -> tuple[float, float]:
         """Percentiles, widened to the records around: between two records nothing was seen."""
@@ -221,12 +270,44 @@ def _pair(a: _Curve, b: _Curve, confidence: float) -> dict[str, Any]:
     lead = np.stack([b.drawn[level] - a.drawn[level] for level in LEAD_LEVELS]).mean(0)
     value = float(np.mean([b.at[level] - a.at[level] for level in LEAD_LEVELS]))
     low, high = np.quantile(lead, a.tails)
-    mine, theirs = a.interval(0.5), b.interval(0.5)
-    verdict = a.name if mine[1] <= theirs[0] else b.name if theirs[1] <= mine[0] else CANNOT_TELL
+    # A rate saturates where log-odds go on: one latent quantity behind both would make the rate first.
+    rate, odds = (a, b) if _is_rate(a.name) else (b, a)
+    as_rates = _is_rate(rate.name) and "log-odds" in odds.name
+    other = rate.implied_by(odds) if as_rates else odds
+    this_run, p = CANNOT_TELL, 1.0
+    if not other.reason:
+        mine, theirs = rate.interval(0.5), other.interval(0.5)
+        this_run = rate.name if mine[1] <= theirs[0] else odds.name if theirs[1] <= mine[0] else CANNOT_TELL
+        p = _p_value(rate.half_by_seed() - other.half_by_seed())
+    told = a.count >= FEWEST_SEEDS and p < 0.05
     return {
         "first": a.name, "second": b.name, "probability": probability, "lead": value,
-        "lead_low": float(low), "lead_high": float(high), "verdict": verdict,
+        "lead_low": float(low), "lead_high": float(high), "verdict": this_run if told else CANNOT_TELL,
+        "this_run": this_run, "p_value": p, "compared": "as rates" if as_rates else "own changes",
     }  # fmt: skip
+
+
+def _is_rate(name: str) -> bool:
+    return re.search(r"\brate\b", name) is not None
+
+
+def _p_value(ahead: Array) -> float:
+    """Two-sided t test over seeds of "neither is ahead"; 1 where it cannot be made."""
+    if len(ahead) < 2 or not np.isfinite(ahead).all():
+        return 1.0
+    error = float(ahead.std(ddof=1)) / len(ahead) ** 0.5
+    if error == 0:
+        return 0.0 if ahead[0] else 1.0
+    return float(2 * sps.t.sf(abs(float(ahead.mean())) / error, len(ahead) - 1))
+
+
+def _monotone(x: Array, y: Array) -> Array:
+    """Each row of y as the nearest non-decreasing function of the same row of x (isotonic regression)."""
+    found = np.empty_like(y)
+    for i, (one, other) in enumerate(zip(x, y, strict=True)):
+        order = np.argsort(one, kind="stable")
+        found[i, order] = isotonic_regression(other[order])
+    return found
 
 
 def _passages(x: Array, curves: Array, level: float) -> Array:

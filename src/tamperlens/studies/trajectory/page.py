@@ -46,7 +46,7 @@ def render(found: Any, order: Order) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("slider.html.j2")
     return template.render(
-        title=f"{found.model} under {found.attack}", statement=order.statement(), rule=order.rule,
+        title=f"{found.model} under {found.attack}", statement=order.summary(), rule=order.rule,
         steps=sorted({int(step) for step in found.layers["step"]} | {int(s) for s in _steps(found)}),
         script=_markup(script), sheet=_markup(sheet), digest=digest,
         data=_markup(_json(data_of(found, order))),
