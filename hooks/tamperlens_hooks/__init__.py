@@ -25,16 +25,23 @@ from tamperlens_hooks.anatomy import Anatomy, describe
 from tamperlens_hooks.capture import Tape, capture, head_means, read_positions, residual_means
 from tamperlens_hooks.checks import check
 from tamperlens_hooks.edit import ablate_direction, ablate_heads, add_direction, patch_heads
-from tamperlens_hooks.effective import effective_weight, head_output_weight
+from tamperlens_hooks.effective import (
+    effective_bias,
+    effective_weight,
+    head_output_weight,
+    merged_parameters,
+    merged_weight,
+)
 from tamperlens_hooks.errors import AnatomyError, HookError, TamperlensError, UnsupportedModelError
 from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
 from tamperlens_hooks.lens import to_transformer_lens
+from tamperlens_hooks.lowrank import Update, update_of
 from tamperlens_hooks.remote import HubModel, from_hub
 from tamperlens_hooks.state import preserve_state
 from tamperlens_hooks.stored import logical_bias, logical_weight, stored_parameter
 from tamperlens_hooks.tracing import trace
 from tamperlens_hooks.weight_form import ablate_weights
-from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs, zeroed_entries
+from tamperlens_hooks.weights import lowrank_removed, watch_inputs, zeroed_entries
 
 __all__ = [
     "Anatomy",
@@ -50,6 +57,7 @@ __all__ = [
     "Tape",
     "Trace",
     "UnsupportedModelError",
+    "Update",
     "ablate_direction",
     "ablate_heads",
     "ablate_weights",
@@ -60,6 +68,7 @@ __all__ = [
     "check",
     "describe",
     "device_of",
+    "effective_bias",
     "effective_weight",
     "from_hub",
     "head_means",
@@ -67,6 +76,7 @@ __all__ = [
     "logical_bias",
     "logical_weight",
     "lowrank_removed",
+    "merged_parameters",
     "merged_weight",
     "module_and_anatomy",
     "patch_heads",
@@ -78,6 +88,7 @@ __all__ = [
     "to_transformer_lens",
     "trace",
     "unwrap",
+    "update_of",
     "watch_inputs",
     "zeroed_entries",
 ]

@@ -26,10 +26,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     peft: Any = sys.modules.get("peft")  # a PEFT model can only exist when peft has been imported
     while True:
         if peft is not None and isinstance(model, peft.PeftModel):
-            if model.active_peft_config.is_prompt_learning:
+            config = model.active_peft_config
+            kind = str(getattr(config.peft_type, "value", config.peft_type))
+            if config.is_prompt_learning or kind in ("ADAPTION_PROMPT", "SHADOW"):
                 raise UnsupportedModelError(
-                    f"not supported yet: the prompt-learning adapter {model.active_adapter!r} "
-                    f"({model.active_peft_config.peft_type}); use an adapter on the weights, such as LoRA"
+                    f"not supported yet: the prompt-learning adapter {model.active_adapter!r} ({kind}), "
+                    "which changes what blocks read, not weights; use an adapter on the weights, such as LoRA"
                 )
             model = model.get_base_model()
         elif peft is not None and isinstance(
@@ -62,9 +64,42 @@ def sharing_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
+def running(module: nn.Module) -> nn.Module:
+    """The module that computes inside PEFT's wrappers of whole modules, or the module itself.
+
+    `modules_to_save` keeps a trained copy beside the original; the active adapter decides which of them runs.
+    """
+    inner: Any = module._modules
+    wrapper: Any = module
+    saved, tokens = inner.get("modules_to_save"), inner.get("token_adapter")
+    if saved is None and tokens is None:
+        return module
+    active = list(wrapper.active_adapters)
+    if wrapper.disable_adapters or not active or any(name not in wrapper._adapters for name in active):
+        found: nn.Module = wrapper.original_module
+    else:
+        found = tokens if saved is None else saved[active[0]]
+    return running(found)
+
+
+def original(model: nn.Module, path: str) -> nn.Module:
+    """The module at a path as it was before any adapter; wrappers on the way are looked through too.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    found = base_layer(model)
+    for name in path.split(".") if path else ():
+        child = found._modules.get(name)
+        if child is None:
+            raise AttributeError(path)
+        found = base_layer(child)
+    return found
+
+
 def base_layer(module: nn.Module) -> nn.Module:
     """The original layer inside an adapter layer (`base_layer`, `original_module`), or the module itself."""
-    for name in ("base_layer", "original_module"):
+    for name in ("base_layer", "original_module", "token_adapter"):
         inner = module._modules.get(name)
         if inner is not None:
             return base_layer(inner)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tamperlens_hooks._modules import base_layer
+from tamperlens_hooks._modules import base_layer, running
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks.errors import AnatomyError, UnsupportedModelError
 
@@ -74,7 +74,7 @@ def first(names: Iterable[str], among: Iterable[str]) -> str | None:
 
 def linears(module: nn.Module) -> dict[str, tuple[int, int]]:
     """The linear maps among a module's children: name -> (outputs, inputs)."""
-    shapes = {name: linear_shape(child) for name, child in module.named_children()}
+    shapes = {name: linear_shape(child) for name, child in running(module).named_children()}
     return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
@@ -88,7 +88,7 @@ def find_attention(block: nn.Module) -> str | None:
     """Name of the child that has an output projection and query, key and value maps."""
     fits = [
         name
-        for name, child in block.named_children()
+        for name, child in running(block).named_children()
         if first(OUTPUT, linears(child)) and (first(FUSED_QKV, linears(child)) or _separate(linears(child)))
     ]
     return first(ATTENTION, fits) or (fits[0] if fits else None)
@@ -96,7 +96,7 @@ def find_attention(block: nn.Module) -> str | None:
 
 def find_mlp(block: nn.Module) -> str | None:
     """Name of the child that has an up map and a down map back to the residual stream."""
-    for name, child in block.named_children():
+    for name, child in running(block).named_children():
         maps = linears(child)
         if first(DOWN, maps) and (first(UP, maps) or first(FUSED_GATE_UP, maps)) and name not in ATTENTION:
             return name
@@ -123,7 +123,7 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
     Raises:
         AnatomyError: a part has no known place or an impossible shape; the message names it.
     """
-    children = dict(block.named_children())
+    children = dict(running(block).named_children())
     attention_name, mlp_name = find_attention(block), find_mlp(block)
     for part, name in (("attention", attention_name), ("MLP", mlp_name)):
         if name is None:

@@ -19,16 +19,18 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from tamperlens_hooks._frozen import sampled, samples
-from tamperlens_hooks._modules import base_layer, unwrap
+from tamperlens_hooks._modules import base_layer, original, unwrap
 from tamperlens_hooks._parts import Projection
-from tamperlens_hooks.effective import check_plain_lora, effective_weight, is_dora
+from tamperlens_hooks.effective import counting, layer_at, plain_layer, plain_lora
 from tamperlens_hooks.errors import HookError
 from tamperlens_hooks.freeze import frozen_flags
-from tamperlens_hooks.stored import logical_weight, stored_parameter
+from tamperlens_hooks.stored import logical, logical_weight
 
 _BLOCK = 1 << 22
 _CACHED = 1 << 20
 _GATHER = 1 << 20
+# LoRA initialisations after which the layer's base weight is W0 − s·B·A.
+REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +108,14 @@ class Entries:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """Δ of one logical map, beside its W0; either the factors are given, or the trained weight.
+    """Δ of one logical map, beside its W0; the factors are given, or the trained weight, or Δ.
 
     Attributes:
         weight: W0 in logical orientation, in whatever type it is held.
         b: factor with s in it already; rank 0 says that nothing has moved.
         a: the other factor.
         trained: the weight after full fine-tuning, or None.
+        shift: Δ itself, for adapters whose update is no product, or None.
         frozen: entries at which Δ is zero whatever the factors say, or None.
     """
 
@@ -121,16 +124,19 @@ class Update:
     a: Float[Tensor, "rank d_in"]
     trained: Float[Tensor, "d_out d_in"] | None = None
     frozen: Bool[Tensor, "d_out d_in"] | None = None
+    shift: Float[Tensor, "d_out d_in"] | None = None
 
     @property
     def factored(self) -> bool:
         """Whether Δ is exactly the product of the factors."""
-        return self.trained is None and self.frozen is None
+        return self.trained is None and self.frozen is None and self.shift is None
 
     @torch.no_grad()
     def gather(self, rows: Integer[Tensor, " n"], columns: Integer[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Δ at chosen entries, in fp32."""
-        if self.trained is not None:
+        if self.shift is not None:
+            found = self.shift[rows, columns]
+        elif self.trained is not None:
             found = self.trained[rows, columns].float() - self.weight[rows, columns].float()
         elif self.a.shape[0] == 0:
             found = torch.zeros(rows.shape, device=self.weight.device)
@@ -148,7 +154,7 @@ class Update:
     @torch.no_grad()
     def sample(self, entries: Entries) -> Float[Tensor, " n"]:
         """Δ at the entries, in fp32, set after set: `gather` by one sampled product."""
-        if self.trained is not None or self.a.shape[0] == 0 or not samples(self.b):
+        if self.a.shape[0] == 0 or not samples(self.b):
             return self.gather(entries.rows(), entries.col)
         sets = len(entries.counts)
         shape = (sets * entries.shape[0], entries.shape[1])
@@ -253,7 +259,9 @@ class Update:
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "rows d_in"]]]:
         """Δ in blocks of rows, fp32, so that it never stands in memory whole."""
         for place, block in self._weight_blocks():
-            if self.trained is not None:
+            if self.shift is not None:
+                delta = self.shift[place]
+            elif self.trained is not None:
                 delta = self.trained[place].detach().float() - block.float()
             else:
                 delta = self.b[place].float() @ self.a.float()
@@ -300,51 +308,60 @@ def effective_rank(singular_values: Float[Tensor, " k"]) -> float:
 
 
 def update_of(model: nn.Module, projection: Projection, base: nn.Module | None = None) -> Update:
-    """What training has done to one projection: its active adapters' product, or the difference to a base.
+    """What training has done to one projection, whatever was trained: Δ = W − W0.
 
-    DoRA rescales rows, so its merged weight is built and compared like a fully trained one.
+    The factors where the active adapters are plain LoRA; the trained weight after full fine-tuning and for
+    `modules_to_save`; for every other adapter the difference of merged weights (see `effective`).
 
     Args:
         model: the tuned module, PEFT-wrapped or not.
         projection: the logical map; fused and transposed weights are cut and turned.
-        base: the module before training; needed after full fine-tuning, where it may be left out for LoRA.
+        base: the module before training, whose weights are W0; needed after full fine-tuning and for
+            adapters whose initialisation rewrites the base weight (PiSSA, OLoRA, …). By default W0 is
+            the base weight in the model itself.
 
     Raises:
-        HookError: a quantised weight, or an adapter whose update is neither s·B·A nor DoRA's.
+        HookError: a quantised weight, an adapter that has no fixed weight, or one that is merged or has
+            rewritten its base weight, with no base to compare to.
     """
-    layer: Any = unwrap(model).get_submodule(projection.module)
-    held = logical_weight(model, projection).detach()
-    nothing = held.new_zeros((held.shape[0], 0)), held.new_zeros((0, held.shape[1]))
-    if layer is base_layer(layer):
-        stored = stored_parameter(model, projection.parameter)
-        if base is None or stored_parameter(base, projection.parameter) is stored:
-            return Update(held, *nothing)
-        before = logical_weight(base, projection).detach()
-        if before.data_ptr() == held.data_ptr() and before.dtype == held.dtype:
-            return Update(held, *nothing)
-        return Update(before.to(held.device), *nothing, trained=held)
-    if getattr(layer, "disable_adapters", False):
-        return Update(held, *nothing)
+    layer: Any = layer_at(model, projection.module)
+    own = logical_weight(model, projection).detach()
+    before = own if base is None else logical_weight(base, projection).detach()
+    given = before.data_ptr() != own.data_ptr() or before.dtype != own.dtype
+    alike = not given or (before.dtype == own.dtype and torch.equal(before.to(own.device), own))
+    before = own if alike else before.to(own.device)
+    nothing = before.new_zeros((before.shape[0], 0)), before.new_zeros((0, before.shape[1]))
+    names = plain_lora(layer)
+    if not given:
+        _refuse_without_base(model, layer, projection.module)
+    if names and alike:
+        rows = list(projection.rows) if isinstance(projection.rows, tuple) else projection.rows
+        left = [layer.lora_B[n].weight.detach()[rows].float() * float(layer.scaling[n]) for n in names]
+        right = [layer.lora_A[n].weight.detach().float() for n in names]
+        flags = frozen_flags(layer)
+        frozen = None if flags is None else logical(flags, projection).to(before.device)
+        return Update(before, torch.cat(left, 1), torch.cat(right, 0), frozen=frozen)
+    plain = plain_layer(layer, projection.module)
+    if alike and plain is original(unwrap(model), projection.module):
+        return Update(before, *nothing)
+    after = logical(plain.get_parameter("weight").detach(), projection)
+    if plain is base_layer(layer):
+        return Update(before, *nothing, trained=after.to(before.device))
+    return Update(before, *nothing, shift=(after - before.to(after)).float())
+
+
+def _refuse_without_base(model: nn.Module, layer: Any, path: str) -> None:
+    """The layer's own base weight must be W0."""
     if getattr(layer, "merged_adapters", ()):
-        raise HookError(f"{projection.module} has its adapter merged; unmerge it to read its update")
-    rows = list(projection.rows) if isinstance(projection.rows, tuple) else projection.rows
-    left, right = [], []
-    for name in layer.active_adapters:
-        if name not in getattr(layer, "lora_A", {}):
-            continue
-        if is_dora(layer, name):
-            whole = effective_weight(model, projection).float()
-            return Update(held, *nothing, trained=whole)
-        check_plain_lora(layer, name, projection.module)
-        left.append(layer.lora_B[name].weight.detach()[rows].float() * float(layer.scaling[name]))
-        right.append(layer.lora_A[name].weight.detach().float())
-    if not left:
-        return Update(held, *nothing)
-    flags = frozen_flags(layer)
-    if flags is not None:
-        flags = flags[projection.index].to(held.device)
-        flags = flags.T if projection.transposed else flags
-    return Update(held, torch.cat(left, 1), torch.cat(right, 0), frozen=flags)
+        raise HookError(f"{path} has its adapter merged; unmerge it to read its update, or give the base")
+    configs: Any = getattr(unwrap(model), "peft_config", {})
+    for name in counting(layer):
+        how = getattr(configs.get(name), "init_lora_weights", None)
+        if isinstance(how, str) and how.lower().startswith(REWRITING):
+            raise HookError(
+                f"{path}: the initialisation {how!r} of adapter {name!r} has rewritten the base weight, so "
+                "that the model no longer holds W0; give the model before as base"
+            )
 
 
 def _positive(values: Tensor) -> Tensor:

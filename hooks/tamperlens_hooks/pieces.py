@@ -15,10 +15,10 @@ from tamperlens_hooks._calling import module_and_anatomy
 from tamperlens_hooks._modules import device_of, output_tensor
 from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.capture import capture
-from tamperlens_hooks.effective import effective_weight
+from tamperlens_hooks.effective import effective_bias, merged_weight
 from tamperlens_hooks.errors import UnsupportedModelError
 from tamperlens_hooks.state import evaluating
-from tamperlens_hooks.stored import logical_bias
+from tamperlens_hooks.stored import logical
 
 __all__ = ["FrozenNorm", "Pieces", "residual_pieces"]
 
@@ -165,12 +165,11 @@ def _attention(
     if path is not None:
         norm = FrozenNorm(module.get_submodule(path), inner[path], path)
         constant, r = constant + norm.constant(r), norm.pull(r)
-    bias = logical_bias(module, projection)
+    bias = effective_bias(module, projection)
     if bias is not None:
         constant = constant + (_wide(bias) * r).sum(-1)
-    weight = rearrange(
-        _wide(effective_weight(module, projection)), "out (head d) -> out head d", head=anatomy.n_heads
-    )
+    whole = logical(_wide(merged_weight(module, projection)), projection)
+    weight = rearrange(whole, "out (head d) -> out head d", head=anatomy.n_heads)
     shared = r if r.ndim == 2 else r.expand(z.shape[0], -1)
     pulled = torch.einsum("bd,dhk->bhk", shared, weight)
     return (pulled * _wide(z)).sum(-1), constant

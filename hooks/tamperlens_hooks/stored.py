@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tamperlens_hooks._modules import base_layer, unwrap
+from tamperlens_hooks._modules import original, unwrap
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks.errors import HookError
 from tamperlens_hooks.quantised import decoded
@@ -23,12 +23,18 @@ def stored_parameter(model: nn.Module, name: str) -> nn.Parameter:
     """
     path, _, leaf = name.rpartition(".")
     try:
-        found = getattr(base_layer(unwrap(model).get_submodule(path)), leaf)
+        found = getattr(original(unwrap(model), path), leaf)
     except AttributeError:
         found = None
     if not isinstance(found, nn.Parameter):
         raise HookError(f"the model has no parameter {name!r}; was the anatomy made for another model?")
     return found
+
+
+def logical(stored: Float[Tensor, "a b"], projection: Projection) -> Float[Tensor, "d_out d_in"]:
+    """A projection's part of a matrix shaped like its parameter, in logical orientation."""
+    found = stored[projection.index]
+    return found.T if projection.transposed else found
 
 
 def logical_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "d_out d_in"]:
@@ -43,19 +49,17 @@ def logical_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "d
     """
     weight: Tensor = stored_parameter(model, projection.parameter)
     if hasattr(weight, "quant_state"):
-        layer = base_layer(unwrap(model).get_submodule(projection.parameter.rpartition(".")[0]))
-        weight = decoded(layer, projection.parameter)
+        weight = decoded(original(unwrap(model), projection.module), projection.parameter)
     if not weight.is_floating_point() or weight.ndim != 2:
         raise HookError(
             f"{projection.parameter} is quantised ({weight.dtype}); load the model without quantisation"
         )
-    found = weight[projection.index]
-    return found.T if projection.transposed else found
+    return logical(weight, projection)
 
 
 def logical_bias(model: nn.Module, projection: Projection) -> Float[Tensor, "d_out"] | None:
-    """A projection's own bias, or None where its module has none."""
-    layer = base_layer(unwrap(model).get_submodule(projection.module))
+    """A projection's own bias, or None where its module has none. Adapters do not count: `effective_bias`."""
+    layer = original(unwrap(model), projection.module)
     bias: Tensor | None = getattr(layer, "bias", None)
     if bias is None:
         return None

@@ -1,4 +1,4 @@
-"""Read and edit weights inside a `with` block only: merged weights, entries set to zero, ranks taken out."""
+"""Edit weights inside a `with` block only: entries set to zero, ranks taken out; watch what they read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from tamperlens_hooks._calling import on_model
@@ -21,7 +21,7 @@ from tamperlens_hooks._modules import (
 )
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks.anatomy import Anatomy
-from tamperlens_hooks.effective import adapter_delta
+from tamperlens_hooks.effective import layer_at, merged_weight, plain_lora, plain_update
 from tamperlens_hooks.errors import HookError
 from tamperlens_hooks.stored import stored_parameter
 
@@ -40,34 +40,13 @@ class Flags(Protocol):
     def __getitem__(self, name: str) -> Bool[Tensor, "a b"]: ...
 
 
-def merged_weight(model: nn.Module, projection: Projection) -> Float[Tensor, "a b"]:
-    """The whole parameter of a projection with active adapters added, W0 + sBA, as it is stored.
-
-    A new tensor in at least fp32: small updates are not rounded away as they would be in bf16.
-
-    Raises:
-        HookError: quantised weight, or an adapter whose update is not a matrix that can be added.
-    """
-    weight = stored_parameter(model, projection.parameter).detach()
-    if weight.is_meta:
-        raise HookError(f"{projection.parameter} is offloaded; load the model on one device to read it")
-    if not weight.is_floating_point() or weight.ndim != 2:
-        raise HookError(
-            f"{projection.parameter} is quantised ({weight.dtype}); load the model without quantisation"
-        )
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    total = weight.to(wide, copy=True)
-    update = _update(model, projection, dora=True)
-    return total if update is None else total.add_(update.to(wide))
-
-
 @on_model
 @contextmanager
 def zeroed_entries(model: nn.Module, anatomy: Anatomy, flags: Flags) -> Iterator[None]:
     """Set chosen entries of weights to zero; on the way out every bit is as it was.
 
-    With an adapter attached the entry of the merged weight W0 + sBA becomes zero: W0's is set to zero and the
-    update's is taken off the module's output.
+    With an adapter attached the entry of the merged weight becomes zero. For plain LoRA W0's entry is set to
+    zero and the update's is taken off the module's output; for other adapters all of it is taken off there.
 
     Args:
         model: module and anatomy, or one object with both.
@@ -85,16 +64,21 @@ def zeroed_entries(model: nn.Module, anatomy: Anatomy, flags: Flags) -> Iterator
             for name in flags.keys():  # noqa: SIM118
                 if name not in parts:
                     raise HookError(f"{name} is no weight of a projection of this model")
-                weight = stored_parameter(model, name)
+                part = parts[name]
+                layer = layer_at(model, part.module)
+                weight: nn.Parameter = base_layer(layer).weight  # type: ignore[assignment]
                 chosen = _fitting(flags, name, weight)
-                update = _update(model, parts[name])
-                with torch.no_grad():
-                    kept.append((weight, name, weight[chosen].clone()))
-                    weight.masked_fill_(chosen, 0)
+                if plain_lora(layer) is None:
+                    update: Tensor | None = merged_weight(model, part)
+                else:
+                    update = plain_update(layer)
+                    with torch.no_grad():
+                        kept.append((weight, name, weight[chosen].clone()))
+                        weight.masked_fill_(chosen, 0)
                 if update is not None:
                     delta = torch.where(chosen, update, torch.zeros_like(update))
-                    module = unwrap(model).get_submodule(parts[name].module)
-                    shift = delta if parts[name].transposed else delta.T
+                    module = unwrap(model).get_submodule(part.module)
+                    shift = delta if part.transposed else delta.T
                     handles.append(module.register_forward_hook(_subtract([(slice(None), shift, None)]),
                                                                 with_kwargs=True))  # fmt: skip
             yield
@@ -187,35 +171,6 @@ def _subtract(terms: Sequence[tuple[Any, Tensor, Tensor | None]]) -> Callable[..
         return with_output_tensor(output, y)
 
     return hook
-
-
-def _update(model: nn.Module, projection: Projection, *, dora: bool = False) -> Tensor | None:
-    """What the adapters that count add, as the parameter is stored; None where there is none.
-
-    DoRA's update depends on W0, so whoever edits W0 beside it must not ask for it.
-    """
-    layer: Any = unwrap(model).get_submodule(projection.module)
-    if layer is base_layer(layer):
-        return None
-    if not hasattr(layer, "get_delta_weight"):
-        raise HookError(
-            f"{projection.module} carries a {type(layer).__name__} whose update cannot be added to W"
-        )
-    if getattr(layer, "disable_adapters", False):
-        return None
-    merged = set(getattr(layer, "merged_adapters", ()))
-    total: Tensor | None = None
-    for name in layer.active_adapters:
-        if name in merged or name not in getattr(layer, "lora_A", {name: None}):
-            continue
-        if not dora and getattr(layer, "lora_variant", {}).get(name):
-            raise HookError(
-                f"{projection.module}: adapter {name!r} is a LoRA variant (such as DoRA) whose update is not "
-                "s·B·A; merge it first"
-            )
-        delta = adapter_delta(layer, name, projection.module)
-        total = delta if total is None else total + delta
-    return total
 
 
 def _fitting(flags: Flags, name: str, weight: nn.Parameter) -> Tensor:

@@ -14,8 +14,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.targets import is_transposed, resolve_targets, shortest_names
 from tamperlens.models import ChatModel, share_parameters_copy
-from tamperlens_hooks import stored_parameter, unwrap
-from tamperlens_hooks.effective import adapter_delta, is_dora
+from tamperlens_hooks import base_layer, unwrap
+from tamperlens_hooks.effective import merged_parameters, plain_lora
 from tamperlens_hooks.freeze import frozen_flags, held_delta
 
 
@@ -95,8 +95,11 @@ def factors_of(module: nn.Module) -> list[Factors]:
             continue
         for name in part.active_adapters:
             if name in part.lora_A:
-                if is_dora(part, name):
-                    raise InputError(f"{path} carries DoRA, which has no factors s·B·A; read merged weights")
+                if plain_lora(part) is None:
+                    raise InputError(
+                        f"{path} carries DoRA or another variant, which has no factors s·B·A; read the "
+                        "merged weights"
+                    )
                 found.append(
                     Factors(
                         f"{path}.weight",
@@ -121,7 +124,7 @@ def base_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
         for parameter in getattr(part, added).parameters()
     }
     return {
-        name.replace(".base_layer.", "."): parameter
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): parameter
         for name, parameter in inside.named_parameters()
         if id(parameter) not in adapters
     }
@@ -129,7 +132,7 @@ def base_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def merged_weights(module: nn.Module) -> dict[str, Tensor]:
-    """W0 + s·B·A (DoRA's rescaled) for every adapted weight, W0 for every other, in fp32; new tensors.
+    """The merged weight for every adapted weight, W0 for every other, in fp32; new tensors.
 
     Raises:
         InputError: a quantised weight, which has no entries to add to.
@@ -141,15 +144,8 @@ def merged_weights(module: nn.Module) -> dict[str, Tensor]:
                 f"{name} is quantised ({parameter.dtype}); load the model without quantization to merge it"
             )
         merged[name] = parameter.detach().float().clone()
-    doras = {
-        f"{path}.weight": adapter_delta(part, name, path)
-        for path, part in unwrap(module).named_modules()
-        for name in getattr(part, "lora_magnitude_vector", {})
-        if name in part.active_adapters  # type: ignore[operator]
-    }
-    for name, delta in doras.items():
-        merged[name] += delta
-    for one in [] if doras else factors_of(module):
-        weight = stored_parameter(module, one.parameter)
-        merged[one.parameter] += one.delta().to(weight.device)
+    inside = unwrap(module)
+    for path, layer in inside.named_modules():
+        if base_layer(layer) is not layer and ".base_layer" not in path:
+            merged |= {f"{path}.{name}": value for name, value in merged_parameters(inside, path).items()}
     return merged

@@ -10,7 +10,8 @@ from torch import Tensor
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.matched import matched_random
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
-from tamperlens_hooks.weights import merged_weight, zeroed_entries
+from tamperlens_hooks.effective import merged_weight
+from tamperlens_hooks.weights import zeroed_entries
 
 
 @contextmanager

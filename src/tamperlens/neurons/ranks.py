@@ -21,7 +21,8 @@ from tamperlens.neurons.passes import Memory, chosen_projections, memory_bytes
 from tamperlens.neurons.simple import body
 from tamperlens.prompts import IGNORE
 from tamperlens_hooks import Projection
-from tamperlens_hooks.weights import lowrank_removed, merged_weight, watch_inputs
+from tamperlens_hooks.effective import merged_weight
+from tamperlens_hooks.weights import lowrank_removed, watch_inputs
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from tamperlens.neurons.passes import (
 from tamperlens.neurons.scores import Group, WeightScores
 from tamperlens.prompts import IGNORE
 from tamperlens_hooks import Projection, stored_parameter, unwrap
-from tamperlens_hooks.weights import merged_weight, watch_inputs
+from tamperlens_hooks.effective import merged_weight
+from tamperlens_hooks.weights import watch_inputs
 
 
 def wanda(

@@ -34,8 +34,8 @@ from tamperlens.neurons.passes import (
 )
 from tamperlens.neurons.scores import Group, WeightScores
 from tamperlens_hooks import Projection, stored_parameter
+from tamperlens_hooks.effective import merged_weight
 from tamperlens_hooks.gradients import GradientTape, Reduction, accumulate_gradients
-from tamperlens_hooks.weights import merged_weight
 
 SnipReduction = Literal["mean_abs", "abs_mean"]
 _FORMULA = {
