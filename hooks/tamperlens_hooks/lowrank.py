@@ -350,18 +350,32 @@ def update_of(model: nn.Module, projection: Projection, base: nn.Module | None =
     return Update(before, *nothing, shift=(after - before.to(after)).float())
 
 
-def _refuse_without_base(model: nn.Module, layer: Any, path: str) -> None:
+def rewritten(model: nn.Module, layer: nn.Module | None = None) -> str | None:
+    """Which active adapter's initialisation has rewritten base weights, so that the model no longer holds W0.
+
+    Args:
+        model: wrapped or not.
+        layer: only adapters that count in this layer; those of any layer by default.
+    """
+    configs: Any = getattr(unwrap(model), "peft_config", {})
+    layers = unwrap(model).modules() if layer is None else [layer]
+    for name in dict.fromkeys(name for one in layers if hasattr(one, "base_layer") for name in counting(one)):
+        how = getattr(configs.get(name), "init_lora_weights", None)
+        if isinstance(how, str) and how.lower().startswith(REWRITING):
+            return f"the initialisation {how!r} of adapter {name!r}"
+    return None
+
+
+def _refuse_without_base(model: nn.Module, layer: nn.Module, path: str) -> None:
     """The layer's own base weight must be W0."""
     if getattr(layer, "merged_adapters", ()):
         raise HookError(f"{path} has its adapter merged; unmerge it to read its update, or give the base")
-    configs: Any = getattr(unwrap(model), "peft_config", {})
-    for name in counting(layer):
-        how = getattr(configs.get(name), "init_lora_weights", None)
-        if isinstance(how, str) and how.lower().startswith(REWRITING):
-            raise HookError(
-                f"{path}: the initialisation {how!r} of adapter {name!r} has rewritten the base weight, so "
-                "that the model no longer holds W0; give the model before as base"
-            )
+    how = rewritten(model, layer)
+    if how is not None:
+        raise HookError(
+            f"{path}: {how} has rewritten the base weight, so that the model no longer holds W0; give the "
+            "model before as base"
+        )
 
 
 def _positive(values: Tensor) -> Tensor:

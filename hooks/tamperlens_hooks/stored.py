@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from tamperlens_hooks._modules import original, unwrap
@@ -31,7 +31,7 @@ def stored_parameter(model: nn.Module, name: str) -> nn.Parameter:
     return found
 
 
-def logical(stored: Float[Tensor, "a b"], projection: Projection) -> Float[Tensor, "d_out d_in"]:
+def logical(stored: Shaped[Tensor, "a b"], projection: Projection) -> Shaped[Tensor, "d_out d_in"]:
     """A projection's part of a matrix shaped like its parameter, in logical orientation."""
     found = stored[projection.index]
     return found.T if projection.transposed else found

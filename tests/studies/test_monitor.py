@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import tamperlens
@@ -70,13 +71,17 @@ def train(
     bar=False,
     save=False,
     resume=None,
+    config=None,
+    also=(),
 ):
     """A script as anyone writes it; dropout makes the result depend on the random state."""
     torch.manual_seed(0)
     module = tamperlens.load("organism").module
     if not full:
         targets = ["q_proj", "v_proj", "up_proj"]
-        module = get_peft_model(module, LoraConfig(r=4, lora_dropout=0.2, target_modules=targets))
+        module = get_peft_model(module, config or LoraConfig(r=4, lora_dropout=0.2, target_modules=targets))
+    for name in also:
+        module.get_parameter(name).requires_grad_(True)
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "out"), max_steps=steps, per_device_train_batch_size=2, learning_rate=rate,
         report_to="none",
@@ -93,6 +98,36 @@ def train(
         trainer.add_callback(monitor)
     trainer.train(resume_from_checkpoint=resume)
     return module, draws.seen, trainer
+
+
+QV = {"target_modules": ["q_proj", "v_proj"]}
+TRAINED = {
+    "modules_to_save": (LoraConfig(r=4, modules_to_save=["down_proj"], **QV), ()),
+    "a rewritten base": (LoraConfig(r=4, init_lora_weights="pissa", **QV), ()),
+    "a multiplicative adapter": (
+        IA3Config(feedforward_modules=["down_proj"], target_modules=["v_proj", "down_proj"]),
+        (),
+    ),
+    "base weights beside it": (
+        LoraConfig(r=4, **QV),
+        ("base_model.model.model.layers.1.mlp.up_proj.weight",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TRAINED)
+def test_drift_is_that_of_the_merged_model_whatever_is_trained(organism, direction, tmp_path, what):
+    config, also = TRAINED[what]
+    monitor = tamperlens.Monitor(tmp_path / "m", measures=("drift",), direction=direction, n=4, draws=10)
+    module, _, _ = train(organism, tmp_path, monitor, config=config, also=also, rate=2e-2)
+    merged = copy.deepcopy(module).merge_and_unload()
+    true = []
+    for part in organism.anatomy.projections():
+        old, new = organism.module.get_parameter(part.parameter), merged.get_parameter(part.parameter)
+        true.append(float((new - old).norm() / old.norm()))
+    found = monitor.to_frame().query("measure == 'drift: all weights'").set_index("step")["value"]
+    assert found[0] < 1e-6 and max(true) > 0.02
+    assert found[STEPS] == pytest.approx(sum(true) / len(true), rel=1e-4)
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from tamperlens.base.cells import each_cell, neutral
@@ -25,7 +26,8 @@ from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.records import Record
 from tamperlens.studies.trajectory.schedule import Every, is_due
 from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
-from tamperlens_hooks import unwrap
+from tamperlens_hooks import describe, stored_parameter, unwrap
+from tamperlens_hooks.lowrank import rewritten
 from tamperlens_hooks.state import preserve_state, preserved_randomness
 
 SHOWN = {"refusal log-odds": "odds", "direction cosine": "cos", "refusal rate": "refused"}
@@ -220,6 +222,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
                 raise InputError(
                     "a resumed full fine-tuning does not start from the base; pass reference= to Monitor"
                 )
+            how = rewritten(module) if resumed else None
+            if how is not None:
+                raise InputError(f"{how} has rewritten the base weights; pass reference= to Monitor")
             base = model
         watch = self.watch
         off = module.disable_adapter() if resumed and adapted and base is model else None
@@ -229,7 +234,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             if watch is None:
                 watch = watch_for(base, measures=self.measures, **self.settings)
             origin = base
-            if "drift" in watch.measures and not adapted and base is model:
+            if "drift" in watch.measures and base is model and (not adapted or _own_weights_move(module)):
                 size = sum(p.numel() * p.element_size() for p in module.parameters())
                 if size > self.copy_limit:
                     watch = dataclasses.replace(
@@ -237,7 +242,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
                     )
                     self._warn(f"drift is left out: a copy of the base takes {size} bytes (copy_limit)")
                 else:
-                    origin = model.with_module(copy.deepcopy(module))
+                    origin = model.with_module(_before_training(module))
             with torch.enable_grad():
                 self._observer = Observer(watch, base, drift_base=origin)
         finally:
@@ -349,3 +354,17 @@ def _rules(given: str | Rule | Sequence[str | Rule], *, stop: bool) -> list[Rule
         Rule.parse(one, stop=stop) if isinstance(one, str) else dataclasses.replace(one, stop=stop)
         for one in several
     ]
+
+
+def _own_weights_move(module: nn.Module) -> bool:
+    """Whether base weights of a model with adapters are not W0, or will not be: rewritten, or trained too."""
+    parts = describe(unwrap(module)).projections()
+    return rewritten(module) is not None or any(
+        stored_parameter(module, part.parameter).requires_grad for part in parts
+    )
+
+
+def _before_training(module: nn.Module) -> nn.Module:
+    """A copy of what the model computes with now, without adapters."""
+    made: Any = copy.deepcopy(module)
+    return made if unwrap(module) is module else made.merge_and_unload()  # type: ignore[no-any-return]
