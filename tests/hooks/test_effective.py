@@ -5,6 +5,9 @@ The reference is PEFT's own `merge_and_unload` of the whole model, and a forward
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import peft
 import pytest
 import torch
@@ -264,3 +267,15 @@ def test_entries_of_the_merged_weight_are_set_to_zero(kind):
         torch.testing.assert_close(found, truth(input_ids=IDS).logits, atol=1e-4, rtol=1e-3)
         assert (found - before).abs().max() > 0.05
         assert torch.equal(model(input_ids=IDS).logits, before)
+
+
+def test_the_page_lists_every_kind_of_the_installed_peft():
+    page = (Path(__file__).parents[2] / "docs" / "definitions.md").read_text()
+    rows = {
+        line.split("|")[1].strip(): line
+        for line in page.splitlines()
+        if line.startswith(("| exact |", "| ref"))
+    }
+    for kind in kinds():
+        row = rows["refused by name" if kind in REFUSED else "exact"]
+        assert re.search(rf"\b{kind}\b", row), f"definitions.md does not list {kind}"

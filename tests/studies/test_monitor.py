@@ -118,7 +118,7 @@ TRAINED = {
 @pytest.mark.parametrize("what", TRAINED)
 def test_drift_is_that_of_the_merged_model_whatever_is_trained(organism, direction, tmp_path, what):
     config, also = TRAINED[what]
-    monitor = tamperlens.Monitor(tmp_path / "m", measures=("drift",), direction=direction, n=4, draws=10)
+    monitor = tamperlens.Monitor(tmp_path / "m", measures=("drift",), direction=direction, n=8, draws=10)
     module, _, _ = train(organism, tmp_path, monitor, config=config, also=also, rate=2e-2)
     merged = copy.deepcopy(module).merge_and_unload()
     true = []

@@ -118,3 +118,8 @@ def merged(model: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return copy.deepcopy(model).merge_and_unload()
+
+
+if __name__ == "__main__":
+    for kind in kinds():
+        print(f"{kind:25}{'refused' if kind in REFUSED else 'exact'}")

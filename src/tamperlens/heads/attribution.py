@@ -17,7 +17,6 @@ from tamperlens.heads.inputs import Batch, Prompts, Rows, batched, make_rows, pa
 from tamperlens.heads.scores import HeadScores, make_scores
 from tamperlens.heads.targets import Target, resolve_target
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
-from tamperlens.prompts import as_prompts
 
 Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara"]
 Baseline = Literal["zero", "mean", "resample"]
@@ -29,6 +28,8 @@ def attribute(
     prompts: Prompts,
     *,
     target: Any = "refusal_direction",
+    metric: Callable[..., Tensor] | None = None,
+    labels: Any = None,
     method: str = "gradient",
     corrupt: Prompts | None = None,
     direction: Any = None,
@@ -42,7 +43,7 @@ def attribute(
     draws: int = 4,
     scale: float | None = None,
     heads: Iterable[tuple[int, int]] | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> HeadScores:
     """Score every attention head for a target.
@@ -69,10 +70,15 @@ def attribute(
 
     Args:
         model: the model; hooks are attached and detached.
-        prompts: user turns; rendered with the chat template.
+        prompts: user turns, rendered with the chat template; or token ids as they are, a tensor [n, seq] or
+            lists of ids (`corrupt` and `reference` likewise).
         target: "refusal_direction" (needs `direction`), "refusal_tokens" (needs `tokens`), or a function of
             the last position's logits [batch, vocab] that returns one number per example, differentiable for
             the gradient methods.
+        metric: the same as a function given as `target`. With `labels` it is called as
+            metric(logits, labels of those rows); without, all prompts are run in one batch in the order
+            given, so that it may hold labels of its own.
+        labels: one entry per prompt, a tensor [n, ...] or what becomes one.
         method: see above.
         corrupt: the partner of each prompt, of the same token length; see `heads.align`.
         direction: a vector [d_model] or an object with `.vector`, `.layer` and `.position`.
@@ -88,7 +94,7 @@ def attribute(
         scale: factor of the published masks.
         heads: exact methods only: a shortlist of (layer, head); the others score 0, which the
             convention says.
-        batch_size: prompts at once.
+        batch_size: prompts at once; 16 by default, and all of them for a metric without labels.
         seed: of the donors.
 
     Raises:
@@ -97,15 +103,22 @@ def attribute(
         UnsupportedModelError: "direct" on a model whose norms have no exact scale.
     """
     model = as_chat_model(model)
-    prompts = as_prompts(prompts, what="prompts")
-    corrupt = None if corrupt is None else as_prompts(corrupt, what="corrupt")
-    reference = None if reference is None else as_prompts(reference, what="reference")
     _check(method, at, baseline)
     rows = make_rows(model, prompts, corrupt)
-    batches = batched(model, rows, batch_size)
+    if metric is not None:
+        if target != "refusal_direction":
+            raise InputError("target= and metric= are two names of one thing; give one")
+        target = metric
+    if batch_size is None:
+        batch_size = len(rows) if metric is not None and labels is None else 16
+    batches = batched(model, rows, batch_size, ordered=metric is not None, numbered=labels is not None)
     if method in OWN_METRIC:
         return _published(model, rows, batches, method, steps, scale)
-    goal = resolve_target(model, target, direction=direction, layer=layer, position=position, tokens=tokens)
+    goal = resolve_target(
+        model, target, direction=direction, layer=layer, position=position, tokens=tokens, labels=labels
+    )
+    if goal.labels is not None and len(goal.labels) != len(rows):
+        raise InputError(f"labels= has {len(goal.labels)} entries for {len(rows)} prompts; give one for each")
     _check_position(goal, rows)
     pool = rows if reference is None else make_rows(model, reference, None)
     run, words = _method(
@@ -114,11 +127,11 @@ def attribute(
     )  # fmt: skip
     n, anatomy = len(rows), model.anatomy
     scores = torch.zeros(n, anatomy.n_layers, anatomy.n_heads, dtype=torch.float64)
-    metric = torch.zeros(n, dtype=torch.float64)
+    values = torch.zeros(n, dtype=torch.float64)
     parts: dict[str, Tensor] = {}
     for batch in batches:
         found, value, *rest = run(batch)
-        scores[batch.rows], metric[batch.rows] = found.detach().double().cpu(), value.double().cpu()
+        scores[batch.rows], values[batch.rows] = found.detach().double().cpu(), value.double().cpu()
         for name, part in (rest[0] if rest else {}).items():
             whole = parts.setdefault(name, torch.zeros(n, part.shape[1], dtype=torch.float64))
             whole[batch.rows] = part.double().cpu()
@@ -126,7 +139,7 @@ def attribute(
     if method == "direct" and goal.tokens:
         named = f"mean logit of {len(goal.tokens)} refusal tokens − mean logit of the vocabulary"
     return make_scores(
-        model, scores, method=method, target=named, convention=words, metric=metric, prompts=rows.names,
+        model, scores, method=method, target=named, convention=words, metric=values, prompts=rows.names,
         parts=parts,
     )  # fmt: skip
 
@@ -195,6 +208,8 @@ def _ablate(
         others = [batch.corrupt]
     else:
         others = [padded(model, [draw[row] for row in batch.rows]) for draw in donors]
+        for one in others if "rows" in batch.clean else ():
+            one["rows"] = batch.clean["rows"]
     made = exact.replacements_for(model, goal, batch, baseline, means, others)
     return exact.ablate(model, goal, batch, made, heads)
 

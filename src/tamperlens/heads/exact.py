@@ -140,6 +140,6 @@ def _each_head(
                     variants[i * rows : (i + 1) * rows, :, head] = other[:, :, head]
                 repeated = {key: tensor.repeat(len(chosen), 1) for key, tensor in inputs.items()}
                 with prefix.resumed(layer, variants, until, last_only=alone):
-                    read = target.read(model, repeated)
+                    read = target.read(model, repeated, len(chosen))
                 found[:, layer, chosen] = read.reshape(len(chosen), rows).T.to(found.dtype)
     return value, found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.heads.targets import Inputs
-from tamperlens.models import ChatModel, ModelLike, as_chat_model, left_pad
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, left_pad, position_limit
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 Prompts = PromptsLike
@@ -42,15 +46,13 @@ def make_rows(model: ChatModel, prompts: Prompts, corrupt: Prompts | None) -> Ro
     Raises:
         InputError: no prompts, or pairs that differ in number or length.
     """
-    prompts = as_prompts(prompts)
-    corrupt = None if corrupt is None else as_prompts(corrupt, what="corrupt")
-    clean = model.token_ids(prompts)
+    clean, digest = _side(model, prompts, "prompts")
     if not clean:
         raise InputError("no prompts to score heads on; give at least one")
-    names = {"prompts": prompts.sha256}
+    names = {"prompts": digest}
     if corrupt is None:
         return Rows(clean, None, names)
-    other = model.token_ids(corrupt)
+    other, digest = _side(model, corrupt, "corrupt")
     if len(other) != len(clean):
         raise InputError(f"{len(clean)} prompts and {len(other)} corrupt ones do not pair; give one for each")
     for index, (one, two) in enumerate(zip(clean, other, strict=True)):
@@ -59,19 +61,62 @@ def make_rows(model: ChatModel, prompts: Prompts, corrupt: Prompts | None) -> Ro
                 f"pair {index} does not align: {len(one)} tokens and {len(two)}; positions must mean the "
                 "same in both. heads.align(model, prompts, others) picks partners of the same length"
             )
-    return Rows(clean, other, {**names, "corrupt": corrupt.sha256})
+    return Rows(clean, other, {**names, "corrupt": digest})
 
 
-def batched(model: ChatModel, rows: Rows, batch_size: int) -> list[Batch]:
-    """Batches of rows of similar length."""
+def raw_tokens(prompts: object) -> list[list[int]] | None:
+    """Token ids as they were given, a tensor or array [n, seq] or lists of ids; None for anything else."""
+    if isinstance(prompts, Tensor | np.ndarray):
+        table = np.asarray(prompts.cpu() if isinstance(prompts, Tensor) else prompts)
+        return table.tolist() if table.ndim == 2 and table.dtype.kind in "iu" else None
+    if not isinstance(prompts, list | tuple) or not prompts:
+        return None
+    rows = [row.tolist() if isinstance(row, Tensor | np.ndarray) else row for row in prompts]
+    whole = all(
+        isinstance(row, list | tuple) and row and all(type(token) is int for token in row) for row in rows
+    )
+    return [list(row) for row in rows] if whole else None
+
+
+def _side(model: ChatModel, prompts: Prompts, what: str) -> tuple[list[list[int]], str]:
+    """Token ids, and a hash of what they were made from."""
+    raw = raw_tokens(prompts)
+    if raw is None:
+        data = as_prompts(prompts, what=what)
+        return model.token_ids(data), data.sha256
+    high, limit = max(map(max, raw), default=0), position_limit(model.module)
+    if high >= model.anatomy.d_vocab or min(map(min, raw), default=0) < 0:
+        raise InputError(f"{what} hold token ids outside 0 to {model.anatomy.d_vocab - 1}; got {high}")
+    if limit is not None and max(map(len, raw)) > limit:
+        raise InputError(f"{what} hold {max(map(len, raw))} tokens a row, the model has {limit} positions")
+    return raw, hashlib.sha256(json.dumps(raw).encode()).hexdigest()
+
+
+def batched(
+    model: ChatModel, rows: Rows, batch_size: int, *, ordered: bool = False, numbered: bool = False
+) -> list[Batch]:
+    """Batches of rows of similar length.
+
+    Args:
+        model: pads.
+        rows: to batch.
+        batch_size: at most.
+        ordered: as given instead of by length.
+        numbered: put each row's number among the inputs, as "rows" [batch, 1], for metrics with labels.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
-    order = sorted(range(len(rows)), key=lambda row: len(rows.clean[row]))
+    order = list(range(len(rows)))
+    if not ordered:
+        order.sort(key=lambda row: len(rows.clean[row]))
     made = []
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         pair = None if rows.corrupt is None else padded(model, [rows.corrupt[row] for row in chosen])
         made.append(Batch(chosen, padded(model, [rows.clean[row] for row in chosen]), pair))
+        if numbered:
+            for inputs in (made[-1].clean, *([] if pair is None else [pair])):
+                inputs["rows"] = torch.tensor(chosen, device=model.device)[:, None]
     return made
 
 

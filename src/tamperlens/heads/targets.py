@@ -17,7 +17,7 @@ from tamperlens.models.generation import forward_last
 from tamperlens_hooks import capture
 
 Inputs = dict[str, Tensor]
-Metric = Callable[[Tensor], Any]
+Metric = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Target:
         vector: unit direction to project on, where `layer` is given.
         metric: function of the last position's logits [batch, vocab], where `layer` is None.
         tokens: refusal tokens, where the metric is their log-odds.
+        labels: one per example [n, ...], the metric's second argument; None for metrics of logits alone.
     """
 
     words: str
@@ -39,9 +40,15 @@ class Target:
     vector: Tensor | None = None
     metric: Metric | None = None
     tokens: tuple[int, ...] = ()
+    labels: Tensor | None = None
 
-    def read(self, model: ChatModel, inputs: Inputs) -> Float[Tensor, " batch"]:
+    def read(self, model: ChatModel, inputs: Inputs, copies: int = 1) -> Float[Tensor, " batch"]:
         """Run the model once; gradients flow where they are enabled.
+
+        Args:
+            model: the model.
+            inputs: a batch.
+            copies: of the same prompts one after the other; a metric sees one of them at a time.
 
         Raises:
             InputError: the metric does not return one number per example.
@@ -50,7 +57,12 @@ class Target:
         ids, mask, positions = (inputs[key] for key in ("input_ids", "attention_mask", "position_ids"))
         if self.layer is None:
             assert self.metric is not None
-            found = self.metric(forward_last(model.module, ids, mask, positions, use_cache=False))
+            logits = forward_last(model.module, ids, mask, positions, use_cache=False)
+            if self.labels is None:
+                seen = [self.metric(one) for one in logits.chunk(copies)]
+                found = torch.cat(seen) if len(seen) > 1 and all(map(torch.is_tensor, seen)) else seen[0]
+            else:
+                found = self.metric(logits, self.labels.to(logits.device)[inputs["rows"][:, 0]])
         else:
             assert self.vector is not None
             last = self.layer == model.n_layers
@@ -71,6 +83,7 @@ def resolve_target(
     layer: int | None = None,
     position: int | None = None,
     tokens: Any = None,
+    labels: Any = None,
 ) -> Target:
     """The `Target` that a user's words mean; see `heads.attribute`.
 
@@ -80,6 +93,8 @@ def resolve_target(
     model = as_chat_model(model)
     if isinstance(target, Target):
         return target
+    if labels is not None and not callable(target):
+        raise InputError("labels= are for a metric; give metric=, a function of (logits, labels)")
     if target == "refusal_direction":
         return _direction(model, direction, layer, position)
     if target == "refusal_tokens":
@@ -91,7 +106,8 @@ def resolve_target(
         words = f"log-odds of {len(ids)} refusal tokens as first token of the answer"
         return Target(words, metric=_LogOdds(ids), tokens=ids)
     if callable(target):
-        return Target(f"metric {getattr(target, '__name__', type(target).__name__)}", metric=target)
+        words = f"metric {getattr(target, '__name__', type(target).__name__)}"
+        return Target(words, metric=target, labels=None if labels is None else torch.as_tensor(labels))
     raise InputError(
         f"target is {target!r}; it must be 'refusal_direction', 'refusal_tokens' or a function of the last "
         "position's logits [batch, vocab] that returns one number per example"
