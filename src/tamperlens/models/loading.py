@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
+from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
 from tamperlens.models.vision_text import TEXT_KEYS
 from tamperlens_hooks import describe
@@ -54,7 +55,8 @@ def load(
 
     Args:
         name_or_path: "organism" (the same as "organism:aligned"), "organism:base", the smaller aligned ones
-            ("organism:small", "organism:tiny"), a local folder, or a hub id.
+            ("organism:small", "organism:tiny"), a local folder, a hub id, a GGUF file, or a folder with one
+            GGUF file (dequantised: fp32 below one billion parameters, bf16 above).
         adapter: a PEFT adapter (folder or hub id); checked against this base and attached unmerged.
         device: "auto" takes CUDA, then MPS, then CPU.
         dtype: "auto" keeps the stored type, except on CPU, where half-precision models below one billion
@@ -73,30 +75,39 @@ def load(
         AnatomyError: a part of the model could not be placed, or does not compute what it should.
         NumericsError: a parameter holds NaN or infinite numbers.
     """
-    where, name = _locate(str(name_or_path))
+    where, name, file = _locate(str(name_or_path))
     target = _device(device, device_map)
     wanted = _dtype(dtype)
-    source = _Source(where, name, revision, allow_pickle)
-    config, notes = _read_config(source)
-    if isinstance(where, Path):
-        _require_weights(where, source)
-    tokenizer = _read_tokenizer(source)
-    _describe_shell(config, name)
-    options: dict[str, Any] = {"config": config, "dtype": wanted}
-    if notes:
-        options["key_mapping"] = TEXT_KEYS
-    if quantization is not None:
-        options["quantization_config"] = _bitsandbytes(quantization)
-    if device_map is None and (quantization is not None or hasattr(config, "quantization_config")):
-        device_map = {"": str(target)}  # packed weights cannot be moved afterwards
-    if device_map is not None:
-        options["device_map"] = device_map
-    module = _read_module(source, options)
+    source = _Source(where, name, revision, allow_pickle, file)
+    if file is not None and quantization is not None:
+        raise InputError(f"{name} is a GGUF file, which is dequantised on loading; leave quantization away")
+    with read_once() if file is not None else nullcontext():
+        if file is not None:
+            check_gguf(Path(where) / file, name)
+        config, notes = _read_config(source)
+        if isinstance(where, Path) and file is None:
+            _require_weights(where, source)
+        tokenizer = _read_tokenizer(source)
+        size = _describe_shell(config, name)
+        if file is not None:
+            wanted = (torch.float32 if size < SMALL else torch.bfloat16) if wanted == "auto" else wanted
+            notes.append(f"read from {file} and dequantised to {str(wanted).removeprefix('torch.')}")
+        options: dict[str, Any] = {"config": config, "dtype": wanted}
+        if any("other modalities" in note for note in notes):
+            options["key_mapping"] = TEXT_KEYS
+        if quantization is not None:
+            options["quantization_config"] = _bitsandbytes(quantization)
+        if device_map is None and (quantization is not None or hasattr(config, "quantization_config")):
+            device_map = {"": str(target)}  # packed weights cannot be moved afterwards
+        if device_map is not None:
+            options["device_map"] = device_map
+        module = _read_module(source, options)
+    if file is not None:
+        make_ordinary(module)
     if device_map is None:
         stored = module.dtype
-        small = sum(parameter.numel() for parameter in module.parameters()) < SMALL
         half = stored in (torch.bfloat16, torch.float16)
-        if wanted == "auto" and target.type == "cpu" and small and half:
+        if wanted == "auto" and target.type == "cpu" and size < SMALL and half:
             module = module.float()
             module.config.dtype = torch.float32
             notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
@@ -113,14 +124,16 @@ class _Source:
     name: str
     revision: str | None
     allow_pickle: bool
+    gguf_file: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"revision": self.revision, "trust_remote_code": False}
+        named = {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+        return {"revision": self.revision, "trust_remote_code": False, **named}
 
 
-def _locate(text: str) -> tuple[str | Path, str]:
-    """Where to read from (a folder as Path, a hub id as str) and what to call it."""
+def _locate(text: str) -> tuple[str | Path, str, str | None]:
+    """Where to read from (a folder as Path, a hub id as str), what to call it, and a GGUF file's name."""
     head, _, variant = text.partition(":")
     if head == "organism":
         variant = variant or "aligned"
@@ -132,21 +145,28 @@ def _locate(text: str) -> tuple[str | Path, str]:
                 f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens, or run "
                 "python -m tamperlens.models.organism.train"
             )
-        return folder, f"organism:{variant}"
+        return folder, f"organism:{variant}", None
     path = Path(text).expanduser()
     if text and path.is_dir():
         if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
             raise ModelLoadError(f"{text} is an adapter, not a model; use load(BASE, adapter={text!r})")
+        file = gguf_in(path, text)
+        if file is not None:
+            return path, text, file.name
         if not (path / "config.json").is_file():
-            raise ModelLoadError(f"{text} has no config.json; name the folder that save_pretrained wrote")
-        return path, text
+            raise ModelLoadError(
+                f"{text} has no config.json; name the folder that save_pretrained wrote, or a GGUF file"
+            )
+        return path, text, None
     if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            return path.parent, text, path.name
         raise ModelLoadError(f"{text} is a file; name the folder that holds config.json and the weights")
     if path.is_absolute() or text.startswith((".", "~")) or not _HUB_ID.fullmatch(text):
         raise ModelLoadError(
             f"no folder {text!r}; check the spelling, or name a hub id such as 'owner/model'"
         )
-    return text, text
+    return text, text, None
 
 
 def _device(device: str | torch.device, device_map: object) -> torch.device:
@@ -229,20 +249,25 @@ def _read_tokenizer(source: _Source) -> Any:
     return tokenizer
 
 
-def _describe_shell(config: Any, name: str) -> None:
-    """Place the parts of an empty model, so that an unsupported one fails before weights are read."""
+def _describe_shell(config: Any, name: str) -> int:
+    """Place the parts of an empty model, so that an unsupported one fails before weights are read.
+
+    Returns how many parameters it has.
+    """
     try:
         with torch.device("meta"), _quiet():
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise ModelLoadError(f"{name} cannot be built from its config ({first_line(error)})") from error
     describe(shell)
+    return sum(parameter.numel() for parameter in shell.parameters())
 
 
 def _read_module(source: _Source, options: dict[str, Any]) -> Any:
     """Read the weights; every parameter of the model must be in the checkpoint, in its shape."""
     name = source.name
-    options |= {**source.options, "use_safetensors": None if source.allow_pickle else True}
+    safe = None if source.allow_pickle or source.gguf_file else True
+    options |= {**source.options, "use_safetensors": safe}
     # Reported below with the parameter's name; transformers prints a table and says "see above".
     options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
