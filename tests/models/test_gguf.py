@@ -126,7 +126,7 @@ def test_it_is_an_ordinary_model(file: Path, tmp_path: Path) -> None:
     model.tokenizer.save_pretrained(tmp_path / "saved")
     again = tamperlens.load(tmp_path / "saved", device="cpu")
     assert again.fingerprint == model.fingerprint
-    assert again.notes == ()
+    assert not any("dequantised" in note for note in again.notes)
     assert again.token_ids(["Hello, you."]) == model.token_ids(["Hello, you."])
     tuned = finetune.run(model, [("a", "b"), ("c", "d")], finetune.LoraConfig(steps=1))
     back = attach_adapter(model, save_adapter(tuned.model, tmp_path / "adapter"))

@@ -414,3 +414,71 @@ def test_packaged_organism(variant: str, literally: Any) -> None:
     ids = [literally(model.module, tokens, 24, model.stop_ids) for tokens in model.token_ids(prompts)]
     assert together == [model.tokenizer.decode(new, skip_special_tokens=True).strip() for new in ids]
     assert all(together)
+
+
+# ---- what a model needs, before it is read -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [100_000, 10**9, 0, -3, None, "many"])
+def test_absurd_numbers_of_layers(layers: Any, broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    refused(broken, "num_hidden_layers|config.json cannot be used")
+
+
+@pytest.mark.parametrize(
+    "entries", [{"vocab_size": 10**9}, {"intermediate_size": 10**8}, {"num_hidden_layers": 900}]
+)
+def test_far_more_weights_than_the_files_hold(entries: dict[str, int], broken: Path) -> None:
+    edit_config(broken, **entries)
+    refused(broken, r"config.json asks for \S+ weights and the files hold")
+
+
+def test_memory_that_will_not_suffice(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tamperlens.models import sizes
+
+    monkeypatch.setattr(sizes, "available_bytes", lambda device: 1000.0)
+    monkeypatch.setattr(loading, "_read_module", lambda *a: pytest.fail("weights were read"))
+    refused(saved, r"needs \S+ GB for its weights and 1e-06 GB are free on cpu; use device_map='auto'")
+
+
+def test_a_padding_token_outside_the_embedding(tiny: Any, tmp_path: Path) -> None:
+    """As `add_special_tokens` without a resize leaves it: padding is masked, so any row will do."""
+    module, tokenizer = tiny("llama", fresh=True)
+    plain = ChatModel.from_parts(module, tokenizer)
+    want = plain.generate(["a", "a longer one"], max_new_tokens=4)
+    module.save_pretrained(tmp_path)
+    tokenizer.add_special_tokens({"pad_token": "<|new pad|>", "additional_special_tokens": ["<x>", "<y>"]})
+    tokenizer.add_tokens([f"<{n}>" for n in range(8)])
+    tokenizer.save_pretrained(tmp_path)
+    assert tokenizer.pad_token_id >= 261
+    model = tamperlens.load(tmp_path, device="cpu")
+    assert model.pad_id < module.get_input_embeddings().weight.shape[0]
+    assert model.generate(["a", "a longer one"], max_new_tokens=4) == want
+    assert any("the tokenizer knows" in note for note in model.notes)
+    with pytest.raises(InputError, match="prompt 0 has token"):
+        model.generate(["<7>"], max_new_tokens=1)
+
+
+def test_another_models_tokenizer_is_noted(tiny: Any, tmp_path: Path) -> None:
+    module, tokenizer = tiny("llama", vocab_size=1000)
+    module.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert any("is it this model's own" in note for note in tamperlens.load(tmp_path, device="cpu").notes)
+
+
+def test_the_beginning_is_written_once(tiny: Any, tmp_path: Path) -> None:
+    """By the template, and by a tokenizer that puts it in front of every text: one, not two."""
+    from tokenizers.processors import TemplateProcessing
+
+    module, tokenizer = tiny("llama", fresh=True)
+    module.save_pretrained(tmp_path)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", 1)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    model = tamperlens.load(tmp_path, device="cpu")
+    assert model.tokenizer("a")["input_ids"][0] == 1, "the tokenizer does add it"
+    assert model.token_ids(["hello"])[0].count(1) == 1
+    assert model.encode(["hello"])["input_ids"][0].tolist().count(1) == 1
+    assert model.token_ids(["hello"], system="be kind")[0].count(1) == 1

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tamperlens.finetune import FullConfig, LoraConfig, resolve_targets
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, available_bytes
 
 OPTIMISER_BYTES = 16
 """Bytes per trained weight: fp32 value, gradient, and AdamW's two moments."""
@@ -45,15 +45,6 @@ def trained_weights(model: ChatModel, config: LoraConfig | FullConfig) -> int:
 def model_bytes(model: ChatModel) -> float:
     """Bytes of the loaded weights."""
     return float(sum(p.numel() * p.element_size() for p in model.module.parameters()))
-
-
-def available_bytes(device: torch.device) -> float:
-    """Free memory on a device, or of the machine."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    import psutil  # type: ignore[import-untyped, unused-ignore]
-
-    return float(psutil.virtual_memory().available)
 
 
 def too_large(

@@ -1,9 +1,10 @@
 """Models: from a name, folder or hub id to a checked `ChatModel` that renders, answers and identifies itself.
 
-Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `generation` (batched = one by one),
-`decoding` (Decoding), `batching` (how many prompts at once), `prefix` (tokens that all prompts begin with,
-run once), `cache` (their keys and values), `adapters` (PEFT adapters checked against their base),
-`fingerprint`, `organism/` (the embedded models, their grammar and recipe).
+Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `coercion` (what callers give as a
+model), `gguf`, `sizes` (what will not fit is said before it is read), `vision_text`; `generation` (batched =
+one by one), `decoding` (Decoding), `thinking`, `batching` (how many prompts at once), `prefix` (tokens that all
+prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
+`ownership` (attached without writing into it), `fingerprint`; `organism/` (the embedded models).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tamperlens.models.decoding import GIVEN, Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.loading import ORGANISM, load
+from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Settings",
     "as_chat_model",
     "attach_adapter",
+    "available_bytes",
     "base_fingerprint_of",
     "evaluating",
     "fingerprint_of",

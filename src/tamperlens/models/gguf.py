@@ -7,6 +7,7 @@ fingerprinted and saves like any other. Its numbers are those of the quantised f
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -40,15 +41,19 @@ def gguf_in(folder: Path, name: str) -> Path | None:
     return files[0]
 
 
+def require_gguf(name: str) -> None:
+    """Raise ModelLoadError where the package that reads GGUF is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelLoadError(f"{name} is a GGUF file and needs gguf; pip install 'tamperlens[gguf]'")
+
+
 def check_gguf(file: Path, name: str) -> None:
     """Whether transformers can read a file, from its first pages.
 
     Raises:
-        ModelLoadError: gguf is not installed, no GGUF file, a damaged one, a part of a split one, or a
+        ModelLoadError: no GGUF file, a damaged one, a part of a split one, or a
             quantisation or architecture that cannot be read.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelLoadError(f"{name} is a GGUF file and needs gguf; pip install 'tamperlens[gguf]'")
     with file.open("rb") as stream:
         magic = stream.read(4)
     if magic != _MAGIC:
@@ -93,14 +98,13 @@ def check_gguf(file: Path, name: str) -> None:
 @contextmanager
 def read_once() -> Iterator[None]:
     """transformers opens a file four times, each a loop over the whole vocabulary: read it once."""
-    import gguf
-
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = functools.cache(reader)
+    package: Any = importlib.import_module("gguf")
+    reader = package.GGUFReader
+    package.GGUFReader = functools.cache(reader)
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        package.GGUFReader = reader
 
 
 def make_ordinary(module: Any) -> None:

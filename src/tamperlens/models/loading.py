@@ -19,8 +19,9 @@ from transformers.utils import logging as transformers_logging
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
-from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once
+from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once, require_gguf
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
+from tamperlens.models.sizes import check_layers, check_memory, check_stored, vocabulary_notes
 from tamperlens.models.vision_text import TEXT_KEYS
 from tamperlens_hooks import describe
 
@@ -81,17 +82,24 @@ def load(
     source = _Source(where, name, revision, allow_pickle, file)
     if file is not None and quantization is not None:
         raise InputError(f"{name} is a GGUF file, which is dequantised on loading; leave quantization away")
+    if file is not None:
+        require_gguf(name)
     with read_once() if file is not None else nullcontext():
         if file is not None:
             check_gguf(Path(where) / file, name)
         config, notes = _read_config(source)
         if isinstance(where, Path) and file is None:
             _require_weights(where, source)
+        check_layers(config, name)
         tokenizer = _read_tokenizer(source)
         size = _describe_shell(config, name)
+        if isinstance(where, Path) and file is None:
+            check_stored(size, config, where, name)
         if file is not None:
             wanted = (torch.float32 if size < SMALL else torch.bfloat16) if wanted == "auto" else wanted
             notes.append(f"read from {file} and dequantised to {str(wanted).removeprefix('torch.')}")
+        if device_map is None:
+            check_memory(size, config, wanted, target, quantization, name)
         options: dict[str, Any] = {"config": config, "dtype": wanted}
         if any("other modalities" in note for note in notes):
             options["key_mapping"] = TEXT_KEYS
@@ -112,6 +120,7 @@ def load(
             module.config.dtype = torch.float32
             notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
         module = _to_device(module, target, name)
+    notes += vocabulary_notes(tokenizer, int(module.get_input_embeddings().weight.shape[0]))
     model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes)
     return model if adapter is None else attach_adapter(model, adapter)
 
