@@ -2,8 +2,8 @@
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `coercion` (what callers give as a
 model), `gguf`, `sizes` (what will not fit is said before it is read), `vision_text`; `generation` (batched =
-one by one), `decoding` (Decoding), `thinking`, `batching` (how many prompts at once), `prefix` (tokens that all
-prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
+one by one), `decoding` (Decoding), `thinking`, `batching` (how many prompts at once), `prefix` (tokens that
+all prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
 `ownership` (attached without writing into it), `fingerprint`; `organism/` (the embedded models).
 """
 
