@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/audit-organism
 ARGS ?=
+MODEL ?= qwen
 STAMP := $(VENV)/.installed
 
-.PHONY: audit test test-all lint types check docs docs-fast figures setup clean
+.PHONY: audit test test-all real lint types check docs docs-fast figures setup clean
 
 audit: $(STAMP)
 	$(BIN)/tamperlens audit organism --out $(OUT) --resume $(ARGS)
@@ -17,9 +18,14 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m ""
 
+real: $(STAMP)  # every measure on a real model: TAMPERLENS_REAL=FOLDER make real [MODEL=smollm2]
+	@test -d "$$TAMPERLENS_REAL" || { echo "TAMPERLENS_REAL names no folder of real models"; exit 2; }
+	TAMPERLENS_REAL_MODEL=$(MODEL) $(BIN)/python -m pytest -q -m real --durations=0 -s tests/real
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell src hooks analyses benchmarks tests docs README.md CONTRIBUTING.md
 	$(BIN)/lint-imports
 
 types: $(STAMP)

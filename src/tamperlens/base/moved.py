@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from tamperlens.base.deprecation import warn
 
 MOVED = {
     "tamperlens.refusal.anchors": "tamperlens.judges.anchors",
@@ -104,7 +105,7 @@ class MovedModules(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module at the new path."""
         new = MOVED[spec.name]
-        warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
+        warn(spec.name, new)
         module = importlib.import_module(new)
         spec.loader_state = module.__spec__
         return module
