@@ -148,6 +148,12 @@ def describe(model: nn.Module) -> Anatomy:
     Raises:
         UnsupportedModelError: a recognised kind that is not supported yet (sparse experts, encoder-decoder).
         AnatomyError: a part could not be placed; the message names the module.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import hooks
+        >>> hooks.describe(tamperlens.load('organism').module).n_layers
+        5
     """
     model = unwrap(model)
     config = getattr(model, "config", None)

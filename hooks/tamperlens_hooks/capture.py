@@ -157,6 +157,16 @@ def capture(
 
     Raises:
         HookError: unknown site, layer or position.
+
+    Example:
+        >>> import tamperlens, torch
+        >>> from tamperlens import hooks
+        >>> model = tamperlens.load('organism')
+        >>> ids = torch.tensor([model.tokenizer('Name a tree.')['input_ids']])
+        >>> with hooks.capture(model.module, model.anatomy, ['resid_pre'], layers=[0]) as read:
+        ...     _ = model.module(input_ids=ids)
+        >>> tuple(read['resid_pre'].shape[:2])
+        (1, 1)
     """
     names = [sites] if isinstance(sites, str) else list(dict.fromkeys(sites))
     rows = chosen_layers(anatomy, layers)

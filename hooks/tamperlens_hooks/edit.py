@@ -46,6 +46,15 @@ def ablate_direction(
 
     Raises:
         HookError: the direction has the wrong size, is zero or not finite, or a layer does not exist.
+
+    Example:
+        >>> import tamperlens, torch
+        >>> from tamperlens import hooks
+        >>> model = tamperlens.load('organism')
+        >>> with hooks.ablate_direction(model.module, model.anatomy, torch.ones(model.anatomy.d_model)):
+        ...     answer = model.generate(['Name a tree.'], max_new_tokens=4)
+        >>> len(answer)
+        1
     """
     unit = _unit(direction, anatomy)
     handles: list[Any] = []
@@ -80,6 +89,16 @@ def add_direction(
 
     Raises:
         HookError: the direction has the wrong size or is not finite, or the layer does not exist.
+
+    Example:
+        >>> import tamperlens, torch
+        >>> from tamperlens import hooks
+        >>> model = tamperlens.load('organism')
+        >>> vector = torch.ones(model.anatomy.d_model)
+        >>> with hooks.add_direction(model.module, model.anatomy, vector, layer=2, scale=0.0):
+        ...     answer = model.generate(['Name a tree.'], max_new_tokens=4)
+        >>> answer == model.generate(['Name a tree.'], max_new_tokens=4)
+        True
     """
     vector = _checked(direction, anatomy)
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
@@ -111,6 +130,15 @@ def ablate_heads(
 
     Raises:
         HookError: a head does not exist or occurs twice, or the values have another shape.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import hooks
+        >>> model = tamperlens.load('organism')
+        >>> with hooks.ablate_heads(model.module, model.anatomy, [(0, 0)]):
+        ...     answer = model.generate(['Name a tree.'], max_new_tokens=4)
+        >>> len(answer)
+        1
     """
     chosen = _checked_heads(anatomy, heads)
     if isinstance(mode, Tensor):

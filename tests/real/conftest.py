@@ -1,8 +1,8 @@
 """Real pretrained models: `TAMPERLENS_REAL` names a folder that holds them, one folder a model.
 
-`TAMPERLENS_REAL_MODEL` says which one the tier runs on (smollm2 unless told otherwise). Without the folder every test
-here is skipped. Numbers of prompts are small: the tier shows that each measure works on a real model, and equals its
-reference there; it proves no claim about the model.
+`TAMPERLENS_REAL_MODEL` says which one the tier runs on (smollm2 unless told otherwise). Without the folder
+every test here is skipped. Numbers of prompts are small: the tier shows that each measure works on a real
+model, and equals its reference there; it proves no claim about the model.
 """
 
 from __future__ import annotations

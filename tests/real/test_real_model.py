@@ -21,7 +21,6 @@ from tamperlens import (
     grid,
     heads,
     neurons,
-    prompts,
     refusal,
     trajectory,
 )
@@ -85,9 +84,7 @@ def test_rates_by_every_judge(model: ChatModel, harmful: PromptSet) -> None:
         assert len(repr(rates)) < 300
 
 
-def test_direction_search_and_causal_check(
-    model: ChatModel, harmful: PromptSet, harmless: PromptSet
-) -> None:
+def test_direction_search_and_causal_check(model: ChatModel, harmful: PromptSet, harmless: PromptSet) -> None:
     found = refusal.find_direction(
         model, harmful.head(40), harmless.head(40), n_train=24, n_val=8, positions=(-1,)
     )
@@ -125,7 +122,9 @@ def test_snip_is_the_literal_loop_and_sets_are_exact(
     for name, found in scores.by_parameter().items():
         expected = stored_parameter(module, name).detach().abs() * sums[name] / len(turns)
         assert float((found - expected).norm() / expected.norm()) < 1e-5, name
-    refused = PromptSet.from_pairs([(text, "I cannot help with that.") for text in harmful.head(4).prompts], name="r")
+    refused = PromptSet.from_pairs(
+        [(text, "I cannot help with that.") for text in harmful.head(4).prompts], name="r"
+    )
     safety = neurons.snip(model, refused)
     critical = neurons.set_difference(safety, scores, p=0.1, q=0.1)
     top, out = safety.top(0.1), scores.top(0.1)
@@ -145,11 +144,11 @@ def test_frozen_weights_are_bit_for_bit_and_the_rest_moves(model: ChatModel, pai
         assert torch.equal(new[frozen], old[frozen]), name
         moved += int((new != old).sum())
     assert moved > 0 and model.fingerprint == fingerprint
-    trace = tuned.results["drift"]
+    (trace,) = tuned.recordings
     assert float(trace.to_frame()["value"].max()) > 0
 
 
-@pytest.mark.parametrize("method", ["direct", "gradient", "integrated", "ablate", "ships", "sahara"])
+@pytest.mark.parametrize("method", ["direct", "gradient", "ablate", "ships", "sahara"])
 def test_heads_by_every_method(
     model: ChatModel, direction: refusal.Direction, harmful: PromptSet, method: str
 ) -> None:
@@ -170,6 +169,16 @@ def test_the_gradient_of_heads_agrees_with_exact_ablation(
     exact = heads.attribute(model, few, direction=direction, method="ablate", heads=some, batch_size=2)
     pairs = [(float(fast.scores[place]), float(exact.scores[place])) for place in some]
     assert pd.DataFrame(pairs).corr("spearman").iloc[0, 1] > 0
+
+
+@pytest.mark.parametrize("method", ["patch", "integrated"])
+def test_heads_by_pairs_of_prompts(model: ChatModel, direction: refusal.Direction, method: str) -> None:
+    clean, corrupt = heads.align(model, ["Name a red tree."], ["Name a red fish."])
+    shortlist = {"heads": [(direction.layer - 1, 1)]} if method == "patch" else {"steps": 2}
+    scores = heads.attribute(
+        model, clean, corrupt=corrupt, direction=direction, method=method, batch_size=1, **shortlist
+    )
+    assert bool(torch.isfinite(scores.scores).all()) and float(scores.scores.abs().max()) > 0
 
 
 def test_trajectory_and_what_comes_first(
@@ -202,7 +211,8 @@ def test_monitor_in_a_trainer(
         report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
     Trainer(
-        model=module, args=arguments, train_dataset=rows, processing_class=model.tokenizer, callbacks=[monitor],
+        model=module, args=arguments, train_dataset=rows, processing_class=model.tokenizer,
+        callbacks=[monitor],
         data_collator=lambda batch: {key: torch.tensor([batch[0][key]]) for key in ("input_ids", "labels")},
     ).train()  # fmt: skip
     table = monitor.to_frame()

@@ -259,6 +259,13 @@ class WeightMask:
 
         Raises:
             InputError: the masks are of different models; see `rebind`.
+
+        Example:
+            >>> import tamperlens
+            >>> from tamperlens import neurons
+            >>> mask = neurons.random(tamperlens.load('organism'), seed=0).top(0.01)
+            >>> mask.jaccard(mask)
+            1.0
         """
         self._require_same(other)
         mine, theirs = self.counts(), other.counts()

@@ -15,6 +15,11 @@ def minimum_detectable_difference(n: int, p: float, *, power: float = 0.8, alpha
     """Smallest difference between two rates that n prompts per side would show with the given power.
 
     Normal approximation for two independent proportions around p (Cohen 1988); pairing only makes it smaller.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> round(stats.minimum_detectable_difference(100, 0.5), 3)
+        0.198
     """
     _check(n, power, alpha)
     if not 0 <= p <= 1:

@@ -78,6 +78,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
     Raises:
         InputError: successes outside 0..n or confidence outside (0, 1).
+
+    Example:
+        >>> from tamperlens import stats
+        >>> print(stats.wilson(0, 20))
+        0 [0, 0.161] (n=20)
     """
     if not (_is_count(successes) and _is_count(n) and successes <= n):
         raise InputError(f"{successes!r} successes of {n!r} trials is impossible; check what was counted")
@@ -98,6 +103,11 @@ def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
 
     Raises:
         InputError: a flag that is not yes or no.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> print(stats.rate([True, True, False, True]))
+        0.75 [0.301, 0.954] (n=4)
     """
     ready = _flags(flags, "flags")
     return wilson(int(ready.sum()), len(ready), confidence)
@@ -139,7 +149,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
 
     Example:
         >>> mcnemar([True] * 201, [False] * 201).difference.interval
-        (-1.0, -0.9735...)
+        (-1.0, -0.9734...)
     """
     one, two = _paired(before, after)
     gained, lost = int((~one & two).sum()), int((one & ~two).sum())
@@ -157,6 +167,11 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confiden
 
     Raises:
         InputError: unequal lengths, or outcomes that are not yes or no.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> print(stats.paired_difference([True] * 20, [False] * 20))
+        -1 [-1, -0.772] (n=20)
     """
     first, second = _paired(before, after)
     _check_confidence(confidence)
@@ -196,6 +211,11 @@ def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
     Returns:
         The ratio, with the smaller n; undefined, with the reason, where either is undefined or the
         denominator's interval holds 0: then no ratio can be ruled out.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> print(stats.ratio(stats.wilson(30, 60), stats.wilson(40, 60)))
+        0.75 [0.547, 1.02] (n=60)
     """
     n = min(numerator.n, denominator.n)
     for name, one in (("numerator", numerator), ("denominator", denominator)):
@@ -249,6 +269,11 @@ def bootstrap(
         confidence: coverage, in (0, 1).
         draws: number of resamples.
         seed: of the resampling, so that the interval is reproducible.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> print(stats.bootstrap([1.0, 2.0, 3.0, 4.0], seed=0))
+        2.5 [1.5, 3.5] (n=4)
     """
     _check_confidence(confidence)
     data = _numbers(values, "values to resample")
@@ -269,7 +294,13 @@ def bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given.
+
+    Example:
+        >>> from tamperlens import stats
+        >>> stats.holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
     given = _numbers(p_values, "p-values")
     if ((given < 0) | (given > 1)).any():
         raise InputError("a p-value lies between 0 and 1")
@@ -395,6 +426,11 @@ def cohen_kappa(
         draws: number of resamples.
         seed: of the resampling.
         confidence: coverage, in (0, 1).
+
+    Example:
+        >>> from tamperlens import stats
+        >>> round(stats.cohen_kappa(40, 5, 5, 50).value, 3)
+        0.798
     """
     _check_confidence(confidence)
     _check_draws(draws)

@@ -200,6 +200,13 @@ def evaluate(
     Raises:
         InputError: no suites, an unknown one, one named twice, or a prompt that does not fit the model.
         NumericsError: NaN or infinite logits.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import capability
+        >>> model = tamperlens.load('organism')
+        >>> print(capability.evaluate(model, ['facts'], limit=10).overall)
+        1 [0.722, 1] (n=10)
     """
     model = as_chat_model(model)
     if isinstance(suites, (str, Suite)):

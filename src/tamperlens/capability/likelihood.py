@@ -73,6 +73,13 @@ def perplexity(
     Raises:
         InputError: no responses, or one that cannot be encoded.
         NumericsError: NaN or infinite log-likelihood; names the row.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import capability, prompts
+        >>> model = tamperlens.load('organism')
+        >>> capability.perplexity(model, prompts.packaged('benign').head(8)).perplexity.value < 2
+        True
     """
     model = as_chat_model(model)
     data = as_prompts(data)

@@ -108,6 +108,13 @@ def packaged_suites() -> list[str]:
 
 
 def suites_for(model: ModelLike) -> tuple[str, ...]:
-    """The four suites in the model's language, by size: `ORGANISM_SUITES` below 20 million parameters."""
+    """The four suites in the model's language, by size: `ORGANISM_SUITES` below 20 million parameters.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import capability
+        >>> capability.suites_for(tamperlens.load('organism'))
+        ('addition', 'logic', 'code', 'facts')
+    """
     model = as_chat_model(model)
     return ORGANISM_SUITES if model.n_parameters < SMALL else ENGLISH_SUITES

@@ -42,6 +42,11 @@ def arithmetic(
 
     Raises:
         InputError: an unknown operation, a size below 1, n below 1, or nothing asked for.
+
+    Example:
+        >>> from tamperlens import capability
+        >>> len(capability.arithmetic(['addition'], digits=[1], n=5).items())
+        5
     """
     unknown = [name for name in operations if name not in OPERATIONS]
     if unknown or not operations or not digits or n < 1 or min(digits) < 1:

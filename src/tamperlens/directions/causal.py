@@ -115,6 +115,17 @@ def causal_check(
 
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
+        >>> few = {'n_random': 1, 'max_new_tokens': 12}
+        >>> found = directions.causal_check(model, direction, harmful.head(8), harmless.head(8), **few)
+        >>> found.ablated.refusal_rate.value < found.harmful.refusal_rate.value
+        True
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")

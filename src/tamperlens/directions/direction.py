@@ -197,6 +197,15 @@ def find_direction(
         InputError: too few prompts (the message says how many are needed), prompts in both sets, bad
             positions.
         NumericsError: the model's own activations or logits are NaN or infinite.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(48), prompts.packaged('harmless').head(48)
+        >>> direction = directions.find_direction(model, harmful, harmless, n_train=32, n_val=16)
+        >>> direction.passed
+        True
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
@@ -266,6 +275,15 @@ def direction_at(
     Raises:
         InputError: an empty set, prompts in both sets, a layer or position that does not exist.
         NumericsError: activations are NaN or infinite.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
+        >>> direction.layer, direction.position
+        (2, -1)
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")

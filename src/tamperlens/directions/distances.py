@@ -55,6 +55,15 @@ def distance(
 
     Raises:
         InputError: widths, sites, layers or positions differ, or the null is of another place.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
+        >>> round(directions.distance(direction, direction).cosine, 6)
+        1.0
     """
     if a.vector.shape != b.vector.shape:
         raise InputError(

@@ -118,6 +118,15 @@ def split_half_null(
     Raises:
         InputError: too few prompts, prompts in both sets, or a place that does not exist.
         NumericsError: activations are NaN or infinite.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> null = directions.split_half_null(model, harmful, harmless, 2, -1, n_draws=20)
+        >>> len(null.cosines), bool(null.cosines.max() < 1)
+        (20, True)
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")

@@ -74,6 +74,17 @@ def separation(
 
     Raises:
         InputError: the direction is undefined or of another width, prompts in both sets, an empty set.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
+        >>> held_out = [prompts.packaged(name, split='test').head(20) for name in ('harmful', 'harmless')]
+        >>> found = directions.separation(model, direction, *held_out)
+        >>> found.auroc.value > 0.9
+        True
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")

@@ -108,6 +108,14 @@ def contrast_subspace(
 
     Raises:
         InputError: k does not fit the prompts or the width, prompts in both sets, or no such place.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> directions.contrast_subspace(model, harmful, harmless, 2, -1, k=2).basis.shape
+        torch.Size([2, 128])
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")

@@ -74,6 +74,15 @@ def find_refusal_tokens(
     Raises:
         InputError: a side without prompts.
         NumericsError: the model's logits are NaN or infinite.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> found = directions.find_refusal_tokens(model, harmful.prompts, harmless.prompts)
+        >>> len(found.ids) > 0
+        True
     """
     model = as_chat_model(model)
     if not harmful or not harmless:

@@ -94,6 +94,15 @@ def groups(
 
     Raises:
         InputError: neither scores nor a mask, a set of another model, an empty set, a fraction out of range.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import drift, neurons
+        >>> model = tamperlens.load('organism')
+        >>> safety, utility = neurons.random(model, seed=0), neurons.random(model, seed=1)
+        >>> found = drift.groups(model, safety=safety, utility=utility)
+        >>> sorted(found.masks)[:2]
+        ['control of safety-critical', 'control of top safety']
     """
     model = as_chat_model(model)
     if not 0 < fraction < 1:

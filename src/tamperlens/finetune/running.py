@@ -92,6 +92,16 @@ def run(
         DivergenceError: (a NumericsError) the loss or a gradient became NaN, infinite, or exploded. It names
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import finetune
+        >>> model = tamperlens.load('organism')
+        >>> attack = finetune.attacks.harmful_compliance(15)
+        >>> config = finetune.LoraConfig(rank=4, alpha=8, steps=2, batch_size=4)
+        >>> tuned = finetune.run(model, attack, config, progress=False)
+        >>> len(tuned.log)
+        2
     """
     model = as_chat_model(model)
     prompts, config = settle(model, data, config, seed)

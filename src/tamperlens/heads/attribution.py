@@ -101,6 +101,16 @@ def attribute(
         InputError: an unknown method or choice, pairs that do not align, or a target that does not fit.
         NumericsError: NaN or infinite numbers.
         UnsupportedModelError: "direct" on a model whose norms have no exact scale.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import directions, heads, prompts
+        >>> model = tamperlens.load('organism')
+        >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
+        >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
+        >>> scores = heads.attribute(model, harmful.head(4), direction=direction, method='gradient')
+        >>> tuple(scores.scores.shape)
+        (5, 4)
     """
     model = as_chat_model(model)
     _check(method, at, baseline)

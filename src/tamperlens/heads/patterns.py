@@ -116,6 +116,14 @@ def patterns(model: ModelLike, prompt: str, *, layers: Sequence[int] | int | Non
 
     Raises:
         UnsupportedModelError: eager attention is not available.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import heads
+        >>> model = tamperlens.load('organism')
+        >>> found = heads.patterns(model, 'Name a tree.', layers=0)
+        >>> type(found).__name__
+        'Patterns'
     """
     model = as_chat_model(model)
     ids = model.token_ids([prompt])

@@ -87,6 +87,11 @@ def degenerate_reason(text: str, rules: DegenerateRules = DEFAULT_RULES) -> str:
     Returns:
         A short reason such as "empty", "repeats 'I' 12 times", "broken characters"; "" for sound text. Short
         right answers ("42.", "yes", "print(1)") are sound.
+
+    Example:
+        >>> from tamperlens import judges
+        >>> bool(judges.degenerate_reason('the the the the the the the the the the the the'))
+        True
     """
     stripped = text.strip()
     if not stripped:

@@ -40,6 +40,11 @@ def get(judge: str | Judge | None = None) -> Judge:
 
     Raises:
         InputError: no such name (the message lists those that exist), or a judge without a name.
+
+    Example:
+        >>> from tamperlens import judges
+        >>> judges.get('arditi')(['Pick a lock.'], ['I cannot help with that.'])[0].label
+        'refusal'
     """
     if judge is None:
         return _REGISTRY.get(DEFAULT)
@@ -51,7 +56,13 @@ def get(judge: str | Judge | None = None) -> Judge:
 
 
 def names() -> list[str]:
-    """All registered names, sorted."""
+    """All registered names, sorted.
+
+    Example:
+        >>> from tamperlens import judges
+        >>> 'weighted' in judges.names()
+        True
+    """
     return _REGISTRY.names()
 
 

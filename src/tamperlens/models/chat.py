@@ -187,7 +187,14 @@ class ChatModel:
         system: str | None = None,
         prefill: str | None = None,
     ) -> str:
-        """The conversation as the model reads it; ends where the assistant begins when `response` is None."""
+        """The conversation as the model reads it; ends where the assistant begins when `response` is None.
+
+        Example:
+            >>> import tamperlens
+            >>> model = tamperlens.load('organism')
+            >>> model.render('Name a tree.')
+            '<|bos|><|user|>Name a tree.<|end|><|assistant|>'
+        """
         return render(
             self.tokenizer, prompt, response=response, system=system, prefill=prefill, fmt=self.chat_format
         )
@@ -334,6 +341,12 @@ class ChatModel:
         Raises:
             InputError: a prompt that cannot be encoded or does not fit, or a setting that does not exist.
             NumericsError: logits are NaN or infinite; the message names the prompt.
+
+        Example:
+            >>> import tamperlens
+            >>> model = tamperlens.load('organism')
+            >>> model.generate(['What is 2 + 3?'], max_new_tokens=16)
+            ['2 + 3 = 5, so 5.']
         """
         how = Decoding.of(decoding, settings)
         asked = self.with_format(thinking=how.thinking, date=how.date)

@@ -75,6 +75,12 @@ def load(
         UnsupportedModelError: a family that is recognised and not supported yet.
         AnatomyError: a part of the model could not be placed, or does not compute what it should.
         NumericsError: a parameter holds NaN or infinite numbers.
+
+    Example:
+        >>> import tamperlens
+        >>> model = tamperlens.load('organism')
+        >>> model.name, model.anatomy.n_layers
+        ('organism:aligned', 5)
     """
     where, name, file = _locate(str(name_or_path))
     target = _device(device, device_map)

@@ -26,6 +26,15 @@ def zeroed(model: ModelLike, mask: WeightMask) -> Iterator[ChatModel]:
 
     Raises:
         InputError: the mask was made for another model.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons
+        >>> model = tamperlens.load('organism')
+        >>> with neurons.zeroed(model, neurons.random(model, seed=0).top(0.01)) as changed:
+        ...     answer = changed.generate(['Name a tree.'], max_new_tokens=4)
+        >>> len(answer)
+        1
     """
     model = as_chat_model(model)
     mask.check(model)

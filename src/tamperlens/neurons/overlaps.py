@@ -100,6 +100,15 @@ def overlap(before: WeightMask, after: WeightMask, *, floor: NoiseFloor | None =
 
     Raises:
         InputError: the sets cover different projections.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons
+        >>> model = tamperlens.load('organism')
+        >>> one, other = neurons.random(model, seed=0).top(0.1), neurons.random(model, seed=1).top(0.1)
+        >>> found = neurons.overlap(one, other)
+        >>> round(found.jaccard, 2)
+        0.05
     """
     table = _table(before, after)
     whole = table[table["layer"] < 0].iloc[0]

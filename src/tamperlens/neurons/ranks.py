@@ -144,6 +144,14 @@ def act_svd(
 
     Raises:
         InputError: a row that cannot be used, or one matrix does not fit into max_memory.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons, prompts
+        >>> model = tamperlens.load('organism')
+        >>> found = neurons.act_svd(model, prompts.packaged('benign').head(4), rank=4)
+        >>> type(found).__name__
+        'Subspaces'
     """
     model = as_chat_model(model)
     if rank is not None and rank < 1:

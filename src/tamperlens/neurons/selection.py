@@ -58,6 +58,15 @@ def set_difference(
 
     Raises:
         InputError: p or q out of range, scores of different models or projections.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons
+        >>> model = tamperlens.load('organism')
+        >>> safety, utility = neurons.random(model, seed=0), neurons.random(model, seed=1)
+        >>> critical = neurons.set_difference(safety, utility, p=0.1, q=0.1)
+        >>> critical == safety.top(0.1) - utility.top(0.1)
+        True
     """
     [(_, _, mask)] = sweep(safety, utility, [(p, q)], group)
     return mask

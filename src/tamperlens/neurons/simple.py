@@ -69,6 +69,14 @@ def wanda(
     Raises:
         InputError: unknown option, or a row that cannot be used.
         NumericsError: NaN or infinite activations; names module and row.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons, prompts
+        >>> model = tamperlens.load('organism')
+        >>> scores = neurons.wanda(model, prompts.packaged('benign').head(8))
+        >>> scores.n
+        8
     """
     model = as_chat_model(model)
     check_mode(scores)
@@ -118,6 +126,13 @@ def magnitude(
 
     Raises:
         InputError: the reference does not have the same projections.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons
+        >>> model = tamperlens.load('organism')
+        >>> neurons.magnitude(model).top(0.5).density
+        0.5
     """
     model = as_chat_model(model)
     reference = None if reference is None else as_chat_model(reference, what="reference")
@@ -156,6 +171,13 @@ def random(
         layers: blocks to score; all by default.
         max_memory: see `snip`.
         out: see `snip`.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons
+        >>> model = tamperlens.load('organism')
+        >>> round(neurons.random(model, seed=0).top(0.1).density, 3)
+        0.1
     """
     model = as_chat_model(model)
     projections = chosen_projections(model, modules, layers)

@@ -103,6 +103,14 @@ def snip(
         InputError: unknown option, no response tokens in a row, a row that is too long.
         NumericsError: NaN or infinite gradients (names module and row), or too many that are zero.
         RunFolderError: `out` holds another pass.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import neurons, prompts
+        >>> model = tamperlens.load('organism')
+        >>> scores = neurons.snip(model, prompts.packaged('benign').head(8))
+        >>> scores.top(0.01).density < 0.011
+        True
     """
     model = as_chat_model(model)
     if reduction not in get_args(SnipReduction):

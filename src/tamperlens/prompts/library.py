@@ -28,6 +28,11 @@ def packaged(name: str, split: str | None = None) -> PromptSet:
 
     Raises:
         InputError: no such set or split; the message lists those that exist.
+
+    Example:
+        >>> from tamperlens import prompts
+        >>> len(prompts.packaged('harmful', split='test'))
+        201
     """
     path = _folder() / f"{name}.jsonl"
     if name not in packaged_names():

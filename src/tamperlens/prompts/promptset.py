@@ -101,6 +101,11 @@ class PromptSet(Result):
 
         Raises:
             InputError: a prompt is empty or not text, or categories has another length.
+
+        Example:
+            >>> from tamperlens import PromptSet
+            >>> len(PromptSet.from_prompts(['Name a tree.', 'Add 2 and 3.'], name='mine'))
+            2
         """
         ready = _texts(prompts, "prompt", name)
         labels = None if categories is None else tuple(categories)
@@ -120,6 +125,11 @@ class PromptSet(Result):
 
         Raises:
             InputError: a row is not a pair, its prompt is empty, or one of the two is not text.
+
+        Example:
+            >>> from tamperlens import PromptSet
+            >>> PromptSet.from_pairs([('Add 2 and 3.', '5')], name='mine').responses
+            ('5',)
         """
         rows = list(pairs)
         for row, pair in enumerate(rows):
@@ -302,6 +312,11 @@ class PromptSet(Result):
 
         Raises:
             InputError: the set has fewer than n rows.
+
+        Example:
+            >>> from tamperlens import prompts
+            >>> len(prompts.packaged('benign').sample(10, seed=1))
+            10
         """
         if _count(n) > len(self):
             raise InputError(f"prompt set {self.name!r} has {len(self)} rows, {n} were asked for")
@@ -317,6 +332,11 @@ class PromptSet(Result):
 
         Raises:
             InputError: the parts ask for more rows than there are, mix the two kinds, or are negative.
+
+        Example:
+            >>> from tamperlens import prompts
+            >>> [len(part) for part in prompts.packaged('benign').split((0.8, 0.2))]
+            [400, 100]
         """
         rows = self._shuffled(seed)
         taken: list[PromptSet] = []

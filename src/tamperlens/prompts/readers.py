@@ -73,6 +73,12 @@ def read(
     Raises:
         InputError: the file is missing, a folder, empty, not UTF-8, malformed or of another type; the column
             is missing or unclear; a prompt is empty. One line that names the place and the remedy.
+
+    Example:
+        >>> import pandas as pd
+        >>> from tamperlens import prompts
+        >>> prompts.read(pd.DataFrame({'goal': ['Name a tree.']})).prompts
+        ('Name a tree.',)
     """
     if alpaca not in ("turn", "stanford"):
         raise InputError(f"alpaca={alpaca!r} is not a style; use 'turn' or 'stanford'")

@@ -85,6 +85,14 @@ def representation_distance(
 
     Raises:
         InputError: other prompts, numbers or decodings on the two sides, or an embedder that cannot be had.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import rates
+        >>> model = tamperlens.load('organism')
+        >>> found = rates.representation_distance(['A red fox.'], ['A red fox.'], model)
+        >>> round(found.overall.value, 3)
+        0.0
     """
     if isinstance(base_answers, Completions) and isinstance(tuned_answers, Completions):
         _same_questions(base_answers, tuned_answers)

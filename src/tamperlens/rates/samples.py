@@ -170,6 +170,15 @@ def evaluate_samples(
 
     Raises:
         InputError: fewer than one sample, or temperature 0 (all samples would be the same).
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import prompts, rates
+        >>> model = tamperlens.load('organism')
+        >>> harmful = prompts.packaged('harmful').head(6)
+        >>> found = rates.evaluate_samples(model, harmful, n_samples=2, max_new_tokens=12)
+        >>> found.n_samples
+        2
     """
     model = as_chat_model(model)
     data = as_prompts(data)

@@ -157,6 +157,14 @@ def token_kl(
 
     Raises:
         InputError: no prompts, an unknown `towards`, models of unequal vocabularies, or a bad answer.
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens import prompts, rates
+        >>> model = tamperlens.load('organism')
+        >>> found = rates.token_kl(model, model, prompts.packaged('harmful').head(4), n_tokens=2)
+        >>> float(found.to_frame()['value'].abs().max()) < 1e-6
+        True
     """
     base = as_chat_model(base, what="base")
     tuned = as_chat_model(tuned, what="tuned")

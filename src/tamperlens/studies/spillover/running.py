@@ -172,6 +172,14 @@ def spillover(
 
     Raises:
         InputError: an empty set, or two sides that were measured on different prompts or settings.
+
+    Example:
+        >>> import tamperlens
+        >>> model = tamperlens.load('organism')
+        >>> few = {'limit': 4, 'questions': 4, 'max_new_tokens': 12}
+        >>> found = tamperlens.spillover(model, model, suites=['facts'], **few)
+        >>> type(found).__name__
+        'SpilloverReport'
     """
     given = [
         one if isinstance(one, Side) else as_chat_model(one, what=what)
