@@ -1,4 +1,4 @@
-"""B8: `import tamperlens; load("organism")` against importing torch and transformers, each in a fresh process.
+"""B8: `import tamperlens; load("organism")` against importing torch and transformers, in fresh processes.
 
     python benchmarks/bench_import.py --repetitions 5
 
@@ -31,7 +31,9 @@ def seconds(code: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repetitions", type=int, default=5)
     repetitions = parser.parse_args().repetitions
     rounds = [{name: seconds(code) for name, code in CODE.items()} for _ in range(repetitions + 1)][1:]

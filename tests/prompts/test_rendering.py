@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prompt_tokenizers import END_OF_TURN, KINDS, TEMPLATES, make, make_slow
+from tiny_models import make_tokenizer
 
 from tamperlens import prompts
 from tamperlens.base.errors import InputError
@@ -317,3 +318,15 @@ def test_any_text_is_labelled_exactly_or_refused(answer, prompt, template, kind)
     *said, close = encoded.label_ids
     assert close == tokenizer.convert_tokens_to_ids(END_OF_TURN.get(template, "</s>"))
     assert decode(tokenizer, said) in (answer, f" {answer}", answer.removeprefix(" "))
+
+
+def test_roles_are_words_that_prompts_may_hold() -> None:
+    """ChatML whose bos token opens the turns, as SmolLM2 has it: "system" alone opens nothing."""
+    template = (
+        "{% if messages[0]['role'] != 'system' %}{{ bos_token + 'system\\nBe kind.<|end|>\\n' }}{% endif %}"
+        "{% for m in messages %}{{ bos_token + m['role'] + '\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ bos_token + 'assistant\\n' }}{% endif %}"
+    )
+    tokenizer = make_tokenizer(template)
+    assert "system" not in prompts.chat_format(tokenizer).markers
+    assert "a filing system" in prompts.render(tokenizer, "How do I set up a filing system?")

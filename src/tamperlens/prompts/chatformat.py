@@ -290,7 +290,8 @@ def _markers(
     head = full.rpartition(_ANSWER)[0]
     for text in (*(with_system or "").partition(_SYSTEM)[::2], head.rpartition(_USER)[2]):
         piece = text.partition(_USER)[0].removeprefix(str(tokenizer.bos_token)).rstrip()
-        if piece and not any(token in piece for token in added.values()):
+        # A bare word (ChatML's "system" behind a bos token that opens turns) is ordinary English.
+        if not piece.strip().isalnum() and piece and not any(token in piece for token in added.values()):
             words = piece.split()
             bracketed = [word for word in words if word[0] in "[<" and word[-1] in "]>"]
             found.update(
