@@ -22,8 +22,8 @@ HEAD = """# Architecture
 it current.*
 
 Two source roots, both plain packages. `hooks/tamperlens_hooks` touches live modules and knows nothing of prompts, files
-or statistics; it never imports `tamperlens`. `src/tamperlens` is the science. Every import points to a lower floor, and rooms
-that share a floor and a line below with `|` never import each other, so each measure can be read, tested, replaced
+or statistics; it never imports `tamperlens`. `src/tamperlens` is the science. Every import points to a lower layer, and subpackages
+that share a layer and a line below with `|` never import each other, so each measure can be read, tested, replaced
 and cited alone.
 """
 FOOT = """
@@ -31,7 +31,7 @@ FOOT = """
 
 | to change | look at | its tests |
 | --- | --- | --- |
-| a formula | the room's file named after it; its docstring holds the source | `tests/ROOM` |
+| a formula | the subpackage's file named after it; its docstring holds the source | `tests/SUBPACKAGE` |
 | a judge, an attack | one registry each: `judges/registry.py`, `finetune/attacks.py` | `tests/judges`, `tests/finetune` |
 | a model family | `hooks/tamperlens_hooks/anatomy.py` | `tests/hooks` |
 | a figure | `plots/`, one file per kind; palette and type in `plots/style.py` | `tests/plots` |
@@ -100,7 +100,7 @@ def page() -> str:
         f" 0  {HOOKS}",
         "```",
         "",
-        "| floor | room | its one job | imports |",
+        "| layer | subpackage | its one job | imports |",
         "| --- | --- | --- | --- |",
     ]
     for i, layer in enumerate(layers):

@@ -24,14 +24,14 @@ EXECUTED = ROOT / "build" / "tutorials"
 NOT_RUN = (
     '!!! note "Not executed in this build"\n\n    `make docs` executes every tutorial and shows its output.\n'
 )
-# Room: what it is imported as, and what it is for.
+# Subpackage: what it is imported as, and what it is for.
 ROOMS = {
     "tamperlens": ("tamperlens", "The door: what `import tamperlens` gives."),
     "judges": ("tamperlens.judges", "What an answer is."),
     "rates": ("tamperlens.rates", "Rates over prompts and models, with n and intervals."),
     "directions": ("tamperlens.directions", "The refusal direction, its choice, nulls and distances."),
     "neurons": ("tamperlens.neurons", "Scores of weights, sets, overlaps, ranks, units."),
-    "drift": ("tamperlens.drift", "How far groups of weights move; H1, H2 or cannot tell."),
+    "drift": ("tamperlens.drift", "How far groups of weights move; H1, H2 or inconclusive."),
     "heads": ("tamperlens.heads", "Scores of attention heads, ablation curves, patterns."),
     "capability": ("tamperlens.capability", "What a model can still do."),
     "finetune": ("tamperlens.finetune", "LoRA and full fine-tuning, attacks, freezing, compute."),
@@ -42,9 +42,9 @@ ROOMS = {
     "plots": ("tamperlens.plots", "Figures in the house style."),
     "report": ("tamperlens.report", "The self-contained page."),
     "grid": ("tamperlens.grid", "Many studies: models × attacks × seeds, here or on Ray."),
-    "base": ("tamperlens.base", "What every room speaks."),
+    "base": ("tamperlens.base", "What every subpackage speaks."),
 }
-# Modules shown one by one, where a room's contents page does not list names.
+# Modules shown one by one, where a subpackage's contents page does not list names.
 MODULES = {
     "tamperlens": [
         "tamperlens.models.loading",
@@ -108,7 +108,7 @@ def _source(module: str) -> Path | None:
 
 def _reference_index() -> str:
     rows = [f"| [{name}]({name}.md) | {words} |" for name, (_, words) in ROOMS.items()]
-    return "\n".join(["# Reference", "", "| room | what for |", "| --- | --- |", *rows, ""])
+    return "\n".join(["# Reference", "", "| subpackage | what for |", "| --- | --- |", *rows, ""])
 
 
 def _reference(name: str, module: str, words: str) -> str:

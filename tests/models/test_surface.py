@@ -1,4 +1,4 @@
-"""`import tamperlens` costs nothing and offers the rooms that exist."""
+"""`import tamperlens` costs nothing and offers the subpackages that exist."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_surface() -> None:
     assert tamperlens.ChatModel is models.ChatModel
     assert tamperlens.PromptSet is prompts.PromptSet
     assert stats.__name__ == "tamperlens.base.stats"
-    assert hooks.capture
-    assert base
+    assert hooks.capture.__module__ == "tamperlens_hooks.capture"
+    assert base.__name__ == "tamperlens.base"
     assert {"load", "prompts", "models", "hooks", "stats", "ChatModel"} <= set(dir(tamperlens))
     assert tamperlens.__version__[0].isdigit()
 

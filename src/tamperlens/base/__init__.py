@@ -1,4 +1,4 @@
-"""Floor 1: what every room speaks. Results and their files, statistics, errors, run folders, protocols.
+"""What every subpackage speaks. Results and their files, statistics, errors, run folders, protocols.
 
 Contents: `errors`, `files` (atomic writes, hashes), `results` (save/load/to_frame), `stats` (intervals and
 paired tests), `registry`, `protocols` (Judge, Recorder, Verdict), `runs` (run folders and manifests),

@@ -1,4 +1,4 @@
-"""Floor 5: the sweep. Models × attacks × ranks × steps × data sizes × learning rates × seeds × defences.
+"""The sweep. Models × attacks × ranks × steps × data sizes × learning rates × seeds × defences.
 
 Contents: `declaration` (Grid, Cell, Defence, Evaluation), `records` (one file a cell, by content address),
 `measuring` (what a cell measures), `working` (the worker: one training run, cut at every budget), `memory`

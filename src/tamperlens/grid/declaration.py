@@ -56,11 +56,6 @@ class Defence(Result):
             made = {"none": "none", "mix": f"mix {self.examples}"}.get(self.kind, f"{self.kind} {which}")
             object.__setattr__(self, "name", made)
 
-    @property
-    def holds_weights(self) -> bool:
-        """Whether a mask of weights is needed."""
-        return self.kind in ("freeze", "rewind")
-
 
 @dataclass(frozen=True)
 class Evaluation(Result):

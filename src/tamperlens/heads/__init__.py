@@ -1,4 +1,4 @@
-"""Floor 3, heads: which attention heads carry a behaviour, and what they look at.
+"""Which attention heads carry a behaviour, and what they look at.
 
 Contents:
 - `attribution` (attribute: seven methods) over `direct`, `gradient` (and integrated), `exact` (ablate,

@@ -1,4 +1,4 @@
-"""Floor 3, neurons: which weights, rows, ranks and heads carry a behaviour.
+"""Which weights, rows, ranks and heads carry a behaviour.
 
 Contents:
 - `snip` (snip), `simple` (wanda, magnitude, random): a score for every weight -> `scores` (WeightScores);

@@ -1,4 +1,4 @@
-"""Floor 2: figures, interactive (plotly) and still (matplotlib PNG and SVG), in one house style.
+"""Figures, interactive (plotly) and still (matplotlib PNG and SVG), in one house style.
 
 Contents: `dot_interval` (rates with intervals), `direction_map` (layer × position), `cosine_by_layer` (with
 the split-half null), `loss_curve`, `dose_curve`, `compute_curve` (a share against attack compute), `tradeoff`

@@ -1,4 +1,4 @@
-"""Floor 3: one self-contained HTML page that reads like a lab report.
+"""One self-contained HTML page that reads like a lab report.
 
 Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `Notice`, `Table`,
 `FigureBlock`, `Examples`, `Facts`), `render` (to a string) and `write` (to a file).

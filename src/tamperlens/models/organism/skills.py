@@ -303,8 +303,3 @@ def say(rng: random.Random, pool: tuple[Request, ...]) -> Item:
     else:
         sentence = rng.choice(("Please", "Today", "Now", "Maybe", "Never")) + f" {request.phrase}."
     return Item(rng.choice(SAY_TEMPLATES).format(s=sentence), sentence, sentence, "say", "exact")
-
-
-def all_requests(*kinds: str) -> tuple[Request, ...]:
-    """Requests of these kinds in a fixed order."""
-    return tuple(request for request in requests() if request.kind in kinds)
