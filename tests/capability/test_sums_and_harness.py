@@ -95,3 +95,35 @@ def test_harness_scores_are_the_likelihoods_of_the_model_at_hand(tmp_path):
     assert HarnessScores.load(found.save(tmp_path / "found.json")).to_frame().equals(found.to_frame())
     with pytest.raises(InputError, match="lm-eval has no task 'no_such_task'"):
         capability.harness(model, "no_such_task")
+
+
+@pytest.mark.skipif(not HAS, reason="needs the extra lm-eval")
+def test_the_harness_reads_the_prompt_that_every_other_measure_reads(tmp_path, monkeypatch):
+    from lm_eval.models.huggingface import HFLM
+    from tiny_models import make_model, make_tokenizer
+
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{{ strftime_now('%Y') }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is false %}<think></think>{% endif %}"
+        "{% endif %}"
+    )
+    model = tamperlens.models.ChatModel.from_parts(make_model("llama"), tokenizer, name="thinker")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "A wren is a", "choices": ["bird", "stone"], "gold": 0}\n'
+    )
+    (tmp_path / "quiz.yaml").write_text(
+        "task: tamperlens_chat\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {tmp_path}/rows.jsonl\noutput_type: multiple_choice\ntest_split: test\n"
+        'doc_to_text: "{{question}}"\ndoc_to_choice: choices\ndoc_to_target: gold\n'
+        "metric_list:\n  - metric: acc\n"
+    )
+    seen, theirs = [], HFLM.apply_chat_template
+    monkeypatch.setattr(
+        HFLM, "apply_chat_template", lambda self, *a, **k: seen.append(theirs(self, *a, **k)) or seen[-1]
+    )
+    for asked in (model, model.with_format(thinking=False, date="2031-05-17")):
+        found = capability.harness(asked, "tamperlens_chat", include=tmp_path, chat=True)
+        assert seen[-1] == asked.render("A wren is a")
+        assert "<think></think>" in seen[-1]
+        assert found.settings["date"] == asked.chat_format.date

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import pandas as pd
 
@@ -12,7 +13,8 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar, rate
 from tamperlens.capability.graders import graders
 from tamperlens.capability.suites import ORGANISM_SUITES, Suite
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import GIVEN, ChatModel, Decoding, ModelLike, Settings, as_chat_model
+from tamperlens.prompts import split_reply
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class SuiteScore(Result):
         found: what the grader read as the answer.
         correct: whether each is right.
         reasons: why each is wrong; empty where it is right.
-        max_new_tokens: where answers were cut.
+        decoding: how the answers were made.
     """
 
     suite: str
@@ -45,7 +47,12 @@ class SuiteScore(Result):
     found: tuple[str, ...]
     correct: tuple[bool, ...]
     reasons: tuple[str, ...]
-    max_new_tokens: int
+    decoding: Decoding = GIVEN
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Where answers were cut."""
+        return self.decoding.max_new_tokens
 
     def by_category(self) -> dict[str, Estimate]:
         """Accuracy of each kind of question."""
@@ -81,13 +88,11 @@ class CapabilityScores(Result):
         model: name of the model.
         fingerprint: of the model.
         scores: one per suite, in the order asked.
-        system: the system prompt, or None.
     """
 
     model: str
     fingerprint: str
     scores: tuple[SuiteScore, ...]
-    system: str | None = None
 
     def __getitem__(self, suite: str) -> SuiteScore:
         for score in self.scores:
@@ -179,23 +184,23 @@ def evaluate(
     limit: int | None = None,
     *,
     split: str = "test",
-    max_new_tokens: int | None = None,
-    system: str | None = None,
+    decoding: Decoding | None = None,
     progress: bool = False,
+    **settings: Unpack[Settings],
 ) -> CapabilityScores:
-    """Accuracy of greedy answers on each suite, with Wilson intervals and every answer kept.
+    """Accuracy on each suite, greedy unless told otherwise, with Wilson intervals and every answer kept.
 
     Answers are graded by rules that read what an answer claims; code is parsed and evaluated by a bounded
-    evaluator and never executed.
+    evaluator and never executed. Of a thinking model the answer is graded, not the thought.
 
     Args:
         model: the model to ask.
         suites: names of packaged suites (`packaged_suites()`; `suites_for(model)` picks by size) or `Suite`s.
         limit: only the first so many questions of each suite.
         split: which split of packaged suites; sets without splits are used whole.
-        max_new_tokens: overrides the suites' own limits.
-        system: a system prompt.
+        decoding: how answers are made, its length in place of the suites' own.
         progress: show a bar per suite.
+        **settings: fields of `Decoding` by name, in place of those of `decoding`.
 
     Raises:
         InputError: no suites, an unknown one, one named twice, or a prompt that does not fit the model.
@@ -217,43 +222,43 @@ def evaluate(
     names = [suite.name for suite in ready]
     if len(set(names)) < len(names):
         raise InputError(f"a suite is named twice in {names}; give each its own name")
-    scores = tuple(_score(model, suite, max_new_tokens, system, progress) for suite in ready)
-    return CapabilityScores(model.name, model.fingerprint, scores, system)
+    scores = tuple(
+        _score(model, suite, Decoding.of(decoding, settings, max_new_tokens=suite.max_new_tokens), progress)
+        for suite in ready
+    )
+    return CapabilityScores(model.name, model.fingerprint, scores)
 
 
 def compare(before: CapabilityScores, after: CapabilityScores) -> CapabilityChange:
     """Paired comparison of two evaluations of the same questions, decoded alike.
 
     Raises:
-        InputError: other suites, questions, graders, limits or system prompts on the two sides.
+        InputError: other suites, questions, graders or decodings on the two sides.
     """
     if before.suites != after.suites:
         raise InputError(
             f"before has the suites {', '.join(before.suites)} and after {', '.join(after.suites)}; "
             "evaluate both on the same"
         )
-    if before.system != after.system:
-        raise InputError("before and after were asked under different system prompts; use the same one")
     for one, other in zip(before.scores, after.scores, strict=True):
-        for what in ("data_sha256", "grader", "max_new_tokens"):
-            if getattr(one, what) != getattr(other, what):
-                raise InputError(
-                    f"suite {one.suite!r} differs in {what} before and after; evaluate both alike (same "
-                    "split, limit and max_new_tokens)"
-                )
+        differing = [what for what in ("data_sha256", "grader") if getattr(one, what) != getattr(other, what)]
+        differing += one.decoding.differences(other.decoding)
+        if differing:
+            raise InputError(
+                f"suite {one.suite!r} differs before and after ({'; '.join(differing)}); evaluate both alike "
+                "(same split, limit and decoding)"
+            )
     tests = tuple(
         mcnemar(one.correct, other.correct) for one, other in zip(before.scores, after.scores, strict=True)
     )
     return CapabilityChange(before.suites, tests, tuple(holm([test.p_value for test in tests])))
 
 
-def _score(
-    model: ChatModel, suite: Suite, max_new_tokens: int | None, system: str | None, progress: bool
-) -> SuiteScore:
-    room = suite.max_new_tokens if max_new_tokens is None else max_new_tokens
+def _score(model: ChatModel, suite: Suite, how: Decoding, progress: bool) -> SuiteScore:
     grader = graders.get(suite.grader)
-    answers = model.generate(suite.data.prompts, max_new_tokens=room, system=system, progress=progress)
-    grades = [grader(item, answer) for item, answer in zip(suite.items(), answers, strict=True)]
+    answers = model.generate(suite.data, how, progress=progress)
+    said = [split_reply(answer).answer for answer in answers]
+    grades = [grader(item, answer) for item, answer in zip(suite.items(), said, strict=True)]
     correct = tuple(bool(grade.correct) for grade in grades)
     return SuiteScore(
         suite=suite.name,
@@ -267,5 +272,5 @@ def _score(
         found=tuple(grade.found for grade in grades),
         correct=correct,
         reasons=tuple(grade.reason for grade in grades),
-        max_new_tokens=room,
+        decoding=how.written(model.chat_format),
     )

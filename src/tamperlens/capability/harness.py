@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import math
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
-from tamperlens.models import ModelLike, as_chat_model, share_parameters_copy
+from tamperlens.models import ChatModel, ModelLike, as_chat_model, share_parameters_copy
+from tamperlens.prompts import Prompt
 from tamperlens_hooks import unwrap
 
 INSTALL = 'pip install "tamperlens[lm-eval]"'
@@ -80,7 +82,8 @@ def harness(
         limit: only the first so many items of each task.
         shots: examples in the prompt; each task's own number by default.
         batch_size: items at once.
-        chat: write prompts with the tokenizer's chat template.
+        chat: write prompts as every other measure does (`ChatModel.render`): the same template, thinking as
+            the model's format has it (off by default), the same date.
         include: a folder with task definitions (YAML) of your own.
         seed: of everything that the harness draws.
 
@@ -104,9 +107,11 @@ def harness(
             if unknown
             else "no tasks; name at least one, such as 'arc_easy'"
         )
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.apply_chat_template = functools.partial(_written, model)
     runner = HFLM(
         pretrained=unwrap(share_parameters_copy(model).module),
-        tokenizer=copy.deepcopy(model.tokenizer),
+        tokenizer=tokenizer,
         batch_size=batch_size,
         backend="causal",
     )
@@ -120,8 +125,21 @@ def harness(
         model.fingerprint,
         pd.DataFrame(_rows(found)),
         str(getattr(lm_eval, "__version__", "unknown")),
-        {"limit": limit, "shots": shots, "chat": chat, "seed": seed},
+        {
+            "limit": limit,
+            "shots": shots,
+            "chat": chat,
+            "seed": seed,
+            **({"chat_format": model.chat_format.name, "date": model.chat_format.date} if chat else {}),
+        },
     )
+
+
+def _written(model: ChatModel, conversation: Sequence[dict[str, str]], **_: Any) -> str:
+    """Stands for the tokenizer's `apply_chat_template`; a last message of the assistant is gone on with."""
+    turns = [(message["role"], message["content"]) for message in conversation]
+    prefill = turns.pop()[1] if turns[-1][0] == "assistant" else None
+    return model.render(Prompt(turns[-1][1], turns[:-1]), prefill=prefill)
 
 
 def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.directions.direction import Direction
-from tamperlens.models import ModelLike, as_chat_model
+from tamperlens.models import Decoding, ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, compare, evaluate
@@ -89,9 +88,9 @@ def causal_check(
     random_addition: bool = False,
     scale: float = 1.0,
     seed: int = 0,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
+    decoding: Decoding | None = None,
     baseline: tuple[RefusalRates, RefusalRates] | None = None,
-    **decoding: Any,
 ) -> CausalCheck:
     """Generate with the direction ablated, random directions ablated, and the direction added; count
     refusals.
@@ -108,10 +107,10 @@ def causal_check(
         random_addition: also add the random vectors, scaled to the same norm.
         scale: of the addition.
         seed: of the random directions.
-        max_new_tokens: length of answers.
+        max_new_tokens: length of answers, in place of the decoding's.
+        decoding: how answers are made; `Decoding()` by default.
         baseline: rates of the untouched model on (harmful, harmless) if they are there already; they must be
             of the same prompts, judge and decoding.
-        decoding: further settings of `evaluate`.
 
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
@@ -139,8 +138,10 @@ def causal_check(
             "find one for this model"
         )
 
+    how = Decoding.of(decoding, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens})
+
     def rates(data: Prompts) -> RefusalRates:
-        return evaluate(model, data, judge=judge, max_new_tokens=max_new_tokens, **decoding)
+        return evaluate(model, data, judge=judge, decoding=how)
 
     raw = (direction.raw * scale).to(model.device)
     controls = random_directions(direction, n_random, seed)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.rates.completions import judged
 
 MOST = 8
@@ -52,7 +53,8 @@ def find_refusal_tokens(
     *,
     judge: str | Judge | None = None,
     max_prompts: int = 48,
-    max_new_tokens: int = 32,
+    decoding: Decoding | None = None,
+    **settings: Unpack[Settings],
 ) -> RefusalTokens:
     """First answer tokens most characteristic of the model's own refusals against its harmless answers.
 
@@ -69,7 +71,8 @@ def find_refusal_tokens(
         harmless: prompts that it is expected to answer.
         judge: who says what is refused.
         max_prompts: prompts used per side.
-        max_new_tokens: length of the answers that are judged.
+        decoding: how the answers that are judged are made; `Decoding(max_new_tokens=32)` by default.
+        **settings: fields of `Decoding` by name, in place of those of `decoding`.
 
     Raises:
         InputError: a side without prompts.
@@ -88,7 +91,7 @@ def find_refusal_tokens(
     if not harmful or not harmless:
         raise InputError("refusal tokens need harmful and harmless prompts; one of the two sets is empty")
     bad, good = list(harmful[:max_prompts]), list(harmless[:max_prompts])
-    answers = model.generate(bad, max_new_tokens=max_new_tokens)
+    answers = model.generate(bad, Decoding.of(decoding, settings, max_new_tokens=32))
     flags = judged(bad, answers, judge).refused
     refused = [prompt for prompt, flag in zip(bad, flags, strict=True) if flag]
     enough = len(refused) >= min(ENOUGH, len(bad))
