@@ -105,8 +105,8 @@ def test_the_harness_reads_the_prompt_that_every_other_measure_reads(tmp_path, m
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{{ strftime_now('%Y') }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is false %}<think></think>{% endif %}"
-        "{% endif %}"
+        "{% if add_generation_prompt %}<|assistant|>"
+        "{% if enable_thinking is false %}<think></think>{% endif %}{% endif %}"
     )
     model = tamperlens.models.ChatModel.from_parts(make_model("llama"), tokenizer, name="thinker")
     (tmp_path / "rows.jsonl").write_text(

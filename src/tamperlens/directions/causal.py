@@ -91,6 +91,7 @@ def causal_check(
     max_new_tokens: int | None = None,
     decoding: Decoding | None = None,
     baseline: tuple[RefusalRates, RefusalRates] | None = None,
+    progress: bool = False,
 ) -> CausalCheck:
     """Generate with the direction ablated, random directions ablated, and the direction added; count
     refusals.
@@ -111,6 +112,7 @@ def causal_check(
         decoding: how answers are made; `Decoding()` by default.
         baseline: rates of the untouched model on (harmful, harmless) if they are there already; they must be
             of the same prompts, judge and decoding.
+        progress: show bars.
 
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
@@ -141,7 +143,7 @@ def causal_check(
     how = Decoding.of(decoding, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens})
 
     def rates(data: Prompts) -> RefusalRates:
-        return evaluate(model, data, judge=judge, decoding=how)
+        return evaluate(model, data, judge=judge, decoding=how, progress=progress)
 
     raw = (direction.raw * scale).to(model.device)
     controls = random_directions(direction, n_random, seed)

@@ -22,7 +22,7 @@ from tamperlens.base.files import read_csv, read_json, write_csv, write_json
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet, encode_pair
 from tamperlens.refusal import CausalCheck, Direction, RefusalRates
 from tamperlens.studies.audit.inputs import ROLES, Prompts, Settings
@@ -106,11 +106,11 @@ class Bench:
         suites = self.settings.suites or capability.suites_for(self.model)
         return capability.evaluate(model, suites, limit=self.settings.limit, progress=self.progress)
 
-    def decoding(self) -> dict[str, Any]:
-        """How every answer of this audit is made."""
+    def evaluation(self) -> dict[str, Any]:
+        """How every answer of this audit is made and judged."""
         return {
             "judge": self.settings.judge,
-            "max_new_tokens": self.settings.max_new_tokens,
+            "decoding": Decoding(self.settings.max_new_tokens),
             "progress": self.progress,
         }
 
@@ -120,7 +120,7 @@ def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
     results = bench.results
     for role in ROLES:
         data = dataclasses.replace(bench.prompts.evaluation[role], name=role)
-        refusal.evaluate(model, data, **bench.decoding()).save(results.path(stage, f"{role}.json"))
+        refusal.evaluate(model, data, **bench.evaluation()).save(results.path(stage, f"{role}.json"))
     bench.ask(model).save(results.path(stage, "capability.json"))
     answers = _scorable(model, results.rates("before", "harmless"))
     if answers is not None:
@@ -167,7 +167,7 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
         random_addition=True,
         seed=bench.settings.seed,
         baseline=(results.rates(stage, "harmful"), results.rates(stage, "harmless")),
-        **bench.decoding(),
+        **bench.evaluation(),
     )
     check.save(results.path(stage, "causal.json"))
 
