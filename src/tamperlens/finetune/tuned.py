@@ -106,6 +106,13 @@ class TunedModel:
                 parameter.copy_(merged[name])
         return self.base.with_module(module, name=f"{self.model.name}, merged")
 
+    def save_pretrained(self, folder: PathLike) -> Path:
+        """Write the merged model, its tokenizer and a model card as a plain folder, in the base's type.
+
+        `tamperlens.load(folder)` and transformers read it without the base. See `ChatModel.save_pretrained`.
+        """
+        return self.merged_model().save_pretrained(folder)
+
     def save(self, folder: PathLike) -> Path:
         """Write the adapter in PEFT's own format (or the trained weights), the log and the bill.
 

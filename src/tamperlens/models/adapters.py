@@ -29,6 +29,7 @@ from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights
 from tamperlens.models.fingerprint import base_fingerprint_of
 from tamperlens.models.ownership import wrap_without_writing
 from tamperlens.models.reasons import first_line
+from tamperlens.models.saving import write_adapter_card
 from tamperlens.models.vision_text import rename_for_text
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.freeze import freeze_adapter
@@ -42,7 +43,7 @@ _NOT_WEIGHTS = {"ADAPTION_PROMPT", "CARTRIDGE", "POLY", "SHADOW", "XLORA"}
 def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
     """Write the adapter of a PEFT-wrapped model, with the name and fingerprint of the base it belongs to.
 
-    Only the adapter is written (safetensors); the base is not.
+    Only the adapter is written (safetensors); the base is not. A card beside it says what it is.
 
     Raises:
         InputError: the model carries no adapter.
@@ -65,6 +66,7 @@ def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
         "base_dtype": str(model.dtype).removeprefix("torch."),
     }
     write_json(target / SIDECAR, note)
+    write_adapter_card(target, model.name, str(note["base_fingerprint"]))
     return target
 
 

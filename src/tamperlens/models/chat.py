@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import torch
@@ -17,6 +19,7 @@ from tamperlens.models import thinking as thoughts
 from tamperlens.models.decoding import Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
+from tamperlens.models.saving import save_model
 from tamperlens.prompts import (
     DATE,
     ChatFormat,
@@ -178,6 +181,15 @@ class ChatModel:
     def with_module(self, module: nn.Module, *, name: str | None = None) -> ChatModel:
         """The same tokenizer, anatomy and format around another module of this shape, e.g. PEFT-wrapped."""
         return replace(self, module=module, name=name or self.name, _fingerprint=None, _stop_ids=None)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write module, tokenizer and a model card as a plain folder that `load` and transformers read.
+
+        Raises:
+            InputError: the model carries an adapter or has offloaded weights.
+            RunFolderError: the folder is there and not empty, or cannot be written.
+        """
+        return save_model(self, folder)
 
     def render(
         self,
