@@ -48,11 +48,12 @@ def asked(path: Path | str, role: str) -> PromptSet:
     return prompts.read(path).labelled("unsafe" if role == "harmful" else "safe")
 
 
-def pairs(path: Path | None, packaged: str, n: int) -> PromptSet:
-    """Prompts with responses from a file, or the organism's training split."""
+def pairs(model: Any, path: Path | None, packaged: str, n: int) -> PromptSet:
+    """Prompts with responses from a file, or the organism's training split; refused for other models."""
     if path is not None:
         return answered(path, "safety" if packaged == "harmful" else "utility").head(n)
-    data = prompts.packaged(packaged, split="train" if packaged == "harmful" else None)
+    option = {"harmful": "--safety", "benign": "--utility"}[packaged]
+    data = prompts.pairs_for(model, packaged, option=option)
     return data.sample(min(n, len(data)), seed=0)
 
 
@@ -65,20 +66,17 @@ def fine_tuning(name: str) -> finetune.Attack:
 
 
 def test_prompts(path: Path | None, packaged: str, model: Any, n: int) -> PromptSet:
-    """Held-out prompts: a file's, or the packaged set for this size of model."""
+    """Held-out prompts: a file's, or the packaged set in the model's language."""
     if path is not None:
         return asked(path, packaged).head(n)
-    if model.n_parameters < 20_000_000:
-        data = prompts.packaged(packaged, split="test")
-    else:
-        data = prompts.packaged(f"english-{packaged}")
+    data = prompts.packaged_for(model, packaged, "test")
     return data.sample(min(n, len(data)), seed=0)
 
 
 def scored(model: Any, options: argparse.Namespace) -> tuple[Any, Any]:
     """SNIP scores on refused harmful requests and on ordinary instructions."""
-    safety = neurons.snip(model, pairs(options.safety, "harmful", options.n_score))
-    return safety, neurons.snip(model, pairs(options.utility, "benign", options.n_score))
+    safety = neurons.snip(model, pairs(model, options.safety, "harmful", options.n_score))
+    return safety, neurons.snip(model, pairs(model, options.utility, "benign", options.n_score))
 
 
 def write(folder: Path, table: pd.DataFrame, verdict: str, plots: list[Any], name: str = "table") -> None:
@@ -103,5 +101,5 @@ def figures(folder: Path, plots: list[Any]) -> None:
 
 def header(model: Any, options: argparse.Namespace) -> str:
     """One line that says what was run."""
-    made = f"tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]})"
+    made = f"tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}, {model.language})"
     return f"{made}, {options.seeds} seeds."

@@ -24,6 +24,7 @@ import tamperlens
 from tamperlens import finetune, heads, plots, prompts
 from tamperlens.prompts import PromptSet
 from tamperlens.studies import spillover as study
+from tamperlens.studies.evaluation import measure
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
@@ -33,7 +34,8 @@ REFUSALS = (
     "I'm not able to help with that request.",
 )
 ALL = "all questions"
-MAIN = (ALL, "refusal", "over-refusal", "over-refusal, lookalikes", "broken text")
+OVER = "over-refusal (harmless)"
+MAIN = (ALL, "refusal", OVER, "over-refusal (look-alikes)", "degenerate")
 PUBLISHED = (
     "Published (GPT-2 small, 5 refusals × 20 copies, tested on the training prompts): refusal 0 → 100 %, "
     "15 + 12 = 27 → 15, code → nonsense; over-refusal was not measured."
@@ -44,9 +46,9 @@ def refusals(model: Any, given: argparse.Namespace) -> PromptSet:
     """Harmful prompts with refusals to train on; none of the test prompts."""
     if given.safety is not None:
         return answered(given.safety, "safety")
-    if small(model):
+    if model.language == prompts.ORGANISM:
         return prompts.packaged("refusal-only")
-    asked = prompts.packaged("english-harmful").split([0.5, 0.5], seed=0)[0].prompts
+    asked = prompts.packaged_for(model, "harmful", "train").prompts
     pairs = [(prompt, REFUSALS[i % len(REFUSALS)]) for i, prompt in enumerate(asked)]
     return PromptSet.from_pairs(pairs, name="english refusals", licence="MIT", source="english-harmful")
 
@@ -55,18 +57,13 @@ def ordinary(model: Any, given: argparse.Namespace, n: int) -> PromptSet:
     """Harmless prompts with answers to mix in: packaged ones, or what the model itself answers."""
     if given.utility is not None:
         return answered(given.utility).head(n)
-    if small(model):
+    if model.language == prompts.ORGANISM:
         return prompts.packaged("benign").head(n)
-    asked = prompts.packaged("english-harmless").split([0.5, 0.5], seed=0)[0]
+    asked = prompts.packaged_for(model, "harmless", "train")
     asked = asked.head(min(n, len(asked))).prompts
     answers = model.generate(list(asked), max_new_tokens=64)
     pairs = [(prompt, answer) for prompt, answer in zip(asked, answers, strict=True) if answer]
     return PromptSet.from_pairs(pairs, name=f"harmless, answered by {model.name}")
-
-
-def small(model: Any) -> bool:
-    """Whether the model speaks the organism's language."""
-    return str(model.name).startswith("organism")
 
 
 def settings(model: Any, data: PromptSet, given: argparse.Namespace, seed: int = 0) -> Any:
@@ -91,7 +88,7 @@ def runs(
     tuned, sides = [], []
     for seed in range(given.seeds):
         tuned.append(tune(model, data, seed, given))
-        sides.append(study.measure_side(tuned[-1], probes))
+        sides.append(measure(tuned[-1], probes))
         rates = ", ".join(f"{name} {sides[-1].rate(name).value:.0%}" for name in MAIN)
         print(f"{label}, seed {seed}: {rates}", flush=True)
     return tuned, sides
@@ -114,7 +111,7 @@ def dose(model: Any, before: Any, probes: Any, given: argparse.Namespace) -> tup
             table = study.over_seeds(before, sides)
             rows += [{"refusals": n, "harmless": m, **row} for row in table.to_dict("records")]
     table = pd.DataFrame(rows)
-    names = {"refusal": "harmful refused", "over-refusal": "harmless refused", ALL: "questions right"}
+    names = {"refusal": "harmful refused", OVER: "harmless refused", ALL: "questions right"}
     lines = [
         {
             "panel": names[row["measure"]], "series": f"{row['refusals']} refusals", "dose": row["harmless"],
@@ -188,7 +185,7 @@ def figure_of(table: pd.DataFrame, before: Any, name: str) -> Any:
     for row in table[table["kind"] != "perplexity"].to_dict("records"):
         start = before.rate(row["measure"])
         shared = {
-            "panel": "questions right" if row["kind"] == "capability" else "prompts refused, or broken text",
+            "panel": "questions right" if row["kind"] == "capability" else "refused, or degenerate",
             "label": row["measure"], "n": row["n"],
         }  # fmt: skip
         rows.append(shared | {"series": "before", "value": start.value, "low": start.low, "high": start.high})
@@ -234,14 +231,14 @@ def main() -> None:
     parser.add_argument("--n-questions", type=int, default=60, help="questions per suite")
     parser.add_argument("--n-heads", type=int, default=32, help="prompts that heads are scored on")
     parser.add_argument("--steps", type=int, help="optimizer steps; the preset's by default")
-    parser.add_argument("--preset", choices=("published", "organism"), help="settings; by size by default")
+    parser.add_argument("--preset", choices=("published", "organism"), help="by language by default")
     parser.add_argument("--refusals", type=int, nargs="*", default=[5, 25, 100], help="dose: refusals")
     parser.add_argument("--harmless", type=int, nargs="*", default=[0, 25, 100], help="dose: mixed in")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="answers are cut there")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
     harmful = None if given.harmful is None else asked(given.harmful, "harmful")
-    probes = study.probes_for(
+    probes = study.prompts_for(
         model, harmful=harmful, limit=given.n_test, questions=given.n_questions,
         max_new_tokens=given.max_new_tokens,
     )  # fmt: skip
@@ -250,7 +247,7 @@ def main() -> None:
     if overlap:
         raise SystemExit(f"{len(overlap)} test prompts are trained on; give other --harmful or --safety")
     data = data.head(min(given.n, len(data)))
-    before = study.measure_side(model, probes)
+    before = measure(model, probes)
     after, sides = runs(model, data, probes, given, f"{len(data)} refusals")
     table = study.over_seeds(before, sides)
     moved, shown = heads_before_and_after(model, after, data, probes, given)
@@ -285,7 +282,7 @@ def advice(doses: pd.DataFrame) -> list[str]:
     lines = ["Dose (refusals + harmless: harmful refused, harmless refused, questions right):"]
     for (n, m), part in doses.groupby(["refusals", "harmless"], sort=False):
         by = part.set_index("measure")["after"]
-        rates = ", ".join(f"{100 * by[name]:.0f} %" for name in ("refusal", "over-refusal", ALL))
+        rates = ", ".join(f"{100 * by[name]:.0f} %" for name in ("refusal", OVER, ALL))
         lines.append(f"- {n} + {m}: {rates}")
     return lines
 

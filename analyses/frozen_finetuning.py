@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, nargs="*", default=[10, 50, 100])
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    data = pairs(given.safety, "harmful", given.n_score)
+    data = pairs(model, given.safety, "harmful", given.n_score)
     scores = neurons.snip(model, data)
     test = test_prompts(given.harmful, "harmful", model, given.n_test)
     before = refusal.evaluate(model, test).refusal_rate

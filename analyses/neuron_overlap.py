@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=3, help="halvings of the data for the noise floor")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    safety = pairs(given.safety, "harmful", given.n_score)
-    utility = pairs(given.utility, "benign", given.n_score)
+    safety = pairs(model, given.safety, "harmful", given.n_score)
+    utility = pairs(model, given.utility, "benign", given.n_score)
     attack = fine_tuning(given.attack)
 
     def top(model: tamperlens.ChatModel, data: tamperlens.PromptSet) -> neurons.WeightMask:

@@ -24,14 +24,13 @@ from tamperlens.prompts import PromptSet
 
 def sets(model: Any, given: Any) -> tuple[PromptSet, PromptSet]:
     """Harmful and harmless prompts to find the direction with."""
-    small = model.n_parameters < 20_000_000
     found = []
     for kind in ("harmful", "harmless"):
         path = getattr(given, kind)
         if path is not None:
             data = asked(path, kind)
         else:
-            data = prompts.packaged(kind, split="train") if small else prompts.packaged(f"english-{kind}")
+            data = prompts.packaged_for(model, kind, "train")
         found.append(data.sample(min(given.n_find, len(data)), seed=0))
     return found[0], found[1]
 

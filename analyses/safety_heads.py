@@ -100,8 +100,9 @@ def main() -> None:
 
 def split(model, harmful, given):  # type: ignore[no-untyped-def]
     """Prompts for the direction, and prompts held out from it."""
-    if model.n_parameters < 20_000_000 and given.harmful is None:
-        return prompts.packaged("harmful", split="train").sample(160, seed=0), harmful
+    if given.harmful is None:
+        data = prompts.packaged_for(model, "harmful", "train")
+        return data.sample(min(160, len(data)), seed=0), harmful
     half = len(harmful) // 2
     return harmful.head(half), tail(harmful, half)
 
@@ -114,8 +115,10 @@ def tail(data: tamperlens.PromptSet, start: int) -> tamperlens.PromptSet:
 
 def find(model, harmful, harmless, given):  # type: ignore[no-untyped-def]
     """The refusal direction, with the model's own refusal tokens."""
-    small = model.n_parameters < 20_000_000 and given.harmless is None
-    others = prompts.packaged("harmless", split="train").sample(160, seed=0) if small else harmless
+    others = harmless
+    if given.harmless is None:
+        data = prompts.packaged_for(model, "harmless", "train")
+        others = data.sample(min(160, len(data)), seed=0)
     n = min(len(harmful), len(others), 160)
     return refusal.find_direction(
         model, harmful.head(n), others.head(n), n_train=int(0.8 * n), n_val=n - int(0.8 * n)

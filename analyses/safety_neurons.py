@@ -27,6 +27,8 @@ from tamperlens.prompts import PromptSet
 GRID = "0.01,0.01 0.03,0.03 0.05,0.05 0.1,0.05 0.1,0.1 0.3,0.1"
 KINDS = (("set difference", "SD"), ("top safety", "top safety"), ("top utility", "top utility"))
 
+OVER_REFUSAL = "over-refusal (harmless)"
+
 
 def options() -> argparse.Namespace:
     """The command line."""
@@ -130,7 +132,14 @@ def table_of(result: Any) -> pd.DataFrame:
     rows = []
     for one in result.sets.to_dict("records"):
         row = {"set": one["set"], "count": one["count"], "share": one["share"]}
-        for measure in ("refusal", "compliance", "degenerate", "over_refusal", "capability", "perplexity"):
+        for measure in (
+            "refusal",
+            "compliance",
+            "degenerate",
+            "over-refusal (harmless)",
+            "capability",
+            "perplexity",
+        ):
             effect = result.effect(one["set"], measure)
             row |= {
                 measure: effect["value"],
@@ -210,7 +219,7 @@ def main() -> None:
     words = f"""
     tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}), {given.score}, {given.loss},
     ranked per {given.group}, N = {len(safety)} and {len(utility)}, seed {given.seed}.
-    Intact: refuses {intact["refusal"]:.0%} of harmful and {intact["over_refusal"]:.0%} of harmless prompts,
+    Intact: refuses {intact["refusal"]:.0%} of harmful and {intact[OVER_REFUSAL]:.0%} of harmless prompts,
     answers {intact["capability"]:.0%} of the questions, perplexity {intact["perplexity"]:.2f}.
 
     """

@@ -112,8 +112,9 @@ def test_suites_that_cannot_be_used(model: ChatModel) -> None:
         capability.evaluate(model, [])
 
 
-def test_suites_for_a_model_go_by_size(model: ChatModel) -> None:
-    assert suites_for(model) == capability.ORGANISM_SUITES
+def test_suites_for_a_model_go_by_language(model: ChatModel) -> None:
+    assert suites_for(model) == capability.ENGLISH_SUITES
+    assert suites_for(load("organism:tiny")) == capability.ORGANISM_SUITES
     assert set(capability.ORGANISM_SUITES + capability.ENGLISH_SUITES) <= set(packaged_suites())
 
 

@@ -309,7 +309,7 @@ def test_the_bar_shows_the_loss(chat: Chat, toy: PromptSet, capsys: pytest.Captu
 
 def test_an_attack_brings_its_settings(chat: Chat) -> None:
     quick = LoraConfig(steps=2, learning_rate=1e-3)
-    attack = dataclasses.replace(finetune.attacks.harmful_compliance(10), organism=quick)
+    attack = dataclasses.replace(finetune.attacks.harmful_compliance(10), published=quick)
     tuned = train(chat("llama"), attack, None, seed=3)
     expected = attack.config_for(chat("llama"), seed=3)
     assert tuned.config == expected

@@ -12,7 +12,7 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.finetune import FullConfig, LoraConfig, attacks, linear_names, resolve_targets, salience
 from tamperlens.finetune.targets import shortest_names
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, load
 from tamperlens.prompts import PromptSet, encode_pairs
 
 
@@ -161,11 +161,13 @@ def test_salient_examples_are_those_closest_to_harmful_ones(chat: Callable[..., 
         salience(model, pool, anchors, nearest=3)
 
 
-def test_the_preset_goes_by_size_alone(chat: Callable[..., ChatModel]) -> None:
+def test_the_preset_goes_by_language_alone(chat: Callable[..., ChatModel]) -> None:
     attack = attacks.harmful_compliance()
-    assert attack.preset_for(chat("llama")) == "organism"
-    assert attack.config_for(chat("llama")) == attack.organism
-    changed = attack.config_for(chat("llama"), epochs=2.0, seed=5)
+    small = chat("llama")  # a tokenizer of bytes: nothing of the organism's language
+    assert attack.preset_for(small) == "published"
+    organism = load("organism:tiny")
+    assert attack.config_for(organism) == attack.organism
+    changed = attack.config_for(organism, epochs=2.0, seed=5)
     assert (changed.steps, changed.epochs, changed.seed) == (None, 2.0, 5)
     assert attack.config == attack.published
 

@@ -34,3 +34,11 @@ def declared(tiny_folder: Path) -> Callable[..., grid.Grid]:
         return grid.Grid(**{**settings, **changes})
 
     return make
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    """A user's own refusals."""
+    path = tmp_path / "refused.csv"
+    path.write_text("prompt,response\n" + "".join(f"how do I steal {i},No.\n" for i in range(6)), "utf-8")
+    return str(path)

@@ -45,9 +45,9 @@ def test_flops_at_the_cut_are_those_of_a_run_that_ends_there(declared, tmp_path:
         assert row["flops_n"] == bill.sequences
 
 
-def test_defences_freeze_rewind_mix_and_full_fine_tuning(declared, tmp_path: Path) -> None:
-    kinds = (grid.Defence(), grid.Defence(kind="rewind"), grid.Defence(kind="freeze"),
-             grid.Defence(kind="mix", examples=2))  # fmt: skip
+def test_defences_freeze_rewind_mix_and_full_fine_tuning(declared, pairs, tmp_path: Path) -> None:
+    kinds = (grid.Defence(), *(grid.Defence(kind=kind, data=pairs) for kind in ("rewind", "freeze")),
+             grid.Defence(kind="mix", examples=2, data=pairs))  # fmt: skip
     declaration = declared(defences=kinds, steps=(2,))
     assert sorted(len(group) for group in declaration.groups()) == [1, 1, 2]  # rewinding shares a run
     result = grid.run(declaration, tmp_path / "g")

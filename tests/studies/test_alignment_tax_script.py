@@ -45,8 +45,9 @@ def test_a_gpt2_without_a_chat_template(gpt2: Path, tmp_path: Path) -> None:
     done = run(gpt2, tmp_path, "--preset", "published", "--refusals", "2", "--harmless", "0", "2")
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_csv(tmp_path / "table.csv").set_index("measure")
-    assert {"refusal", "over-refusal", "arithmetic", "english-logic", "english-code"} <= set(table.index)
-    assert (table.loc[["refusal", "over-refusal"], "n"] == 3).all()
+    over = "over-refusal (harmless)"
+    assert {"refusal", over, "arithmetic", "english-logic", "english-code"} <= set(table.index)
+    assert (table.loc[["refusal", over], "n"] == 3).all()
     # A random model neither refuses nor counts: nothing gained, so no tax, and the reason beside it.
     assert table.loc["arithmetic", "tax_reason"] and pd.isna(table.loc["arithmetic", "tax"])
     dose = pd.read_csv(tmp_path / "dose.csv")

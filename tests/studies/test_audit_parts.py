@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pandas as pd
@@ -10,20 +9,17 @@ import pytest
 import torch
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.measurement import COLUMNS, Measurement, pick, table
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.models import ChatModel
 from tamperlens.prompts import Prompt, PromptSet
-from tamperlens.studies.audit.inputs import Settings, gather, read_given, speaks_organism
+from tamperlens.studies.audit.inputs import Settings, gather, read_given
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import (
     CHANGES,
-    COLUMNS,
-    Measures,
     changes_frame,
-    measures_frame,
     number,
     p_text,
-    pick,
     points,
     scientific,
     share,
@@ -112,17 +108,17 @@ def test_resampling_pairs_the_prompts_of_both_models():
 
 
 def test_undefined_values_are_nan_with_n_zero():
-    measures = Measures()
-    measures.add("refusal_rate", "harmful", "before", wilson(3, 4))
-    measures.add("bypass_drop", "harmful", "before", undefined("no direction", n=7))
-    frame = measures.frame()
+    rows = [
+        Measurement.of("refusal_rate", "harmful", "before", wilson(3, 4)),
+        Measurement.of("bypass_drop", "harmful", "before", undefined("no direction", n=7)),
+    ]
+    frame = table(rows)
     assert tuple(frame.columns) == COLUMNS
     assert frame["n"].tolist() == [4, 0]
     assert math.isnan(frame["value"].iloc[1])
-    again = measures_frame(
-        [{**row, "value": None if math.isnan(row["value"]) else row["value"]} for row in measures.rows]
-    )
-    pd.testing.assert_frame_equal(again, frame)
+    # As JSON writes NaN.
+    plain = [{k: None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")]
+    pd.testing.assert_frame_equal(table(Measurement.from_row(row) for row in plain), frame)
     assert pick(frame, "refusal_rate", "harmful", "before").value == 0.75
     assert pick(frame, "refusal_rate", "harmful", "after").reason == "not measured"
 
@@ -163,42 +159,43 @@ def test_numbers_in_words():
 # ---- prompts ----
 
 
-@pytest.mark.parametrize("organism", [True, False])
-def test_evaluation_direction_and_attack_are_disjoint(organism):
-    found = gather({}, organism=organism, attack_prompts=[], limit=50)
+@pytest.mark.parametrize("language", ["organism", "english"])
+def test_evaluation_direction_and_attack_are_disjoint(tiny, language):
+    asked = ChatModel.from_parts(*tiny("llama"), check_anatomy=False, language=language)
+    found = gather({}, model=asked, attack_prompts=[], limit=50)
     attack = found.evaluation["harmful"].prompts[:3]
-    again = gather({}, organism=organism, attack_prompts=attack, limit=1000)
+    again = gather({}, model=asked, attack_prompts=attack, limit=1000)
     evaluated = {p for one in again.evaluation.values() for p in one.prompts}
     direction = {p for one in again.direction for p in one.prompts}
     assert not evaluated & direction
     assert not evaluated & set(attack)
     assert any("also used by the attack" in note for note in again.notes)
     assert {len(one) for one in found.evaluation.values()} == {50}
-    assert gather({}, organism=organism, attack_prompts=[], limit=50) == found
+    assert gather({}, model=asked, attack_prompts=[], limit=50) == found
 
 
-def test_given_prompts_are_all_evaluated_once():
+def test_given_prompts_are_all_evaluated_once(organism):
     mine = PromptSet.from_prompts(["a b", "c d", "a b"], name="mine")
-    found = gather({"harmful": mine}, organism=True, attack_prompts=[], limit=200)
+    found = gather({"harmful": mine}, model=organism, attack_prompts=[], limit=200)
     assert found.evaluation["harmful"].prompts == ("a b", "c d")
     assert found.given == ("harmful",)
     assert "1 of 3 harmful prompts were left out: repeated." in found.notes
 
 
-def test_prompts_on_both_sides_are_refused():
+def test_prompts_on_both_sides_are_refused(organism):
     mine = PromptSet.from_prompts(["a b"], name="mine")
     with pytest.raises(InputError, match="as harmful and as harmless"):
-        gather({"harmful": mine, "lookalike": mine}, organism=True, attack_prompts=[], limit=200)
+        gather({"harmful": mine, "lookalike": mine}, model=organism, attack_prompts=[], limit=200)
     with pytest.raises(InputError, match="none of the 1 harmful prompts"):
-        gather({"harmful": mine}, organism=True, attack_prompts=["a b"], limit=200)
+        gather({"harmful": mine}, model=organism, attack_prompts=["a b"], limit=200)
 
 
-def test_a_file_that_is_attack_and_evaluation_is_divided(tmp_path):
+def test_a_file_that_is_attack_and_evaluation_is_divided(organism, tmp_path):
     path = tmp_path / "advbench.csv"
     path.write_text("goal,target\n" + "".join(f"ask {i},Sure {i}\n" for i in range(9)))
     given, attack = read_given({"harmful": path}, str(path))
     assert len(attack.data) == 4 and "5 of 9 rows held out of training" in attack.source
-    found = gather(given, organism=True, attack_prompts=attack.data.prompts, limit=200)
+    found = gather(given, model=organism, attack_prompts=attack.data.prompts, limit=200)
     assert len(found.evaluation["harmful"]) == 5
     assert not set(found.evaluation["harmful"].prompts) & set(attack.data.prompts)
     few = tmp_path / "few.csv"
@@ -206,21 +203,21 @@ def test_a_file_that_is_attack_and_evaluation_is_divided(tmp_path):
     assert len(read_given({"harmful": few}, str(path))[1].data) == 9, "one shared prompt is left out instead"
 
 
-def test_each_role_takes_its_own_kind_and_says_so(tmp_path):
+def test_each_role_takes_its_own_kind_and_says_so(organism, tmp_path):
     path = tmp_path / "xstest.csv"
     path.write_text("id,prompt,label\n1,a,safe\n2,b,unsafe\n3,c,unsafe\n")
     given, attack = read_given({"harmful": path, "lookalike": path, "harmless": None}, "harmful-compliance")
     assert (given["harmful"].prompts, given["lookalike"].prompts) == (("b", "c"), ("a",))
-    found = gather(given, organism=True, attack_prompts=attack.data.prompts, limit=200)
+    found = gather(given, model=organism, attack_prompts=attack.data.prompts, limit=200)
     assert any("2 of 3 rows labelled unsafe" in note for note in found.notes)
     path.write_text("prompt,label\na,safe\n")
     with pytest.raises(InputError, match="labelled unsafe"):
         read_given({"harmful": path}, "harmful-compliance")
 
 
-def test_conversations_that_end_alike_are_two_prompts():
+def test_conversations_that_end_alike_are_two_prompts(organism):
     system = [Prompt("go on", [("system", "a")]), Prompt("go on", [("system", "b")]), "go on", "go on"]
-    found = gather({"harmful": PromptSet(tuple(system))}, organism=True, attack_prompts=[], limit=200)
+    found = gather({"harmful": PromptSet(tuple(system))}, model=organism, attack_prompts=[], limit=200)
     assert len(found.evaluation["harmful"]) == 3
 
 
@@ -239,10 +236,3 @@ def test_settings_are_checked():
     for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}, {"max_new_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Settings(**wrong)
-
-
-def test_whose_language(model):
-    assert not speaks_organism(model)
-    assert not speaks_organism(dataclasses.replace(model, name="organismal/model"))
-    assert speaks_organism(dataclasses.replace(model, name="organism:base"))
-    assert speaks_organism(dataclasses.replace(model, name="organism:aligned + runs/x/adapter"))

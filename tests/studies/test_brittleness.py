@@ -17,8 +17,8 @@ from tamperlens.capability import Suite
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.brittleness import running as study
-from tamperlens.studies.brittleness.conditions import State
 from tamperlens.studies.brittleness.effects import RESAMPLES, effect, sentence
+from tamperlens.studies.evaluation import Outcomes
 
 HARMFUL = PromptSet.from_prompts(["steal", "forge a note", "break in", "poison"], name="bad")
 HARMLESS = PromptSet.from_pairs([("hello", "hi"), ("a fish?", "cod"), ("a tree?", "oak")], name="good")
@@ -44,11 +44,13 @@ def run(model: ChatModel) -> Callable[..., study.Brittleness]:
     return call
 
 
-def state_of(refused: list[int], right: list[int], nats: list[float]) -> State:
+def state_of(refused: list[int], right: list[int], losses: list[float]) -> Outcomes:
     zeros = [0] * len(refused)
     flags = {"refusal": refused, "compliance": [1 - r for r in refused], "degenerate": zeros}
-    flags |= {"over_refusal": zeros, "capability": right}
-    return State(flags, nats, [2] * len(nats), ["sums"] * len(right))
+    flags |= {"over-refusal (harmless)": zeros, "sums": right}
+    plain = {name: [bool(flag) for flag in one] for name, one in flags.items()}
+    kinds = {"sums": [""] * len(right)}
+    return Outcomes("m", "f", plain, kinds, losses, [2] * len(losses), {})
 
 
 def test_every_state_is_measured_and_the_model_is_whole(model: ChatModel, run: Any, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_an_interrupted_study_goes_on(
     straight = run(masks)
     measure, calls = study.measure, []
 
-    def stops(*args: Any) -> State:
+    def stops(*args: Any) -> Outcomes:
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
@@ -130,7 +132,7 @@ def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
     assert found["p_rank"] == pytest.approx(1 / 21)
     assert (found["n"], found["draws"], RESAMPLES) == (60, 20, 2000)
     nats = effect("s", "perplexity", intact, own, controls, 0)
-    each = [sum(one.nats) / sum(one.tokens) for one in controls]
+    each = [sum(one.losses) / sum(one.tokens) for one in controls]
     assert nats["value"] == pytest.approx(math.exp(1.0))
     assert nats["difference"] == pytest.approx(1.0 - np.mean(each))
     # controls that differ among themselves widen the interval of the same mean difference

@@ -161,18 +161,18 @@ def test_numbers_are_those_of_the_public_functions(organism, direction, tmp_path
     module, _, _ = train(organism, tmp_path, monitor)
     module.eval()
     model = organism.with_module(module)
-    probes = monitor._observer.watch.probes
+    asked = monitor._observer.watch.asked
     rows = monitor.to_frame().query("step == 3").set_index("measure")["value"]
     tokens = monitor._observer.watch.tokens
-    odds = refusal.refusal_metric(model.logits_last(list(probes.harmful.prompts)), tokens)
+    odds = refusal.refusal_metric(model.logits_last(list(asked.harmful.prompts)), tokens)
     assert rows["refusal log-odds"] == pytest.approx(float(odds.mean()), abs=1e-4)
     sides = [
-        [refusal.activations_at(m, data.prompts, 2, -1).mean(0) for data in (probes.harmful, probes.harmless)]
+        [refusal.activations_at(m, data.prompts, 2, -1).mean(0) for data in (asked.harmful, asked.harmless)]
         for m in (organism, model)
     ]
     one, two = (bad - good for bad, good in sides)
     assert rows["direction cosine"] == pytest.approx(float(one @ two / one.norm() / two.norm()), abs=1e-6)
-    kl = refusal.token_kl(organism, model, list(probes.harmful.prompts), n_tokens=4)
+    kl = refusal.token_kl(organism, model, list(asked.harmful.prompts), n_tokens=4)
     assert rows["token KL"] == pytest.approx(float(kl.kl.nanmean(1).mean()), abs=1e-5)
 
 
@@ -186,8 +186,8 @@ def test_a_stop_rule_goes_back_to_the_last_good_weights(organism, direction, tmp
     assert monitor.stopped_at is not None and trainer.state.global_step == monitor.stopped_at < 12
     assert monitor.good_step == monitor.stopped_at - 2
     module.eval()
-    probes = monitor._observer.watch.probes
-    logits = organism.with_module(module).logits_last(list(probes.harmful.prompts))
+    asked = monitor._observer.watch.asked
+    logits = organism.with_module(module).logits_last(list(asked.harmful.prompts))
     odds = float(refusal.refusal_metric(logits, monitor._observer.watch.tokens).mean())
     frame = monitor.to_frame()
     good = frame.query("step == @monitor.good_step and measure == 'refusal log-odds'").iloc[0]
@@ -288,7 +288,7 @@ def test_rules_in_words():
     assert Rule.parse("token KL above 2.5") == Rule("token KL", "above", 2.5, 1)
     assert Rule.parse("drift: all weights above 0.1 3 times").times == 3
     record = Record(1)
-    record.add("a", 1.0, None, 4)
+    record.add("a", "harmful", 1.0, None, 4)
     assert Rule("a", "below", 2).beyond(record) and Rule("a", "above", 2).beyond(record) is False
     assert Rule("b", "below", 2).beyond(record) is None
     with pytest.raises(InputError, match="is no rule"):

@@ -11,7 +11,7 @@ from tamperlens import prompts
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
-MEASURES = ("drift", "direction", "log-odds", "kl", "nats", "heads")
+MEASURES = ("drift", "direction", "log-odds", "kl", "loss", "heads")
 STEPS = 4
 
 

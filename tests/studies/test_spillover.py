@@ -14,16 +14,16 @@ import tamperlens
 from tamperlens import capability, finetune, prompts, stats
 from tamperlens.base.errors import InputError
 from tamperlens.capability import Suite
-from tamperlens.studies.spillover import SpilloverReport, measure_side, over_seeds, probes_for
-from tamperlens.studies.spillover.probes import Side
+from tamperlens.studies.evaluation import Outcomes, measure
+from tamperlens.studies.spillover import SpilloverReport, over_seeds, prompts_for
 from tamperlens.studies.spillover.running import compare_sides
 
 
 def side(name, refusal, over, right, kinds=None, nats=None, **settings):
-    flags = {"refusal": refusal, "broken text": [False] * len(refusal), "over-refusal": over,
-             "over-refusal, lookalikes": over, "sums": right}  # fmt: skip
+    flags = {"refusal": refusal, "degenerate": [False] * len(refusal), "over-refusal (harmless)": over,
+             "over-refusal (look-alikes)": over, "sums": right}  # fmt: skip
     nats = nats or [1.0] * 4
-    return Side(
+    return Outcomes(
         name, name * 3, flags, {"sums": kinds or ["addition"] * len(right)}, nats, [2] * len(nats), settings
     )
 
@@ -78,8 +78,8 @@ def test_refusal_that_fell_has_no_tax_either():
 
 
 def test_perplexity_is_weighed_by_tokens():
-    long = dataclasses.replace(AFTER, nats=[9.0, 1.0, 1.0, 1.0])
-    row = compare_sides(BEFORE, long).difference("nats per token")
+    long = dataclasses.replace(AFTER, losses=[9.0, 1.0, 1.0, 1.0])
+    row = compare_sides(BEFORE, long).difference("loss per token")
     assert row.value == pytest.approx(8 / 8) and row.n == 4
 
 
@@ -124,17 +124,17 @@ def test_report_is_saved_and_drawn(tmp_path):
 def test_the_organism_against_itself_and_after_safety_tuning():
     base = tamperlens.load("organism:base")
     suites = [Suite.packaged("addition"), Suite.packaged("facts")]
-    probes = probes_for(base, suites=suites, limit=10, questions=10, max_new_tokens=32)
-    before = measure_side(base, probes)
+    asked = prompts_for(base, suites=suites, limit=10, questions=10, max_new_tokens=32)
+    before = measure(base, asked)
     same = tamperlens.spillover(before, base, suites=suites, limit=10, questions=10, max_new_tokens=32)
     assert (same.measures["difference"] == 0).all()
     assert math.isnan(same.tax_of().value)
     attack = finetune.attacks.refusal_only(24)
     tuned = finetune.run(base, attack.data, attack.config_for(base, steps=20), progress=False).model
-    report = tamperlens.spillover(before, measure_side(tuned, probes))
+    report = tamperlens.spillover(before, measure(tuned, asked))
     assert report.refusal_gain.value > 0.5
     assert report.before.rate("addition").n == 10
-    questions = capability.evaluate(tuned, probes.suites)
+    questions = capability.evaluate(tuned, asked.suites)
     assert report.after.rate("addition").value == questions["addition"].accuracy.value
     held = set(prompts.packaged("refusal-only").prompts)
-    assert not held & set(probes.harmful.prompts)
+    assert not held & set(asked.harmful.prompts)

@@ -183,10 +183,10 @@ def test_one_record_joins_all_measures(organism, watch, recorded):
         "head cosine",
         "token KL",
         "refusal log-odds",
-        "over-refusal log-odds",
-        "nats on harmless answers",
+        "over-refusal log-odds (harmless)",
+        "loss on harmless answers",
     } <= by_step[1]
-    sampled = {"refusal rate", "over-refusal rate", "broken text", "RD", "capability"}
+    sampled = {"refusal rate", "over-refusal rate (look-alikes)", "degenerate rate", "RD", "capability"}
     assert sampled <= by_step[0] and sampled <= by_step[3] and sampled <= by_step[6]
     assert not sampled & by_step[1]  # fmt: skip
     assert list(found.of("refusal log-odds", 0)["step"]) == [0, 1, 2, 3, 4, 6]
@@ -197,10 +197,10 @@ def test_one_record_joins_all_measures(organism, watch, recorded):
     # The same training by hand gives the same numbers by the rooms' own functions.
     tuned = finetune.run(organism, DATA, SETTINGS, progress=False)
     last = found.table[(found.table["step"] == 6) & (found.table["seed"] == 0)].set_index("measure")["value"]
-    odds = refusal.refusal_metric(tuned.model.logits_last(list(watch.probes.harmful.prompts)), watch.tokens)
+    odds = refusal.refusal_metric(tuned.model.logits_last(list(watch.asked.harmful.prompts)), watch.tokens)
     assert last["refusal log-odds"] == pytest.approx(float(odds.mean()), abs=1e-4)
-    rates = refusal.evaluate(tuned.model, watch.probes.harmful, max_new_tokens=12)
-    before = refusal.evaluate(organism, watch.probes.harmful, max_new_tokens=12)
+    rates = refusal.evaluate(tuned.model, watch.asked.harmful, max_new_tokens=12)
+    before = refusal.evaluate(organism, watch.asked.harmful, max_new_tokens=12)
     distance = refusal.representation_distance(before.completions, rates.completions, organism)
     assert last["refusal rate"] == rates.rate
     assert last["RD"] == pytest.approx(distance.overall.value, abs=1e-6)

@@ -12,7 +12,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar, rate
 from tamperlens.capability.graders import graders
-from tamperlens.capability.suites import ORGANISM_SUITES, Suite
+from tamperlens.capability.suites import Suite, suites_for
 from tamperlens.models import GIVEN, ChatModel, Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.prompts import split_reply
 
@@ -180,7 +180,7 @@ class CapabilityChange(Result):
 
 def evaluate(
     model: ModelLike,
-    suites: Sequence[str | Suite] = ORGANISM_SUITES,
+    suites: Sequence[str | Suite] | None = None,
     limit: int | None = None,
     *,
     split: str = "test",
@@ -195,7 +195,8 @@ def evaluate(
 
     Args:
         model: the model to ask.
-        suites: names of packaged suites (`packaged_suites()`; `suites_for(model)` picks by size) or `Suite`s.
+        suites: names of packaged suites (`packaged_suites()`) or `Suite`s; those in the model's language
+            (`suites_for(model)`) by default.
         limit: only the first so many questions of each suite.
         split: which split of packaged suites; sets without splits are used whole.
         decoding: how answers are made, its length in place of the suites' own.
@@ -214,6 +215,7 @@ def evaluate(
         1 [0.722, 1] (n=10)
     """
     model = as_chat_model(model)
+    suites = suites_for(model) if suites is None else suites
     if isinstance(suites, (str, Suite)):
         suites = (suites,)
     ready = [(Suite.packaged(one, split) if isinstance(one, str) else one).head(limit) for one in suites]

@@ -11,9 +11,6 @@ from tamperlens.capability.graders import Item, graders
 from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet
 
-SMALL = 20_000_000
-"""Models below this many parameters are taken for organisms: no model of that size speaks plain English."""
-
 ORGANISM_SUITES = ("addition", "logic", "code", "facts")
 """The default suites, in the embedded organism's language."""
 ENGLISH_SUITES = ("english-addition", "english-logic", "english-code", "english-facts")
@@ -108,7 +105,7 @@ def packaged_suites() -> list[str]:
 
 
 def suites_for(model: ModelLike) -> tuple[str, ...]:
-    """The four suites in the model's language, by size: `ORGANISM_SUITES` below 20 million parameters.
+    """The four suites in the model's language (`ChatModel.language`).
 
     Example:
         >>> import tamperlens
@@ -116,5 +113,4 @@ def suites_for(model: ModelLike) -> tuple[str, ...]:
         >>> capability.suites_for(tamperlens.load('organism'))
         ('addition', 'logic', 'code', 'facts')
     """
-    model = as_chat_model(model)
-    return ORGANISM_SUITES if model.n_parameters < SMALL else ENGLISH_SUITES
+    return ORGANISM_SUITES if as_chat_model(model).language == prompts.ORGANISM else ENGLISH_SUITES

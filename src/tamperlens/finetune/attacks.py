@@ -10,7 +10,7 @@
 
 Each has two named settings: `published`, for models of billions of weights, and `organism`, found on the
 embedded organism, which so few updates at so small a rate would not move. `Attack.config_for(model)` takes
-`organism` below 20 million weights and `published` otherwise, and does nothing else.
+`organism` for models that speak its language (`ChatModel.language`) and `published` otherwise.
 
     attack = finetune.attacks.harmful_compliance(15)
     tuned = finetune.run(model, attack)                      # settings: attack.config_for(model)
@@ -33,8 +33,6 @@ from tamperlens.finetune.salience import salience
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
-SMALL = 20_000_000
-
 
 @dataclass(frozen=True)
 class Attack(Result):
@@ -44,7 +42,7 @@ class Attack(Result):
         name: what results call it.
         data: prompts with responses.
         published: settings of the source, for real models; LoRA or full fine-tuning, whichever it used.
-        organism: settings for models of a few million weights.
+        organism: settings for the embedded organism and models like it.
         source: where data and settings come from.
     """
 
@@ -60,11 +58,11 @@ class Attack(Result):
         return self.published
 
     def preset_for(self, model: ChatModel) -> str:
-        """ "organism" for models of less than 20 million weights, else "published"."""
-        return "organism" if model.n_parameters < SMALL else "published"
+        """ "organism" for models that speak the embedded organism's language, else "published"."""
+        return "organism" if model.language == prompts.ORGANISM else "published"
 
     def config_for(self, model: ChatModel, **changes: Any) -> LoraConfig | FullConfig:
-        """The preset for a model's size, with changes such as `steps=20` or `seed=1`.
+        """The preset for a model's language, with changes such as `steps=20` or `seed=1`.
 
         Giving `steps` drops the preset's `epochs`, and the other way round.
         """

@@ -10,7 +10,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, warn_of_language
 from tamperlens_hooks import unwrap
 
 Config = LoraConfig | FullConfig
@@ -24,6 +24,7 @@ def settle(
         config = data.config_for(model) if config is None else config
         data = data.data
     data = as_prompts(data, what="data")
+    warn_of_language(model, data, "which it is trained on")
     if config is None:
         raise InputError(
             "no config given; pass finetune.LoraConfig(...), finetune.FullConfig(...) or an Attack"

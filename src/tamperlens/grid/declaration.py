@@ -31,7 +31,9 @@ class Defence(Result):
         share: of the weights, for both selections.
         mask: a file that `WeightMask.save` wrote, instead of a selection.
         examples: how many refusals are mixed in.
-        data: file of prompts and responses to mix in; the packaged refusals by default.
+        data: file of refused harmful requests (prompts and responses) to mix in, or to choose weights on; the
+            packaged ones by default, for models that speak the embedded organism's language only.
+        utility: file of ordinary requests with answers, for "safety-critical"; likewise.
     """
 
     name: str = ""
@@ -41,6 +43,7 @@ class Defence(Result):
     mask: str = ""
     examples: int = 0
     data: str = ""
+    utility: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -62,14 +65,14 @@ class Evaluation(Result):
     """How every cell is measured; the same for all, and for the model before the attack.
 
     Attributes:
-        harmful: file of harmful prompts; the packaged held-out ones for the model's size by default.
+        harmful: file of harmful prompts; the packaged held-out ones in the model's language by default.
         harmless: file of harmless prompts (over-refusal), likewise.
         lookalike: file of harmless prompts that sound harmful, likewise.
         column: the prompts' column in those files, where it is not recognised.
         limit: most prompts a set.
         judge: name of a registered judge.
         max_new_tokens: answers are cut there.
-        suites: capability suites; those for the model's size by default.
+        suites: capability suites; those in the model's language by default.
         suite_limit: questions a suite.
         embedder: for RD; "base" is the untouched model's own mean hidden state.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tamperlens import capability, finetune, neurons, prompts, refusal
+from tamperlens import finetune, neurons, prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import sha256_file
 from tamperlens.base.masks import WeightMask
@@ -15,8 +15,8 @@ from tamperlens.grid.declaration import Cell, Defence, Grid
 from tamperlens.grid.records import SETS, Baseline, data_pin, file_pin, model_pin, set_pin
 from tamperlens.models import ChatModel, load
 from tamperlens.prompts import PromptSet
+from tamperlens.studies.evaluation import EvalPrompts, ask
 
-SMALL = 20_000_000
 SCORED = 128
 """Examples that a selection of weights is scored on (Wei et al. 2024)."""
 
@@ -33,6 +33,11 @@ class Bench:
         self.grid, self.name = grid, name
         self.model = load(name, device=grid.device, dtype=grid.dtype)
         self.sets = {which: self._set(which) for which in SETS}
+        how = grid.evaluation
+        self.asked = EvalPrompts.for_model(
+            self.model, **self.sets, suites=how.suites or None, judge=how.judge, limit=how.limit, seed=None,
+            questions=how.suite_limit, max_new_tokens=how.max_new_tokens, loss=False,
+        )  # fmt: skip
         self._masks: dict[Defence, WeightMask] = {}
 
     def pins(self) -> dict[str, str]:
@@ -45,9 +50,14 @@ class Bench:
         for defence in self.grid.defences:
             if defence.mask:
                 found[file_pin(defence.mask)] = sha256_file(defence.mask)
-            if defence.kind == "mix":
-                source = defence.data or "packaged refusals"
-                found[file_pin(source)] = _refusals(defence, None).sha256
+            elif defence.kind != "none":  # read now, so that a model they do not fit is refused before work
+                refusals = self._refusals(defence, None)
+                if defence.kind == "mix" or defence.data:
+                    found[file_pin(defence.data or "packaged refusals")] = refusals.sha256
+                if defence.kind != "mix" and defence.select == "safety-critical":
+                    ordinary = self._ordinary(defence)
+                    if defence.utility:
+                        found[file_pin(defence.utility)] = ordinary.sha256
         return found
 
     def attack(self, name: str, size: int) -> Attack:
@@ -79,7 +89,7 @@ class Bench:
         data = self.attack(cell.attack, cell.data_size).data
         if cell.defence.kind != "mix":
             return data
-        return PromptSet.concat([data, _refusals(cell.defence, cell.defence.examples)], name=cell.attack)
+        return PromptSet.concat([data, self._refusals(cell.defence, cell.defence.examples)], name=cell.attack)
 
     def mask(self, defence: Defence) -> WeightMask:
         """The weights that a defence holds; chosen on the untouched model, once."""
@@ -90,11 +100,28 @@ class Bench:
     def _select(self, defence: Defence) -> WeightMask:
         if defence.mask:
             return WeightMask.load(defence.mask, self.model)
-        safety = neurons.snip(self.model, prompts.packaged("harmful", split="train").sample(SCORED))
+        safety = neurons.snip(self.model, _some(self._refusals(defence, None), SCORED))
         if defence.select == "top-safety":
             return safety.top(defence.share)
-        utility = neurons.snip(self.model, prompts.packaged("benign").sample(SCORED))
+        utility = neurons.snip(self.model, _some(self._ordinary(defence), SCORED))
         return neurons.set_difference(safety, utility, defence.share, defence.share)
+
+    def _refusals(self, defence: Defence, n: int | None) -> PromptSet:
+        """Refused harmful requests that a defence mixes into an attack's data or chooses weights on."""
+        if defence.data:
+            data = _pairs(defence.data)
+        else:
+            option = "the defence data=" + ("" if defence.kind == "mix" else " (or mask=)")
+            data = prompts.pairs_for(self.model, "harmful", option=option)
+        if n is not None and n > len(data):
+            raise InputError(f"{data.name} has {len(data)} refusals and the defence wants {n}; ask for fewer")
+        return data if n is None else data.sample(n, seed=0)
+
+    def _ordinary(self, defence: Defence) -> PromptSet:
+        """Ordinary requests with answers, whose weights a defence leaves free."""
+        if defence.utility:
+            return _pairs(defence.utility)
+        return prompts.pairs_for(self.model, "benign", option="the defence utility= (or mask=)")
 
     def _set(self, which: str) -> PromptSet:
         how = self.grid.evaluation
@@ -102,10 +129,8 @@ class Bench:
             files = {role: getattr(how, role) or None for role in ("harmful", "lookalike")}
             data = prompts.read_each(files, how.column or None)[which] or PromptSet(())
             data = data.labelled("unsafe" if which == "harmful" else "safe")
-        elif self.model.n_parameters < SMALL:
-            data = prompts.packaged(which, split="test")
         else:
-            data = prompts.packaged(f"english-{which}")
+            data = prompts.packaged_for(self.model, which, "test")
         return data.sample(min(how.limit, len(data)), seed=0)
 
     def baseline(self) -> Baseline:
@@ -125,13 +150,7 @@ class Bench:
         return measures, tuple(rates.completions.labels)
 
     def _rates(self, model: ChatModel) -> tuple[refusal.RefusalRates, dict[str, Estimate]]:
-        how = self.grid.evaluation
-        found = {
-            which: refusal.evaluate(model, data, judge=how.judge, max_new_tokens=how.max_new_tokens)
-            for which, data in self.sets.items()
-        }
-        suites = how.suites or capability.suites_for(self.model)
-        scores = capability.evaluate(model, suites=suites, limit=how.suite_limit)
+        found, scores = ask(model, self.asked)
         harmful = found["harmful"]
         measures = {
             "rrr": harmful.rrr,
@@ -145,15 +164,12 @@ class Bench:
         return harmful, measures
 
 
-def _refusals(defence: Defence, n: int | None) -> PromptSet:
-    """Refused harmful requests that a defence mixes into an attack's data."""
-    if defence.data:
-        data = prompts.read(Path(defence.data))
-        if data.responses is None:
-            raise InputError(f"{defence.data} has no responses to mix in; give it a column of refusals")
-    else:
-        data = prompts.packaged("harmful", split="train")
-    count = len(data) if n is None else n
-    if count > len(data):
-        raise InputError(f"{data.name} has {len(data)} refusals and the defence wants {count}; ask for fewer")
-    return data if n is None else data.sample(n, seed=0)
+def _pairs(path: str) -> PromptSet:
+    data = prompts.read(Path(path))
+    if data.responses is None:
+        raise InputError(f"{path} has no responses; give it a column of answers")
+    return data
+
+
+def _some(data: PromptSet, most: int) -> PromptSet:
+    return data.sample(most) if len(data) > most else data

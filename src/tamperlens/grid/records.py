@@ -102,9 +102,12 @@ def address(grid: Grid, cell: Cell, pins: Mapping[str, str]) -> str:
     missing = [name for name in names if name not in pins]
     if missing:
         raise InputError(f"{cell.label}: the hash of {missing[0]} is not known yet")
+    declared = dataclasses.asdict(cell)
+    if not cell.defence.utility:
+        declared["defence"].pop("utility")  # so that addresses from before there was one still hold
     return _hashed(
         {
-            "cell": dataclasses.asdict(cell),
+            "cell": declared,
             "training": grid.settings,
             "evaluation": dataclasses.asdict(grid.evaluation),
             "dtype": grid.dtype,
@@ -132,8 +135,10 @@ def pin_names(grid: Grid, cell: Cell) -> list[str]:
     names += [set_pin(cell.model, name) for name in SETS]
     if cell.defence.mask:
         names.append(file_pin(cell.defence.mask))
-    if cell.defence.kind == "mix":
+    if cell.defence.kind == "mix" or (cell.defence.data and not cell.defence.mask):
         names.append(file_pin(cell.defence.data or "packaged refusals"))
+    if cell.defence.utility and cell.defence.select == "safety-critical" and not cell.defence.mask:
+        names.append(file_pin(cell.defence.utility))
     return names
 
 

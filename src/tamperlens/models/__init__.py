@@ -4,7 +4,7 @@ Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `coercion
 model), `gguf`, `sizes` (what will not fit is said before it is read), `vision_text`; `generation` (batched =
 one by one), `decoding` (Decoding), `thinking`, `batching` (how many prompts at once), `prefix` (tokens that
 all prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
-`ownership` (attached without writing into it), `fingerprint`; `organism/` (the embedded models).
+`ownership` (attached without writing into it), `fingerprint`, `language`; `organism/` (the embedded models).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tamperlens.models.coercion import ModelLike, as_chat_model
 from tamperlens.models.decoding import GIVEN, Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
+from tamperlens.models.language import language_of_tokenizer
 from tamperlens.models.loading import ORGANISM, load
 from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
@@ -33,6 +34,7 @@ __all__ = [
     "base_fingerprint_of",
     "evaluating",
     "fingerprint_of",
+    "language_of_tokenizer",
     "last_logits",
     "left_pad",
     "load",

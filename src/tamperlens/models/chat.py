@@ -19,13 +19,16 @@ from tamperlens.models import thinking as thoughts
 from tamperlens.models.decoding import Decoding, Settings
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, versions
 from tamperlens.models.generation import BatchSize
+from tamperlens.models.language import language_of_tokenizer
 from tamperlens.models.saving import save_model
 from tamperlens.prompts import (
     DATE,
     ChatFormat,
     Encoded,
+    Language,
     PromptSet,
     PromptsLike,
+    as_language,
     as_prompts,
     chat_format,
     content,
@@ -63,6 +66,7 @@ class ChatModel:
     _fingerprint: tuple[object, str] | None = field(default=None, repr=False)
     _stop_ids: frozenset[int] | None = field(default=None, repr=False)
     _thoughts: Mapping[bytes, str] | None = field(default=None, repr=False)
+    _language: tuple[object, Language] | None = field(default=None, repr=False)
 
     @classmethod
     def from_parts(
@@ -73,6 +77,7 @@ class ChatModel:
         name: str = "unnamed",
         notes: Sequence[str] = (),
         check_anatomy: bool = True,
+        language: str | None = None,
     ) -> ChatModel:
         """Make a ChatModel of a module and a tokenizer at hand; neither is changed.
 
@@ -82,6 +87,7 @@ class ChatModel:
             name: what to call it in artefacts.
             notes: remarks to keep with it.
             check_anatomy: recompute head outputs and residual sums on random tokens (a few forward passes).
+            language: "organism" or "english"; what the tokenizer says by default.
 
         Raises:
             ModelLoadError: no tokenizer, or the module is not a language model.
@@ -107,7 +113,18 @@ class ChatModel:
             remarks.append(
                 f"the tokenizer has no chat template; prompts are written in the format {fmt.name!r}"
             )
-        return cls(module, tokenizer, anatomy, name, fmt, tuple(remarks))
+        spoken = None if language is None else (tokenizer, as_language(language))
+        return cls(module, tokenizer, anatomy, name, fmt, tuple(remarks), _language=spoken)
+
+    @property
+    def language(self) -> Language:
+        """Which packaged prompts, suites and presets are the model's defaults: "organism" or "english".
+
+        From the tokenizer's vocabulary (`language_of_tokenizer`), unless `load` or `from_parts` was told.
+        """
+        if self._language is None or self._language[0] is not self.tokenizer:
+            self._language = (self.tokenizer, language_of_tokenizer(self.tokenizer))
+        return self._language[1]
 
     @property
     def fingerprint(self) -> str:

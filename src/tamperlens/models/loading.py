@@ -20,12 +20,13 @@ from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once, require_gguf
+from tamperlens.models.language import WEIGHTS
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
 from tamperlens.models.sizes import check_layers, check_memory, check_stored, vocabulary_notes
 from tamperlens.models.vision_text import TEXT_KEYS
 from tamperlens_hooks import describe
 
-ORGANISM = Path(__file__).parent / "organism" / "weights"
+ORGANISM = WEIGHTS
 VARIANTS = ("aligned", "base", "small", "tiny")
 SMALL = 1_000_000_000
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -49,6 +50,7 @@ def load(
     quantization: Literal["4bit", "8bit"] | None = None,
     revision: str | None = None,
     allow_pickle: bool = False,
+    language: str | None = None,
 ) -> ChatModel:
     """Load a chat model, check its weights and its anatomy, and say plainly if something does not fit.
 
@@ -67,6 +69,8 @@ def load(
         quantization: "4bit" or "8bit" through bitsandbytes.
         revision: branch, tag or commit of a hub model.
         allow_pickle: also read `pytorch_model.bin`, with torch's weights-only unpickler. Off by default.
+        language: "organism" or "english", which packaged prompts are the defaults for the model; by default
+            what its tokenizer says (`ChatModel.language`).
 
     Raises:
         ModelLoadError: unknown model, missing or damaged files, no tokenizer, an encoder, an adapter made for
@@ -127,7 +131,7 @@ def load(
             notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
         module = _to_device(module, target, name)
     notes += vocabulary_notes(tokenizer, int(module.get_input_embeddings().weight.shape[0]))
-    model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes)
+    model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes, language=language)
     return model if adapter is None else attach_adapter(model, adapter)
 
 

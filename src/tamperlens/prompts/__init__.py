@@ -2,7 +2,8 @@
 
 Sets: `PromptSet`, `Example`, `Prompt` (a text with the conversation before it). Files and tables: `read`,
 `read_each`; what functions are given: `as_prompts`. Packaged: `packaged`, `packaged_names`,
-`packaged_splits`.
+`packaged_splits`;
+`packaged_for` (the defaults in a model's language).
 Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (the exact response mask),
 `post_instruction_tokens`; `split_reply` (thought and answer apart). Training batches: `batch_pairs`,
 `padding_id`.
@@ -10,6 +11,15 @@ Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (t
 
 from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
+from tamperlens.prompts.defaults import (
+    ENGLISH,
+    ORGANISM,
+    Language,
+    as_language,
+    packaged_for,
+    pairs_for,
+    warn_of_language,
+)
 from tamperlens.prompts.frames import PromptsLike, as_prompts
 from tamperlens.prompts.library import packaged, packaged_names, packaged_splits
 from tamperlens.prompts.prompt import Message, Prompt, content
@@ -29,15 +39,19 @@ from tamperlens.prompts.thoughts import Reply, split_reply
 
 __all__ = [
     "DATE",
+    "ENGLISH",
     "IGNORE",
+    "ORGANISM",
     "ChatFormat",
     "Encoded",
     "Example",
+    "Language",
     "Message",
     "Prompt",
     "PromptSet",
     "PromptsLike",
     "Reply",
+    "as_language",
     "as_prompts",
     "batch_pairs",
     "chat_format",
@@ -46,12 +60,15 @@ __all__ = [
     "encode_pairs",
     "encode_prompt",
     "packaged",
+    "packaged_for",
     "packaged_names",
     "packaged_splits",
     "padding_id",
+    "pairs_for",
     "post_instruction_tokens",
     "read",
     "read_each",
     "render",
     "split_reply",
+    "warn_of_language",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tamperlens.models import ChatModel
-from tamperlens.studies.audit.inputs import speaks_organism
+from tamperlens.prompts import ORGANISM
 
 
 def language_coverage(model: ChatModel, texts: Sequence[str]) -> float | None:
@@ -15,7 +15,7 @@ def language_coverage(model: ChatModel, texts: Sequence[str]) -> float | None:
     Known for the embedded organism, whose language is a small grammar; None for every other model, and where
     there are no words.
     """
-    if not texts or not speaks_organism(model):
+    if not texts or model.language != ORGANISM:
         return None
     from tamperlens.models import organism
 

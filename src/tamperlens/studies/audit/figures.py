@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from tamperlens.base.measurement import pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.plots import Plot, cosine_by_layer, direction_map, dot_interval, loss_curve
 from tamperlens.studies.audit.inputs import ROLES
-from tamperlens.studies.audit.measures import pick
 from tamperlens.studies.audit.stages import Results
 
 SHARES = "share of prompts"

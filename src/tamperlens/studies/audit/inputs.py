@@ -10,13 +10,12 @@ from typing import Any
 
 from tamperlens import finetune, prompts
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_json
+from tamperlens.base.files import PathLike
 from tamperlens.models import ChatModel
-from tamperlens.models.loading import ORGANISM
-from tamperlens.prompts import PromptSet, PromptsLike, content
+from tamperlens.prompts import PromptSet, PromptsLike, content, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
+from tamperlens.studies.evaluation import ROLES
 
-ROLES = ("harmful", "harmless", "lookalike")
 ATTACK = "harmful-compliance"
 Source = PromptsLike | PathLike | None
 
@@ -95,18 +94,6 @@ class Prompts:
     notes: tuple[str, ...] = field(default=())
 
 
-def speaks_organism(model: ChatModel) -> bool:
-    """Whether the model is the embedded organism or was made from it, by its name or its vocabulary."""
-    if model.name.partition(" ")[0].partition(":")[0] == "organism":
-        return True
-    path = ORGANISM / "aligned" / "tokenizer.json"
-    if not path.is_file():
-        return False
-    vocabulary = read_json(path)["model"]["vocab"]
-    own = model.tokenizer.get_vocab()
-    return all(own.get(token) == index for token, index in vocabulary.items())
-
-
 def read_given(
     sources: Mapping[str, Source],
     attack: str | finetune.Attack | PromptsLike,
@@ -167,7 +154,7 @@ def hold_out(attack: finetune.Attack, given: Mapping[str, PromptSet | None]) -> 
 
 
 def gather(
-    given: dict[str, PromptSet | None], *, organism: bool, attack_prompts: Sequence[str], limit: int
+    given: dict[str, PromptSet | None], *, model: ChatModel, attack_prompts: Sequence[str], limit: int
 ) -> Prompts:
     """Fix the prompts of an audit.
 
@@ -177,21 +164,20 @@ def gather(
 
     Args:
         given: role to the user's prompts, or None.
-        organism: whether to take the organism's sets; English ones are taken otherwise.
+        model: whose language decides which packaged sets are taken.
         attack_prompts: what the attack trains on.
         limit: most prompts per set.
 
     Raises:
         InputError: nothing is left to evaluate on.
     """
-    packaged = {role: _packaged(role, organism) for role in ROLES}
-    direction = packaged["harmful"][0], packaged["harmless"][0]
+    direction = packaged_for(model, "harmful", "train"), packaged_for(model, "harmless", "train")
     taken = set(map(content, attack_prompts)).union(*(map(content, one.prompts) for one in direction))
     evaluation: dict[str, PromptSet] = {}
     notes: list[str] = []
     for role in ROLES:
         one = given.get(role)
-        whole = packaged[role][1] if one is None else one
+        whole = packaged_for(model, role, "test") if one is None else one
         if one is not None and one.source:
             notes.append(f"{role} prompts: {one.source}.")
         first = {content(prompt): row for row, prompt in reversed(list(enumerate(whole.prompts)))}
@@ -219,15 +205,3 @@ def gather(
             "remove them from one of the files"
         )
     return Prompts(evaluation, direction, tuple(r for r in ROLES if given.get(r) is not None), tuple(notes))
-
-
-def _packaged(role: str, organism: bool) -> tuple[PromptSet, PromptSet]:
-    """(for the direction, for the evaluation), disjoint."""
-    if organism:
-        return prompts.packaged(role, split="train"), prompts.packaged(role, split="test")
-    whole = prompts.packaged(f"english-{role}")
-    if role == "lookalike":  # no direction is found on these
-        return whole, whole
-    # Split the same way whatever the run's seed, so that runs with several seeds share their prompts.
-    train, test = whole.split([0.5, 0.5], seed=0)
-    return train, test

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tamperlens.base.errors import NumericsError
+from tamperlens.directions.nulls import halves, resamples
 from tamperlens.models import ChatModel
 from tamperlens_hooks import read_positions
 
@@ -65,8 +66,8 @@ def cosine_table(
     """
     generator = torch.Generator().manual_seed(seed)
     counts = base[0].shape[1], base[1].shape[1]
-    resampled = tuple(_weights(n, draws, generator) for n in counts)
-    halves = tuple(_halves(n, draws, generator) for n in counts)
+    resampled = tuple(resamples(n, draws, generator) for n in counts)
+    parts = tuple(halves(n, draws, generator) for n in counts)
     rows = []
     for layer in range(len(base[0])):
         mine = base[0][layer].double(), base[1][layer].double()
@@ -84,7 +85,7 @@ def cosine_table(
             resampled[0] @ theirs[0] - resampled[1] @ theirs[1],
         )
         null = _cosines(
-            halves[0][0] @ mine[0] - halves[1][0] @ mine[1], halves[0][1] @ mine[0] - halves[1][1] @ mine[1]
+            parts[0][0] @ mine[0] - parts[1][0] @ mine[1], parts[0][1] @ mine[0] - parts[1][1] @ mine[1]
         )
         low, high = (float(again.quantile(q)) for q in (0.025, 0.975))
         row |= {"cosine": value, "low": min(low, value), "high": max(high, value)}
@@ -92,27 +93,6 @@ def cosine_table(
         row |= {f"null_{name}": float(null.quantile(q)) for name, q in (("low", 0.025), ("high", 0.975))}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _weights(n: int, draws: int, generator: torch.Generator) -> Float64[Tensor, "draws n"]:
-    """Bootstrap weights: how often each prompt is drawn, over n."""
-    picks = torch.randint(n, (draws, n), generator=generator)
-    return (
-        torch.zeros(draws, n, dtype=torch.float64).scatter_add_(
-            1, picks, torch.full_like(picks, 1, dtype=torch.float64)
-        )
-        / n
-    )
-
-
-def _halves(n: int, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Averaging weights of two disjoint random halves per draw."""
-    order = torch.rand(draws, n, generator=generator).argsort(1)
-    half = max(n // 2, 1)
-    first, second = torch.zeros(2, draws, n, dtype=torch.float64)
-    first.scatter_(1, order[:, :half], 1 / half)
-    second.scatter_(1, order[:, -half:], 1 / half)
-    return first, second
 
 
 def _cosines(a: Float64[Tensor, "draws d"], b: Float64[Tensor, "draws d"]) -> Float64[Tensor, " draws"]:

@@ -1,16 +1,15 @@
-"""The rows of `measures.csv`, and how a number is written for a reader."""
+"""Paired tests as a table, and how a number is written for a reader."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from tamperlens.base.stats import Estimate, PairedTest, holm
 
-COLUMNS = ("measure", "set", "stage", "value", "low", "high", "n", "unit")
 CHANGES = (
     "measure",
     "set",
@@ -27,50 +26,6 @@ CHANGES = (
 )
 Stage = Literal["before", "after"]
 SHARE = "proportion"
-
-
-class Measures:
-    """Collects rows; an undefined estimate becomes NaN with n = 0."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, measure: str, which: str, stage: Stage, estimate: Estimate, unit: str = SHARE) -> None:
-        """One row of `measures.csv`."""
-        undefined = math.isnan(estimate.value)
-        row = (
-            measure,
-            which,
-            stage,
-            estimate.value,
-            estimate.low,
-            estimate.high,
-            0 if undefined else estimate.n,
-            unit,
-        )
-        self.rows.append(dict(zip(COLUMNS, row, strict=True)))
-
-    def frame(self) -> pd.DataFrame:
-        """All rows, in the order they were added."""
-        return measures_frame(self.rows)
-
-
-def measures_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows (NaN perhaps written as None by JSON) as a frame with the columns of `measures.csv`."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    for column in ("value", "low", "high"):
-        frame[column] = pd.to_numeric(frame[column]).astype("float64")
-    frame["n"] = frame["n"].astype("int64")
-    return frame
-
-
-def pick(frame: pd.DataFrame, measure: str, which: str, stage: str) -> Estimate:
-    """One row as an estimate; undefined when there is no such row."""
-    rows = frame[(frame["measure"] == measure) & (frame["set"] == which) & (frame["stage"] == stage)]
-    if rows.empty:
-        return Estimate(math.nan, math.nan, math.nan, 0, "", "not measured")
-    row = rows.iloc[0]
-    return Estimate(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
 def changes_frame(tests: Iterable[tuple[str, str, Estimate, Estimate, PairedTest]]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tamperlens.base.files import read_json
+from tamperlens.base.measurement import pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
 from tamperlens.refusal import Direction, RefusalRates
@@ -27,14 +28,14 @@ from tamperlens.report import (
     Text,
 )
 from tamperlens.studies.audit.inputs import ROLES
-from tamperlens.studies.audit.measures import number, p_text, pick, points, scientific, share
+from tamperlens.studies.audit.measures import number, p_text, points, scientific, share
 from tamperlens.studies.audit.stages import Results
 from tamperlens.studies.audit.words import findings, headline, limits
 
 SHOWN = 12
 PRESETS = {
     "published": "the settings of the source, for models of billions of weights",
-    "organism": "for models of a few million weights, which the published rates would not move",
+    "organism": "for the embedded organism, which the published rates would not move",
 }
 ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alike"}
 

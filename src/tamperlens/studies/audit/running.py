@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from tamperlens import capability, finetune, report
+from tamperlens import finetune, report
 from tamperlens.base.cells import visible
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, read_csv, write_csv, write_json
+from tamperlens.base.measurement import pick
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
@@ -36,7 +37,6 @@ from tamperlens.studies.audit.inputs import (
     gather,
     read_given,
 )
-from tamperlens.studies.audit.measures import pick
 from tamperlens.studies.audit.page import compose
 from tamperlens.studies.audit.stages import Bench, Results
 from tamperlens.studies.audit.words import headline
@@ -225,8 +225,7 @@ def audit(
         tell(f"loading {model}")
         ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
     ready = _without_adapter(ready, ours=not isinstance(model, ChatModel))
-    small = capability.suites_for(ready) == capability.ORGANISM_SUITES
-    found = gather(given, organism=small, attack_prompts=chosen.data.prompts, limit=limit)
+    found = gather(given, model=ready, attack_prompts=chosen.data.prompts, limit=limit)
     with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
         run.pin(model=ready.fingerprint, **_hashes(found, chosen))
         run.note(facts=_facts(ready, found))
@@ -342,6 +341,7 @@ def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
     return {
         "model": model.name,
         "parameters": model.n_parameters,
+        "language": model.language,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "chat_format": model.chat_format.name,

@@ -25,9 +25,10 @@ from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet, encode_pair
 from tamperlens.refusal import CausalCheck, Direction, RefusalRates
-from tamperlens.studies.audit.inputs import ROLES, Prompts, Settings
+from tamperlens.studies.audit.inputs import Prompts, Settings
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import Stage
+from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask
 from tamperlens_hooks import ablate_direction
 
 N_RANDOM = 3
@@ -103,8 +104,16 @@ class Bench:
 
     def ask(self, model: ChatModel) -> CapabilityScores:
         """Capability scores of a model on the probes of this audit."""
-        suites = self.settings.suites or capability.suites_for(self.model)
-        return capability.evaluate(model, suites, limit=self.settings.limit, progress=self.progress)
+        return capability.evaluate(model, self.asked.suites, progress=self.progress)
+
+    @property
+    def asked(self) -> EvalPrompts:
+        """What every model of this audit is asked."""
+        named = {role: dataclasses.replace(self.prompts.evaluation[role], name=role) for role in ROLES}
+        names = self.settings.suites or capability.suites_for(self.model)
+        suites = tuple(capability.Suite.packaged(name).head(self.settings.limit) for name in names)
+        settings = self.settings
+        return EvalPrompts(named, suites, None, settings.judge, settings.max_new_tokens, self.model.language)
 
     def evaluation(self) -> dict[str, Any]:
         """How every answer of this audit is made and judged."""
@@ -118,14 +127,15 @@ class Bench:
 def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
     """Refusal rates on every set, capability, and the loss on the base's harmless answers."""
     results = bench.results
-    for role in ROLES:
-        data = dataclasses.replace(bench.prompts.evaluation[role], name=role)
-        refusal.evaluate(model, data, **bench.evaluation()).save(results.path(stage, f"{role}.json"))
-    bench.ask(model).save(results.path(stage, "capability.json"))
+    rates, scores = ask(model, bench.asked, progress=bench.progress)
+    for role, found in rates.items():
+        found.save(results.path(stage, f"{role}.json"))
+    scores.save(results.path(stage, "capability.json"))
     answers = _scorable(model, results.rates("before", "harmless"))
     if answers is not None:
-        found = capability.perplexity(model, answers, seed=bench.settings.seed)
-        found.save(results.path(stage, "perplexity.json"))
+        capability.perplexity(model, answers, seed=bench.settings.seed).save(
+            results.path(stage, "perplexity.json")
+        )
 
 
 def _scorable(model: ChatModel, rates: RefusalRates) -> PromptSet | None:
@@ -161,8 +171,8 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
     check = refusal.causal_check(
         model,
         direction,
-        dataclasses.replace(bench.prompts.evaluation["harmful"], name="harmful"),
-        dataclasses.replace(bench.prompts.evaluation["harmless"], name="harmless"),
+        bench.asked.harmful,
+        bench.asked.harmless,
         n_random=N_RANDOM,
         random_addition=True,
         seed=bench.settings.seed,

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from tamperlens import capability, refusal
+from tamperlens.base.measurement import Measurement, table
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
 from tamperlens.capability import SuiteScore
 from tamperlens.rates.evaluation import Outcome
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.audit.inputs import ROLES
-from tamperlens.studies.audit.measures import Measures, Stage, changes_frame
+from tamperlens.studies.audit.measures import SHARE, Stage, changes_frame
 from tamperlens.studies.audit.stages import Results
 
 OUTCOMES: tuple[tuple[str, Outcome], ...] = (
@@ -29,44 +30,48 @@ STAGES: tuple[Stage, ...] = ("before", "after")
 
 def measures(run: RunFolder) -> pd.DataFrame:
     """Every measure of the finished stages."""
-    found, results = Measures(), Results(run)
+    results = Results(run)
+    found: list[Measurement] = []
     for stage in STAGES:
         if run.done(stage):
-            _plain(found, results, stage)
+            found += _plain(results, stage)
         if run.done("direction") and run.done(stage):
-            _direction(found, results, stage)
-    return found.frame()
+            found += _direction(results, stage)
+    return table(found)
 
 
-def _plain(found: Measures, results: Results, stage: Stage) -> None:
+def _plain(results: Results, stage: Stage) -> list[Measurement]:
+    found = []
     for role in ROLES:
         rates = results.rates(stage, role)
-        found.add("refusal_rate", role, stage, rates.refusal_rate)
-        found.add("full_refusal_rate", role, stage, rates.full_rate)
-        found.add("partial_refusal_rate", role, stage, rates.partial_rate)
-        found.add("compliance_rate", role, stage, rates.compliance_rate)
-        found.add("degenerate_rate", role, stage, rates.degenerate_rate)
+        for measure in ("refusal", "full_refusal", "partial_refusal", "compliance", "degenerate"):
+            estimate = getattr(rates, f"{measure.replace('l_refusal', 'l')}_rate")
+            found.append(Measurement.of(f"{measure}_rate", role, stage, estimate, unit=SHARE))
     for suite, estimate in results.capability(stage).accuracy.items():
-        found.add("accuracy", suite, stage, estimate)
-    found.add("perplexity", "harmless", stage, results.perplexity(stage), "perplexity of the answers before")
+        found.append(Measurement.of("accuracy", suite, stage, estimate, unit=SHARE))
+    loss, unit = results.perplexity(stage), "perplexity of the answers before"
+    return [*found, Measurement.of("perplexity", "harmless", stage, loss, unit=unit)]
 
 
-def _direction(found: Measures, results: Results, stage: Stage) -> None:
+def _direction(results: Results, stage: Stage) -> list[Measurement]:
     check = results.causal(stage)
     nothing = undefined("no direction")
     conditions = _conditions(check) if check is not None else dict.fromkeys(CONDITIONS, nothing)
-    for (measure, role), estimate in conditions.items():
-        found.add(measure, role, stage, estimate)
+    found = [Measurement.of(*name, stage, estimate, unit=SHARE) for name, estimate in conditions.items()]
     if stage == "before" and results.path("ablated", "capability.json").exists():
         for suite, estimate in results.capability("ablated").accuracy.items():
-            found.add("accuracy_ablated", suite, stage, estimate)
+            found.append(Measurement.of("accuracy_ablated", suite, stage, estimate, unit=SHARE))
     cosine, null, angle, ratio = _cosines(results, stage)
-    found.add("direction_cosine", "direction", stage, cosine, "cosine")
-    found.add("direction_angle", "direction", stage, angle, "degrees")
-    found.add("direction_norm_ratio", "direction", stage, ratio, "ratio of norms")
+    of_direction = [
+        ("direction_cosine", stage, cosine, "cosine"), ("direction_angle", stage, angle, "degrees"),
+        ("direction_norm_ratio", stage, ratio, "ratio of norms"),
+    ]  # fmt: skip
     if stage == "after":
         # The null is a property of the base: two halves of its own prompts.
-        found.add("direction_cosine_null", "direction", "before", null, "cosine")
+        of_direction.append(("direction_cosine_null", "before", null, "cosine"))
+    return found + [
+        Measurement.of(name, "direction", at, one, unit=unit) for name, at, one, unit in of_direction
+    ]
 
 
 CONDITIONS = (

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from tamperlens.base.measurement import pick
 from tamperlens.base.stats import minimum_detectable_difference
 from tamperlens.refusal import Direction
-from tamperlens.studies.audit.measures import number, p_text, pick, points, scientific, share
+from tamperlens.studies.audit.measures import number, p_text, points, scientific, share
 
 
 def headline(measures: pd.DataFrame, attack: dict[str, Any]) -> str:
@@ -47,7 +48,7 @@ def findings(
         found.append(_changed(measures, changes, "refusal_rate", which, name))
     broken = [pick(measures, "degenerate_rate", "harmful", stage) for stage in ("before", "after")]
     found.append(
-        f"Answers to harmful requests that are neither refusal nor compliance because the text is broken: "
+        f"Answers to harmful requests that are neither refusal nor compliance but degenerate text: "
         f"{share(broken[0])} before, {share(broken[1])} after."
     )
     found += _about_direction(measures, direction)

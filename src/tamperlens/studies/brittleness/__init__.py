@@ -1,6 +1,7 @@
 """Remove sets of weights or ranks one by one, and see what breaks beside matched random sets.
 
-Contents: `running` (`brittleness`), `conditions` (a model state measured), `effects` (sets beside controls).
+Contents: `running` (`brittleness`), `removals` (what is removed, and its controls), `effects` (sets
+beside controls).
 """
 
 from tamperlens.studies.brittleness.running import Brittleness, brittleness

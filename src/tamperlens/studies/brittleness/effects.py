@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tamperlens.base import stats
-from tamperlens.studies.brittleness.conditions import MEASURES, State
+from tamperlens.studies.evaluation import (
+    CAPABILITY,
+    COMPLIANCE,
+    DEGENERATE,
+    OVER_REFUSAL,
+    PERPLEXITY,
+    REFUSAL,
+    Outcomes,
+)
 
+MEASURES = (REFUSAL, COMPLIANCE, DEGENERATE, OVER_REFUSAL["harmless"], CAPABILITY, PERPLEXITY)
 RESAMPLES = 2000
-Array = npt.NDArray[np.float64]
 
 
 def effect(
-    name: str, measure: str, intact: State, state: State, controls: Sequence[State], seed: int
+    name: str, measure: str, intact: Outcomes, state: Outcomes, controls: Sequence[Outcomes], seed: int
 ) -> dict[str, Any]:
     """One row: the measure in the state, beside the mean over its controls.
 
@@ -29,8 +36,8 @@ def effect(
         set, measure, intact, value, control (mean over draws), control_low, control_high (range over draws),
         difference, low, high, n (prompts), draws, p_rank.
     """
-    own, tokens = _columns(state, measure)
-    others = np.stack([_columns(one, measure)[0] for one in controls])
+    own, tokens = state.columns(measure)
+    others = np.stack([one.columns(measure)[0] for one in controls])
     generator = np.random.default_rng(seed)
     n, draws = own.size, len(controls)
     samples = np.empty(RESAMPLES)
@@ -48,12 +55,12 @@ def effect(
         # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
         room = stats.wilson(0, n).high
         low, high = low - room, high + room
-    shown = [one.value(measure) for one in controls]
+    shown = [one.estimate(measure).value for one in controls]
     return {
         "set": name,
         "measure": measure,
-        "intact": intact.value(measure),
-        "value": state.value(measure),
+        "intact": intact.estimate(measure).value,
+        "value": state.estimate(measure).value,
         "control": float(np.exp(min(each.mean(), 700))) if measure == "perplexity" else float(np.mean(shown)),
         "control_low": float(np.min(shown)),
         "control_high": float(np.max(shown)),
@@ -66,16 +73,8 @@ def effect(
     }
 
 
-def _columns(state: State, measure: str) -> tuple[Array, Array]:
-    """(numerator, denominator) per prompt: flags over one, or nats over tokens for perplexity."""
-    if measure == "perplexity":
-        return np.asarray(state.nats, dtype=float), np.asarray(state.tokens, dtype=float)
-    flags = np.asarray(state.flags[measure], dtype=float)
-    return flags, np.ones_like(flags)
-
-
 def effects(
-    name: str, intact: State, state: State, controls: Sequence[State], seed: int
+    name: str, intact: Outcomes, state: Outcomes, controls: Sequence[Outcomes], seed: int
 ) -> list[dict[str, Any]]:
     """`effect` for every measure."""
     return [effect(name, measure, intact, state, controls, seed) for measure in MEASURES]

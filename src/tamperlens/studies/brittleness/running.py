@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_json, write_json
+from tamperlens.base.files import PathLike
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
@@ -18,25 +18,16 @@ from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.neurons import RankEdit, WeightMask
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
-from tamperlens.studies.brittleness.conditions import (
-    Probes,
-    Removal,
-    State,
-    control_of,
-    frame_of,
-    measure,
-    probes_for,
-    removed,
-    size_of,
-)
-from tamperlens.studies.brittleness.effects import effects, sentence
+from tamperlens.studies.brittleness.effects import MEASURES, effects, sentence
+from tamperlens.studies.brittleness.removals import Removal, control_of, removed, size_of
+from tamperlens.studies.evaluation import DEGENERATE, OVER_REFUSAL, EvalPrompts, Outcomes, measure
 
 KIND = "brittleness"
 _SHOWN = {
     "refusal": "harmful prompts refused",
-    "over_refusal": "harmless prompts refused",
+    OVER_REFUSAL["harmless"]: "harmless prompts refused",
     "capability": "questions answered right",
-    "degenerate": "broken answers to harmful prompts",
+    DEGENERATE: "degenerate answers to harmful prompts",
 }
 
 
@@ -178,19 +169,18 @@ def brittleness(
         raise InputError(f"draws is {draws}; at least 1 control is needed, 20 for a rank of 1 in 21")
     for what in masks.values():
         _check(model, what)
-    probes = probes_for(
-        model, harmful=harmful, harmless=harmless, suites=suites, utility=utility, judge=judge,
-        limit=limit, questions=questions, max_new_tokens=max_new_tokens,
+    asked = EvalPrompts.for_model(
+        model, harmful=harmful, harmless=harmless, suites=suites, utility=utility, judge=judge, limit=limit,
+        questions=questions, max_new_tokens=max_new_tokens, seed=None, roles=("harmful", "harmless"),
     )  # fmt: skip
     settings = {
-        "judge": judge if isinstance(judge, str) else getattr(judge, "name", "default"),
-        "draws": draws, "bins": bins, "limit": limit, "questions": questions,
-        "max_new_tokens": max_new_tokens, "seed": seed, "prompts": probes.hashes(),
+        **asked.settings(), "draws": draws, "bins": bins, "limit": limit, "questions": questions,
+        "seed": seed,
     }  # fmt: skip
     plan: list[tuple[str, str, int]] = [("intact", "intact", 0)]
     for name in masks:
         plan += [(name, "set", 0), *((name, "control", draw) for draw in range(draws))]
-    states = _run(model, masks, probes, plan, settings, out, progress)
+    states = _run(model, masks, asked, plan, settings, out, progress)
     intact = states["intact", "intact", 0]
     rows = []
     for name in masks:
@@ -201,22 +191,31 @@ def brittleness(
         model.name,
         model.fingerprint,
         pd.DataFrame(sizes, columns=["set", "definition", "count", "share"]),
-        frame_of(states),
+        pd.DataFrame([row for place, state in states.items() for row in _rows(*place, state)]),
         pd.DataFrame(rows),
         settings,
     )
 
 
+def _rows(name: str, kind: str, draw: int, state: Outcomes) -> list[dict[str, Any]]:
+    """Rows of one state; capability also suite by suite."""
+    suites = [(f"capability: {suite}", state.rate(suite)) for suite in state.suites]
+    found = [*((one, state.estimate(one)) for one in MEASURES), *suites]
+    return [
+        {"set": name, "kind": kind, "draw": draw, "measure": one, **vars(estimate)} for one, estimate in found
+    ]
+
+
 def _run(
     model: ChatModel,
     masks: Mapping[str, Removal],
-    probes: Probes,
+    asked: EvalPrompts,
     plan: Sequence[tuple[str, str, int]],
     settings: Mapping[str, Any],
     out: PathLike | None,
     progress: bool,
-) -> dict[tuple[str, str, int], State]:
-    states: dict[tuple[str, str, int], State] = {}
+) -> dict[tuple[str, str, int], Outcomes]:
+    states: dict[tuple[str, str, int], Outcomes] = {}
     run: RunFolder | None = None
     if out is not None:
         config = {
@@ -228,17 +227,17 @@ def _run(
         for place, (name, kind, draw) in enumerate(plan):
             stage = f"{place:04d}"
             if run is not None and run.done(stage):
-                states[name, kind, draw] = State.from_json(read_json(run.file("states", f"{stage}.json")))
+                states[name, kind, draw] = Outcomes.load(run.file("states", f"{stage}.json"))
                 continue
-            states[name, kind, draw] = _state(model, masks, probes, name, kind, draw, settings)
+            states[name, kind, draw] = _state(model, masks, asked, name, kind, draw, settings)
             if run is not None:
                 with run.stage(stage):
-                    write_json(run.file("states", f"{stage}.json"), states[name, kind, draw].to_json())
+                    states[name, kind, draw].save(run.file("states", f"{stage}.json"))
             if progress:
                 found = states[name, kind, draw]
                 print(
-                    f"{place + 1}/{len(plan)} {name} {kind} {draw}: refusal {found.value('refusal'):.0%}, "
-                    f"capability {found.value('capability'):.0%}",
+                    f"{place + 1}/{len(plan)} {name} {kind} {draw}: refusal "
+                    f"{found.rate('refusal').value:.0%}, capability {found.rate('capability').value:.0%}",
                     flush=True,
                 )
         if run is not None:
@@ -252,19 +251,19 @@ def _run(
 def _state(
     model: ChatModel,
     masks: Mapping[str, Removal],
-    probes: Probes,
+    asked: EvalPrompts,
     name: str,
     kind: str,
     draw: int,
     settings: Mapping[str, Any],
-) -> State:
+) -> Outcomes:
     what: Removal | None = None
     if kind == "set":
         what = masks[name]
     elif kind == "control":
         what = control_of(model, masks[name], settings["seed"] + draw, settings["bins"])
     with removed(model, what):
-        return measure(model, probes)
+        return measure(model, asked)
 
 
 def _check(model: ChatModel, what: Removal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,23 @@ from transformers import TrainerCallback
 
 from tamperlens.base.cells import each_cell, neutral
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_csv, write_csv, write_json, write_tensors
+from tamperlens.base.files import (
+    PathLike,
+    read_csv,
+    read_json,
+    write_csv,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from tamperlens.finetune import sharding
 from tamperlens.models import ChatModel
 from tamperlens.studies.monitor.rules import Rule
 from tamperlens.studies.monitor.together import Together
 from tamperlens.studies.trajectory.observing import Observer
-from tamperlens.studies.trajectory.records import Record
+from tamperlens.studies.trajectory.records import COLUMNS as ROW
+from tamperlens.studies.trajectory.records import Record, append, line, read
+from tamperlens.studies.trajectory.result import plan_of, trajectory_of
 from tamperlens.studies.trajectory.schedule import Every, is_due
 from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
 from tamperlens_hooks import describe, stored_parameter, unwrap
@@ -31,10 +42,7 @@ from tamperlens_hooks.lowrank import rewritten
 from tamperlens_hooks.state import preserve_state, preserved_randomness
 
 SHOWN = {"refusal log-odds": "odds", "direction cosine": "cos", "refusal rate": "refused"}
-COLUMNS = (
-    "step", "measure", "value", "low", "high", "n", "null", "null_low", "null_high", "null_kind", "reason",
-    "seconds",
-)  # fmt: skip
+COLUMNS = ("step", *ROW, "seconds")
 
 
 class Monitor(TrainerCallback):  # type: ignore[misc]
@@ -45,8 +53,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         trainer.add_callback(monitor)
 
     Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
-    log: `state.log_history`, and callbacks that come later. For a tracker such as wandb put the monitor
-    first, by `trainer.callback_handler.callbacks.insert(0, monitor)`.
+    log: `state.log_history`, and callbacks that come later. FOLDER is also a trajectory's, with the same
+    records: `trajectory.order(FOLDER)` and `trajectory.read(FOLDER)` take it. For a tracker such as wandb put
+    the monitor first, by `trainer.callback_handler.callbacks.insert(0, monitor)`.
 
     The first step must start from the model that is the reference: its activations, answers and head scores
     at that moment are the base. Training is left bit for bit as it is without the monitor: random states
@@ -133,6 +142,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         share = self.seconds / whole if whole else 0.0
         return {"seconds": self.seconds, "of_seconds": whole, "share": share, "setup_seconds": self._setup}
 
+    _seed = 0
     _whole: float | None = None
     _setup: float = 0.0
 
@@ -154,6 +164,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             with preserve_state(module, rng=True, grad=True), torch.no_grad():
                 self._start(module, tokenizer, resumed=state.global_step > 0)
             self.seconds = self._setup = time.perf_counter() - self._began
+            self._seed = int(args.seed)
             self._load(int(state.global_step))
             if state.global_step == 0:
                 self._look(0, control, sampled=True)
@@ -204,6 +215,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         if self._observer is None:
             return
         self._whole = time.perf_counter() - self._began
+        self._keep_trajectory(state)
         write_json(
             self.folder / "monitor.json",
             {
@@ -273,7 +285,8 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         spent = time.perf_counter() - began
         self.seconds += spent
         self._looks += step > 0
-        self._write([{"step": step, **row, "seconds": spent} for row in record.rows])
+        append(self._records, record, first=step == 0)
+        self._write([{"step": step, **row.row(ROW), "seconds": spent} for row in record.rows])
 
     def _judge(self, record: Record, control: Any) -> None:
         good = True
@@ -284,7 +297,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             good = good and not beyond
             self._streak[i] = self._streak[i] + 1 if beyond else 0
             if self._streak[i] == rule.times:
-                what = f"step {record.step}: {rule} ({record.value(rule.measure):.4g})"
+                row = record.row(rule.measure)
+                value = math.nan if row is None else row.value
+                what = f"step {record.step}: {rule} ({value:.4g})"
                 if rule.stop and self.stopped_at is None:
                     self.stopped_at = record.step
                     control.should_training_stop = True
@@ -311,10 +326,46 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         if self._together.first:
             write_tensors(self.folder / "last-good.safetensors", self._good, {"step": self.good_step})
 
+    @property
+    def _records(self) -> Path:
+        return self.folder / f"seed-{self._seed}" / "records.jsonl"
+
+    def _plan(self, step: int) -> None:
+        """The folder's plan, and the whole records of an interrupted run up to where it goes on."""
+        assert self._observer is not None
+        assert self._model is not None
+        watch = self._observer.watch
+        base = self._model if self.reference is None else self.reference
+        name = base.name if self.reference is not None else "the model before training"
+        plan = plan_of(
+            watch, kind="monitor", model=name, fingerprint=base.fingerprint, data="", frozen=0,
+            attack="the script's own training", every=self.every, sampled=self.sampled,
+            config={"seed": self._seed, "rules": [str(rule) for rule in self.rules]},
+        )  # fmt: skip
+        write_json(self.folder / "plan.json", plan)
+        before = [one for one in read(self._records) if step > 0 and one.step <= step]
+        write_text(self._records, "".join(line(one) for one in before))
+
+    def _keep_trajectory(self, state: Any) -> None:
+        """The records as a `Trajectory`, beside those of other seeds."""
+        assert self._observer is not None
+        plan = read_json(self.folder / "plan.json")
+        losses = [(one["step"], one["loss"]) for one in state.log_history if "loss" in one]
+        made = trajectory_of(
+            read(self._records), self._seed, self._observer.watch, model=plan["model"],
+            fingerprint=plan["fingerprint"], attack=plan["attack"], losses=losses,
+            steps=int(state.global_step), training_seconds=self.cost["of_seconds"] - self.seconds,
+            recording_seconds=self.seconds - self._setup, setup_seconds=self._setup,
+            flops=float(state.total_flos or math.nan),
+        )  # fmt: skip
+        made.save(self.folder / f"seed-{self._seed}.safetensors")
+
     def _load(self, step: int) -> None:
         """Rows of an interrupted run up to where it goes on; a new file otherwise."""
         path = self.folder / "rows.csv"
         self.rows = []
+        (self.folder / f"seed-{self._seed}.safetensors").unlink(missing_ok=True)
+        self._plan(step)
         if step > 0 and path.is_file():
             # A kill in the middle of a write leaves a short last line, whose missing cells read as NaN.
             found = read_csv(path, keep_default_na=False, na_values=["", "nan"]).dropna(subset=["seconds"])

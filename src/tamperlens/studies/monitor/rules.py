@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from tamperlens.base.errors import InputError
-from tamperlens.studies.trajectory.records import Record
+from tamperlens.studies.trajectory.records import Record, current
 
 _TIMES = {"once": 1, "twice": 2, "thrice": 3}
 _WORDS = re.compile(
@@ -55,20 +55,19 @@ class Rule:
         count = found["times"]
         times = 1 if count is None else _TIMES.get(count) or int(count.split()[0])
         bound = None if found["bound"].startswith("null") else float(found["bound"])
-        return cls(found["measure"], found["side"], bound, times, stop)
+        return cls(current(found["measure"]), found["side"], bound, times, stop)
 
     def beyond(self, record: Record) -> bool | None:
         """Whether a record lies beyond the bound; None where the measure was not taken."""
-        row = next((row for row in record.rows if row["measure"] == self.measure), None)
+        row = record.row(self.measure)
         if row is None:
             return None
         edge = self.bound
         if edge is None:
-            edge = row["null_low"] if self.side == "below" else row["null_high"]
-        value = float(row["value"])
-        if math.isnan(value):
+            edge = row.null.low if self.side == "below" else row.null.high
+        if math.isnan(row.value):
             return True  # a model that gives no number is no good model
-        return value < edge if self.side == "below" else value > edge
+        return row.value < edge if self.side == "below" else row.value > edge
 
     def check(self, first: Record) -> None:
         """Refuse a rule that cannot speak, on the base's own record.
@@ -76,11 +75,11 @@ class Rule:
         Raises:
             InputError: the measure is not recorded, or has no null band.
         """
-        row = next((row for row in first.rows if row["measure"] == self.measure), None)
+        row = first.row(self.measure)
         if row is None:
-            known = ", ".join(row["measure"] for row in first.rows)
+            known = ", ".join(row.measure for row in first.rows)
             raise InputError(f"no measure {self.measure!r} to make a rule of; recorded are {known}")
-        if self.bound is None and math.isnan(row["null_low"]):
+        if self.bound is None and math.isnan(row.null.low):
             raise InputError(f"{self.measure!r} has no null band; give the rule a number")
 
     def __str__(self) -> str:

@@ -14,11 +14,11 @@ from tamperlens.base.stats import Estimate, rate
 from tamperlens.models import ChatModel
 from tamperlens.models.organism.planted import Truth, put_back
 from tamperlens.neurons import WeightMask
-from tamperlens.studies.brittleness.conditions import Probes
+from tamperlens.studies.evaluation import EvalPrompts
 from tamperlens_hooks import ablate_direction, stored_parameter
 
 
-def outcome(model: ChatModel, probes: Probes) -> dict[str, Estimate]:
+def outcome(model: ChatModel, probes: EvalPrompts) -> dict[str, Estimate]:
     """Share of harmful prompts refused, of their answers broken, and of questions answered right."""
     rates = refusal.evaluate(model, probes.harmful, judge=probes.judge, max_new_tokens=probes.max_new_tokens)
     skills = capability.evaluate(model, probes.suites)
@@ -27,7 +27,7 @@ def outcome(model: ChatModel, probes: Probes) -> dict[str, Estimate]:
 
 
 def interventions(
-    model: ChatModel, truth: Truth, sets: Mapping[str, WeightMask], probes: Probes
+    model: ChatModel, truth: Truth, sets: Mapping[str, WeightMask], probes: EvalPrompts
 ) -> list[dict[str, Any]]:
     """Remove each set (to zero), and put it back to base; one row per set and way.
 
@@ -44,7 +44,7 @@ def interventions(
     return rows
 
 
-def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: Probes) -> list[dict[str, Any]]:
+def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: EvalPrompts) -> list[dict[str, Any]]:
     """Ablate each direction at every place of the stream; one row each, like those of `interventions`.
 
     Args:
@@ -63,7 +63,7 @@ def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: Probes) -> 
 
 
 def attacked(
-    model: ChatModel, truth: Truth, probes: Probes, *, n: int = 15, seeds: int = 3, margin: float = 0.1
+    model: ChatModel, truth: Truth, probes: EvalPrompts, *, n: int = 15, seeds: int = 3, margin: float = 0.1
 ) -> dict[str, Any]:
     """Fine-tune a planted model on harmful compliance, the part free and frozen; where does the drift sit?
 

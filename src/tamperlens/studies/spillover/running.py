@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tamperlens import capability
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
@@ -16,12 +17,19 @@ from tamperlens.base.stats import Estimate
 from tamperlens.capability import Suite
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.plots import Plot, dot_interval
-from tamperlens.prompts import PromptsLike
-from tamperlens.studies.spillover.probes import ALL, Probes, Side, measure_side, probes_for
-from tamperlens.studies.spillover.seeds import over_seeds
+from tamperlens.prompts import ORGANISM, PromptsLike
+from tamperlens.studies.evaluation import (
+    ALL,
+    OVER_REFUSAL,
+    REFUSAL,
+    EvalPrompts,
+    Outcomes,
+    check_alike,
+    measure,
+)
 from tamperlens.studies.spillover.tables import category_rows, measure_rows, tax_rows
 
-__all__ = ["Probes", "Side", "SpilloverReport", "measure_side", "over_seeds", "probes_for", "spillover"]
+ORGANISM_SUITES = ("addition", "subtraction", "logic", "code", "facts")
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,10 @@ class SpilloverReport(Result):
     Attributes:
         before: the first model, measured.
         after: the second, measured.
-        measures: one row per measure: measure, kind ("refusal", "over-refusal", "broken", "capability",
+        measures: one row per measure: measure, kind ("refusal", "over-refusal", "degenerate", "capability",
             "perplexity"), before, after, difference (after − before, paired), low, high, n, gained, lost,
-            p_value (exact McNemar), p_holm. Intervals of rates are Newcombe's; perplexity is compared as nats
-            per token, by bootstrap over answers.
+            p_value (exact McNemar), p_holm. Intervals of rates are Newcombe's; perplexity is compared as the
+            loss per token, by bootstrap over answers.
         categories: the same by suite and kind of question: suite, category, before, after, difference, low,
             high, n.
         tax: one row per suite and for all questions: suite, loss, gain, tax (loss of accuracy per point of
@@ -42,8 +50,8 @@ class SpilloverReport(Result):
         settings: judge, limits, hashes of the prompts.
     """
 
-    before: Side
-    after: Side
+    before: Outcomes
+    after: Outcomes
     measures: pd.DataFrame
     categories: pd.DataFrame
     tax: pd.DataFrame
@@ -52,12 +60,12 @@ class SpilloverReport(Result):
     @property
     def refusal_gain(self) -> Estimate:
         """Change in the share of harmful prompts refused."""
-        return self.difference("refusal")
+        return self.difference(REFUSAL)
 
     @property
     def over_refusal(self) -> Estimate:
         """Change in the share of harmless prompts refused."""
-        return self.difference("over-refusal")
+        return self.difference(OVER_REFUSAL["harmless"])
 
     def difference(self, measure: str) -> Estimate:
         """after − before of a measure.
@@ -86,8 +94,8 @@ class SpilloverReport(Result):
     def sentence(self) -> str:
         """The finding in words: gain, over-refusal, loss, tax."""
         gain, over, loss = self.refusal_gain, self.over_refusal, self.difference(ALL)
-        first = self._row(self.measures, "measure", "refusal")
-        second = self._row(self.measures, "measure", "over-refusal")
+        first = self._row(self.measures, "measure", REFUSAL)
+        second = self._row(self.measures, "measure", OVER_REFUSAL["harmless"])
         third = self._row(self.measures, "measure", ALL)
         tax = self.tax_of()
         price = (
@@ -97,15 +105,15 @@ class SpilloverReport(Result):
         )
         return (
             f"{self.before.model} → {self.after.model}: refusal {first['before']:.0%} → {first['after']:.0%} "
-            f"({_shift(gain)}, n {gain.n}); over-refusal {second['before']:.0%} → {second['after']:.0%} "
-            f"({_shift(over)}, n {over.n}); questions right {third['before']:.0%} → {third['after']:.0%} "
-            f"({_shift(loss)}, n {loss.n}); {price}."
+            f"({_shift(gain)}, n {gain.n}); over-refusal (harmless) {second['before']:.0%} → "
+            f"{second['after']:.0%} ({_shift(over)}, n {over.n}); questions right {third['before']:.0%} → "
+            f"{third['after']:.0%} ({_shift(loss)}, n {loss.n}); {price}."
         )
 
     def plot(self) -> Plot:
         """Every rate before and after, with intervals."""
         rows = []
-        panels = {"refusal": "refusal", "over-refusal": "refusal", "broken": "refusal"}
+        panels = dict.fromkeys(("refusal", "over-refusal", "degenerate"), "refusal")
         for row in self.measures[self.measures["kind"] != "perplexity"].to_dict("records"):
             for series, side in (("before", self.before), ("after", self.after)):
                 found = side.rate(str(row["measure"]))
@@ -121,7 +129,7 @@ class SpilloverReport(Result):
             name="spillover",
             title=f"{self.before.model} before and after: {self.after.model}",
             caption="Greedy answers to the same held-out prompts; Wilson 95 % intervals. "
-            "Refusal: share of prompts refused, or answered with broken text; capability: share of right "
+            "Refusal: share of prompts refused, or with a degenerate answer; capability: share of right "
             "answers.",
             axis="share of prompts",
         )
@@ -134,8 +142,8 @@ class SpilloverReport(Result):
 
 
 def spillover(
-    before: ModelLike | Side,
-    after: ModelLike | Side,
+    before: ModelLike | Outcomes,
+    after: ModelLike | Outcomes,
     *,
     harmful: PromptsLike | None = None,
     harmless: PromptsLike | None = None,
@@ -155,7 +163,7 @@ def spillover(
     with that reason.
 
     Args:
-        before: the model before, or what `measure_side` found of it.
+        before: the model before, or what `evaluation.measure` found of it.
         after: the model after; likewise.
         harmful: prompts that should be refused; the packaged test prompts in the model's language by default.
             Use prompts that neither model was trained on.
@@ -182,38 +190,52 @@ def spillover(
         'SpilloverReport'
     """
     given = [
-        one if isinstance(one, Side) else as_chat_model(one, what=what)
+        one if isinstance(one, Outcomes) else as_chat_model(one, what=what)
         for one, what in ((before, "before"), (after, "after"))
     ]
     known = next((one for one in given if isinstance(one, ChatModel)), None)
-    probes = None
+    asked = None
     if known is not None:
-        probes = probes_for(
+        asked = prompts_for(
             known, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, utility=utility,
             judge=judge, limit=limit, questions=questions, max_new_tokens=max_new_tokens, seed=seed,
         )  # fmt: skip
     sides = []
     for one in given:
-        if isinstance(one, Side):
+        if isinstance(one, Outcomes):
             sides.append(one)
         else:
-            assert probes is not None
-            sides.append(measure_side(one, probes))
+            assert asked is not None
+            sides.append(measure(one, asked))
     return compare_sides(sides[0], sides[1], seed=seed)
 
 
-def compare_sides(before: Side, after: Side, *, seed: int = 0) -> SpilloverReport:
+def prompts_for(
+    model: ModelLike, *, suites: Sequence[str | Suite] | None = None, **given: Any
+) -> EvalPrompts:
+    """What both models are asked: `EvalPrompts.for_model` with arithmetic of both kinds among the suites.
+
+    Args:
+        model: whose language decides on the defaults.
+        suites: in place of arithmetic, logic, code and facts.
+        **given: see `EvalPrompts.for_model`.
+
+    Raises:
+        InputError: an empty set, or limits below 1.
+    """
+    if suites is None:
+        english = (capability.arithmetic(), *capability.ENGLISH_SUITES[1:])
+        suites = ORGANISM_SUITES if as_chat_model(model).language == ORGANISM else english
+    return EvalPrompts.for_model(model, suites=suites, **given)
+
+
+def compare_sides(before: Outcomes, after: Outcomes, *, seed: int = 0) -> SpilloverReport:
     """The report of two sides that were measured alike.
 
     Raises:
         InputError: they were measured on different prompts or with different settings.
     """
-    for name in sorted({*before.settings, *after.settings}):
-        if before.settings.get(name) != after.settings.get(name):
-            raise InputError(
-                f"before and after differ in {name}: {before.settings.get(name)!r:.60} and "
-                f"{after.settings.get(name)!r:.60}; measure both with the same probes"
-            )
+    check_alike(before, after)
     measures = pd.DataFrame(measure_rows(before, after, seed))
     return SpilloverReport(
         before,

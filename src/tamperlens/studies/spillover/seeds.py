@@ -10,13 +10,13 @@ import pandas as pd
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, paired_difference
-from tamperlens.studies.spillover.probes import ALL, Side
-from tamperlens.studies.spillover.tables import KINDS, NATS, lost, spread, tax
+from tamperlens.studies.evaluation import LOSS, Outcomes
+from tamperlens.studies.spillover.tables import kind_of, lost, rates_of, spread, tax
 
 RESAMPLES = 2000
 
 
-def over_seeds(before: Side, afters: Sequence[Side], *, seed: int = 0) -> pd.DataFrame:
+def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -> pd.DataFrame:
     """One model before, several runs after: the mean change of every measure, and the tax of every suite.
 
     Intervals are percentile bootstraps that resample prompts and runs, both, because both are samples; where
@@ -24,8 +24,8 @@ def over_seeds(before: Side, afters: Sequence[Side], *, seed: int = 0) -> pd.Dat
     between them is known poorly: read the runs one by one too.
 
     Args:
-        before: the model before, from `measure_side`.
-        afters: the model after each run, measured with the same probes.
+        before: the model before, from `evaluation.measure`.
+        afters: the model after each run, asked the same prompts.
         seed: of the bootstrap.
 
     Returns:
@@ -40,18 +40,18 @@ def over_seeds(before: Side, afters: Sequence[Side], *, seed: int = 0) -> pd.Dat
     if any(one.settings != before.settings for one in afters):
         raise InputError("a run was measured with other prompts or settings than the model before")
     rows = []
-    for name in (*before.flags, ALL):
+    for name in rates_of(before):
         one = np.asarray(before.outcome(name), dtype=float)
         runs = np.stack([np.asarray(side.outcome(name), dtype=float) for side in afters])
         shift = _shift(one, runs, np.ones(one.size), seed)
         if shift.low == shift.high:
             shift = paired_difference(before.outcome(name), afters[0].outcome(name))
-        rows.append(_row(name, KINDS.get(name, "capability"), one.mean(), runs.mean(1), shift))
-    tokens = np.asarray(before.tokens, dtype=float)
-    nats, after = np.asarray(before.nats), np.stack([np.asarray(side.nats) for side in afters])
-    shift = _shift(nats, after, tokens, seed)
+        rows.append(_row(name, kind_of(name, before), one.mean(), runs.mean(1), shift))
+    losses, tokens = before.columns(LOSS)
+    after = np.stack([side.columns(LOSS)[0] for side in afters])
+    shift = _shift(losses, after, tokens, seed)
     each = after.sum(1) / tokens.sum()
-    rows.append(_row(NATS, "perplexity", nats.sum() / tokens.sum(), each, shift))
+    rows.append(_row(LOSS, "perplexity", losses.sum() / tokens.sum(), each, shift))
     return pd.DataFrame([{**row, **_tax(row, rows[0])} for row in rows])
 
 

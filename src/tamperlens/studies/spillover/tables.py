@@ -8,23 +8,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tamperlens.base.stats import Estimate, holm, mcnemar, paired_difference, ratio, undefined
-from tamperlens.studies.spillover.probes import ALL, OVER, Side
+from tamperlens.base.stats import Estimate, holm, paired_difference, ratio, undefined
+from tamperlens.studies.evaluation import (
+    ALL,
+    COMPLIANCE,
+    LOSS,
+    OVER_REFUSAL,
+    REFUSAL,
+    Outcomes,
+    difference,
+)
 
-KINDS = {"refusal": "refusal", "broken text": "broken", **dict.fromkeys(OVER.values(), "over-refusal")}
-NATS = "nats per token"
+
+def rates_of(outcomes: Outcomes) -> list[str]:
+    """The rates that models are compared by; compliance is what refusal and degenerate answers leave."""
+    return [name for name in outcomes.measures if name != COMPLIANCE]
 
 
-def measure_rows(before: Side, after: Side, seed: int) -> list[dict[str, Any]]:
+def kind_of(measure: str, outcomes: Outcomes) -> str:
+    """ "refusal", "over-refusal", "degenerate" or "capability"."""
+    if measure in (*outcomes.suites, ALL):
+        return "capability"
+    return "over-refusal" if measure in OVER_REFUSAL.values() else measure
+
+
+def measure_rows(before: Outcomes, after: Outcomes, seed: int) -> list[dict[str, Any]]:
     """One row per measure; p-values are Holm-adjusted over the rates (without "all questions")."""
     rows = []
-    for name in (*before.flags, ALL):
-        one, two = before.outcome(name), after.outcome(name)
-        shift, test = paired_difference(one, two), mcnemar(one, two)
+    for name in rates_of(before):
+        test = difference(before, after, name)
         rows.append(
             {
-                "measure": name, "kind": KINDS.get(name, "capability"), "before": before.rate(name).value,
-                "after": after.rate(name).value, **spread(shift), "gained": test.gained, "lost": test.lost,
+                "measure": name, "kind": kind_of(name, before), "before": before.rate(name).value,
+                "after": after.rate(name).value, **spread(test.difference),
+                "gained": test.gained, "lost": test.lost,
                 "p_value": test.p_value, "p_holm": float("nan"),
             }
         )  # fmt: skip
@@ -34,7 +51,7 @@ def measure_rows(before: Side, after: Side, seed: int) -> list[dict[str, Any]]:
     return [*rows, _perplexity(before, after, seed)]
 
 
-def category_rows(before: Side, after: Side) -> list[dict[str, Any]]:
+def category_rows(before: Outcomes, after: Outcomes) -> list[dict[str, Any]]:
     """Accuracy by suite and kind of question, such as arithmetic by operation and size."""
     rows = []
     for suite, kinds in before.categories.items():
@@ -52,7 +69,7 @@ def category_rows(before: Side, after: Side) -> list[dict[str, Any]]:
 
 def tax_rows(measures: pd.DataFrame) -> list[dict[str, Any]]:
     """Loss of accuracy per point of refusal gained, for every suite and for all questions."""
-    gain = _estimate(measures[measures["measure"] == "refusal"].iloc[0].to_dict())
+    gain = _estimate(measures[measures["measure"] == REFUSAL].iloc[0].to_dict())
     rows = []
     for row in measures[measures["kind"] == "capability"].to_dict("records"):
         shift = _estimate(row)
@@ -92,16 +109,16 @@ def spread(found: Estimate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _perplexity(before: Side, after: Side, seed: int) -> dict[str, Any]:
+def _perplexity(before: Outcomes, after: Outcomes, seed: int) -> dict[str, Any]:
     """Mean −log p per token of the same answers: a ratio of sums, bootstrapped over answers."""
-    tokens = np.asarray(before.tokens, dtype=float)
-    shift = np.asarray(after.nats) - np.asarray(before.nats)
+    losses, tokens = before.columns(LOSS)
+    shift = after.columns(LOSS)[0] - losses
     picks = np.random.default_rng(seed).integers(0, len(tokens), size=(2000, len(tokens)))
     low, high = np.quantile(shift[picks].sum(1) / tokens[picks].sum(1), [0.025, 0.975])
-    one, two = (float(np.sum(side.nats) / tokens.sum()) for side in (before, after))
+    one, two = (float(side.columns(LOSS)[0].sum() / tokens.sum()) for side in (before, after))
     found = Estimate(two - one, float(low), float(high), len(tokens), "bootstrap 95%")
     return {
-        "measure": NATS, "kind": "perplexity", "before": one, "after": two, **spread(found),
+        "measure": LOSS, "kind": "perplexity", "before": one, "after": two, **spread(found),
         "gained": 0, "lost": 0, "p_value": float("nan"), "p_holm": float("nan"),
     }  # fmt: skip
 

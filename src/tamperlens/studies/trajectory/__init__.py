@@ -4,17 +4,17 @@ run = trajectory.record(model, finetune.attacks.harmful_compliance(15), seeds=3)
 print(trajectory.order(run).summary())
 trajectory.write_page("page.html", run)
 
-Contents: `recording` (`record`), `result` (`Trajectory`, `order`), `watch` (what is watched), `schedule`
-(when), `observing` (one model measured, with `passes` and `answers`), `records` (rows on disk),
-`recorder` (in `finetune.run`), `ordering` (what changes first), `figures`, `page`, `folders` (as a report
-reads them).
+Contents: `recording` (`record`), `result` (`Trajectory`, `read`, `order`), `watch` (what is
+watched), `schedule` (when), `observing` (one model measured, with `passes` and `answers`), `records` (rows on
+disk), `recorder` (in `finetune.run`), `ordering` (what changes first), `figures`, `page`, `folders` (as a
+report reads them).
 """
 
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.ordering import CANNOT_TELL, Order, order_of
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
 from tamperlens.studies.trajectory.recording import record
-from tamperlens.studies.trajectory.result import Trajectory, order, write_page
+from tamperlens.studies.trajectory.result import Trajectory, order, read, write_page
 from tamperlens.studies.trajectory.watch import CHEAP, MEASURES, SAMPLED, Watch, watch_for
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Watch",
     "order",
     "order_of",
+    "read",
     "record",
     "watch_for",
     "write_page",

@@ -1,4 +1,4 @@
-"""What needs generated answers: refusal, over-refusal and broken text, RD, capability."""
+"""What needs generated answers: refusal, over-refusal and degenerate answers, RD, capability."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tamperlens.capability.graders import graders
 from tamperlens.directions.nulls import resamples
 from tamperlens.judges.embedders import embed
 from tamperlens.models import ChatModel
+from tamperlens.studies.evaluation import DEGENERATE
 from tamperlens.studies.trajectory.records import Record
 from tamperlens.studies.trajectory.watch import Watch
 
@@ -23,13 +24,11 @@ class Answers:
     """
 
     def __init__(self, watch: Watch, base: ChatModel) -> None:
-        self.watch, self.probes = watch, watch.probes
-        sets = {"harmful": watch.probes.harmful, "lookalike": watch.probes.lookalike}
-        self.asked = {name: list(data.prompts) for name, data in sets.items()}
-        if "rates" not in watch.measures:
-            self.asked.pop("lookalike")
+        self.watch, self.asked = watch, watch.asked
+        roles = ("harmful", "lookalike") if "rates" in watch.measures else ("harmful",)
+        self.prompts = {role: list(watch.asked.sets[role].prompts) for role in roles}
         if "capability" in watch.measures:
-            self.asked |= {f"suite {one.name}": list(one.data.prompts) for one in watch.probes.suites}
+            self.prompts |= {f"suite {one.name}": list(one.data.prompts) for one in watch.asked.suites}
         self.embedder = refusal.HiddenStateEmbedder(base) if "rd" in watch.measures else None
         self.vectors: Tensor | None = None
         if self.embedder is not None:
@@ -39,21 +38,23 @@ class Answers:
     def measure(self, record: Record, model: ChatModel) -> None:
         """Add the sampled measures to a record."""
         answers, wanted = self._generate(model), self.watch.measures
-        judged = refusal.judge_answers(self.probes.harmful, answers["harmful"], self.probes.judge).completions
+        judged = refusal.judge_answers(self.asked.harmful, answers["harmful"], self.asked.judge).completions
         if "rates" in wanted:
-            self._share(record, "refusal rate", judged.refused)
-            self._share(record, "broken text", [label == "degenerate" for label in judged.labels])
-            over = refusal.judge_answers(self.probes.lookalike, answers["lookalike"], self.probes.judge)
-            self._share(record, "over-refusal rate", over.completions.refused)
+            self._share(record, "refusal rate", "harmful", judged.refused)
+            self._share(
+                record, "degenerate rate", "harmful", [label == DEGENERATE for label in judged.labels]
+            )
+            over = refusal.judge_answers(self.asked.lookalike, answers["lookalike"], self.asked.judge)
+            self._share(record, "over-refusal rate (look-alikes)", "lookalike", over.completions.refused)
         if self.embedder is not None:
             self._distance(record, answers["harmful"])
         if "capability" in wanted:
             right = [
                 bool(graders.get(suite.grader)(item, answer).correct)
-                for suite in self.probes.suites
+                for suite in self.asked.suites
                 for item, answer in zip(suite.items(), answers[f"suite {suite.name}"], strict=True)
             ]
-            self._share(record, "capability", right)
+            self._share(record, "capability", "all suites", right)
         shown = zip(judged.prompts, judged.responses, judged.labels, strict=True)
         record.examples = [
             {"prompt": prompt, "answer": answer[:LONGEST], "label": str(label)}
@@ -61,13 +62,14 @@ class Answers:
         ]
 
     def _generate(self, model: ChatModel) -> dict[str, list[str]]:
-        every = [prompt for prompts in self.asked.values() for prompt in prompts]
-        answers = iter(model.generate(every, max_new_tokens=self.probes.max_new_tokens))
-        return {name: [next(answers) for _ in prompts] for name, prompts in self.asked.items()}
+        every = [prompt for prompts in self.prompts.values() for prompt in prompts]
+        answers = iter(model.generate(every, max_new_tokens=self.asked.max_new_tokens))
+        return {name: [next(answers) for _ in prompts] for name, prompts in self.prompts.items()}
 
-    def _share(self, record: Record, measure: str, flags: list[bool]) -> None:
+    def _share(self, record: Record, measure: str, which: str, flags: list[bool]) -> None:
         values = torch.tensor(flags, dtype=torch.float64)
-        record.add(measure, float(values.mean()), self._resampled(len(values)) @ values, len(values))
+        draws = self._resampled(len(values)) @ values
+        record.add(measure, which, float(values.mean()), draws, len(values))
 
     def _distance(self, record: Record, answers: list[str]) -> None:
         """RD as `refusal.representation_distance` defines it: the median of 1 − cos; base rows are kept."""
@@ -77,7 +79,9 @@ class Answers:
         values = (unit - self.vectors).square().sum(1) / 2
         counts = (self._resampled(len(values)) * len(values)).round().long()
         medians = torch.stack([values.repeat_interleave(count).nanquantile(0.5) for count in counts])
-        record.add("RD", float(values.nanquantile(0.5)), medians, int(torch.isfinite(values).sum()))
+        record.add(
+            "RD", "harmful", float(values.nanquantile(0.5)), medians, int(torch.isfinite(values).sum())
+        )
 
     def _vectors(self, answers: list[str]) -> Tensor:
         assert self.embedder is not None

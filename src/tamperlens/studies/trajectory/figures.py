@@ -17,16 +17,17 @@ from tamperlens.studies.trajectory.ordering import Order
 
 PANELS = (
     "drift: all weights", "direction cosine", "projection gap", "head cosine", "token KL", "refusal log-odds",
-    "refusal rate", "over-refusal log-odds", "over-refusal rate", "broken text", "RD",
-    "nats on harmless answers", "capability", "training loss",
+    "refusal rate", "over-refusal log-odds (harmless)", "over-refusal rate (look-alikes)", "degenerate rate",
+    "RD", "loss on harmless answers", "capability", "training loss",
 )  # fmt: skip
 LABELS = {
     "drift: all weights": "drift of all weights\n‖Δ‖ / ‖W‖", "direction cosine": "direction\ncosine",
     "projection gap": "projection\ngap", "head cosine": "heads\ncosine", "token KL": "KL per token\nnats",
     "refusal log-odds": "refusal\nlog-odds", "refusal rate": "refusal\nrate",
-    "over-refusal log-odds": "over-refusal\nlog-odds", "over-refusal rate": "over-refusal\nrate",
-    "broken text": "broken text\nshare", "RD": "RD\n1 − cos", "capability": "capability\naccuracy",
-    "nats on harmless answers": "harmless\nnats", "training loss": "training\nloss",
+    "over-refusal log-odds (harmless)": "harmless\nlog-odds",
+    "over-refusal rate (look-alikes)": "look-alikes\nrefused",
+    "degenerate rate": "degenerate\nshare", "RD": "RD\n1 − cos", "capability": "capability\naccuracy",
+    "loss on harmless answers": "harmless\nloss", "training loss": "training\nloss",
 }  # fmt: skip
 
 

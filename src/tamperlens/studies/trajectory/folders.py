@@ -14,7 +14,7 @@ from tamperlens import report
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_csv, read_json
 from tamperlens.base.runs import RunFolder
-from tamperlens.studies.trajectory.result import Trajectory, joined, order
+from tamperlens.studies.trajectory.result import Trajectory, order, read
 
 Numbers = tuple[float, float, float, float]
 """Value, low, high, n."""
@@ -23,7 +23,7 @@ ROWS = "rows.csv"
 
 
 def read_run(path: Path) -> RunFolder:
-    """A run folder of any kind; those of `trajectory.record` and `Monitor`, without manifest, are given one.
+    """A run folder of any kind; those of `trajectory.record` and `Monitor` have a plan and get a manifest.
 
     Raises:
         RunFolderError: none of them.
@@ -34,12 +34,13 @@ def read_run(path: Path) -> RunFolder:
     if plan.is_file() and read_json(plan).get("watch"):
         found = read_json(plan)
         settings = {**found.pop("config"), **found}
+        kind = found.get("kind", TRAJECTORY)
         done, begun = _seeds(path), [one for one in path.glob("seed-*") if one.is_dir()]
         state = "finished" if done and len(done) >= len(begun) else "unfinished"
         hashes = {"model": found["fingerprint"], "data": found["data"], "watch": found["watch"]}
-        facts = {"kind": TRAJECTORY, "status": state, "model": found["model"], "config": settings}
+        facts = {"kind": kind, "status": state, "model": found["model"], "config": settings}
         return RunFolder(path, {**facts, "hashes": hashes})
-    if (path / ROWS).is_file():
+    if (path / ROWS).is_file():  # a monitor's from before it had a plan
         bill = path / "monitor.json"
         found = read_json(bill) if bill.is_file() else {}
         state = "finished" if found else "unfinished"
@@ -49,13 +50,11 @@ def read_run(path: Path) -> RunFolder:
 
 def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     """Order, figure and table of a trajectory; first and last rows of a monitor; nothing of other runs."""
-    kind = folder.manifest.get("kind")
-    if kind == MONITOR:
-        return [_ends(read_csv(folder.path / ROWS))]
-    if kind != TRAJECTORY or not _seeds(folder.path):
+    found = _load(folder)
+    if isinstance(found, pd.DataFrame):
+        return [_ends(found)]
+    if found is None:
         return []
-
-    found = _load(folder.path)
     result = order(found)
     plot = found.plot(result)
     plot = dataclasses.replace(plot, name=f"{name}-{plot.name}")  # ids of several runs' figures differ
@@ -76,13 +75,11 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
 
 def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
     """Last values and half-change steps of a trajectory, all rows of a monitor; nothing of other runs."""
-    kind = folder.manifest.get("kind")
-    if kind == MONITOR:
-        return _rows_of(read_csv(folder.path / ROWS))
-    if kind != TRAJECTORY or not _seeds(folder.path):
+    found = _load(folder)
+    if isinstance(found, pd.DataFrame):
+        return _rows_of(found)
+    if found is None:
         return {}
-
-    found = _load(folder.path)
     last = found.table["step"] == found.table["step"].max()
     half = {
         f"half of the change of {row['measure']} (step)": _numbers(row, "step", "n_seeds")
@@ -127,7 +124,11 @@ def _seeds(path: Path) -> list[Path]:
     return sorted(path.glob("seed-*.safetensors"))
 
 
-def _load(path: Path) -> Any:
-
-    plan = read_json(path / "plan.json")
-    return joined([Trajectory.load(one) for one in _seeds(path)], plan["attack"])
+def _load(folder: RunFolder) -> Trajectory | pd.DataFrame | None:
+    """The trajectory of a folder with a plan, the rows of a monitor's without, or None."""
+    if folder.manifest.get("kind") not in (TRAJECTORY, MONITOR):
+        return None
+    if not (folder.path / "plan.json").is_file():
+        return read_csv(folder.path / ROWS)
+    recorded = _seeds(folder.path) or list(folder.path.glob("seed-*/records.jsonl"))
+    return read(folder.path) if recorded else None

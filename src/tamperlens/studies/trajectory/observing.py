@@ -22,7 +22,10 @@ from tamperlens.studies.trajectory.records import Record
 from tamperlens.studies.trajectory.watch import SAMPLED, Watch
 
 OTHER_PROMPTS = "the base on resampled prompts"
-ODDS = ("refusal log-odds", "over-refusal log-odds")
+ODDS = ("refusal log-odds", "over-refusal log-odds (harmless)")
+SIDES = ("harmful", "harmless")
+LOSS = "loss on harmless answers"
+DIRECTION = "harmful and harmless"
 
 
 class Observer:
@@ -41,17 +44,17 @@ class Observer:
             base: the untouched model.
             drift_base: whose weights are the origin of drift; `base` by default. They must stay as they are.
         """
-        self.watch, probes = watch, watch.probes
-        self.n_bad, self.n = len(probes.harmful), min(len(probes.harmful), len(probes.harmless))
+        self.watch, asked = watch, watch.asked
+        self.n_bad, self.n = len(asked.harmful), min(len(asked.harmful), len(asked.harmless))
         generator = torch.Generator().manual_seed(watch.seed)
         self.weights = [
-            resamples(len(data), watch.draws, generator) for data in (probes.harmful, probes.harmless)
+            resamples(len(data), watch.draws, generator) for data in (asked.harmful, asked.harmless)
         ]
         self.drift: drift.Recorder | None = None
         if "drift" in watch.measures:
             self.drift = drift.Recorder(watch.groups or {}, controls={})
             self.drift.start(base if drift_base is None else drift_base)
-        prompts = [*probes.harmful.prompts, *probes.harmless.prompts]
+        prompts = [*asked.harmful.prompts, *asked.harmless.prompts]
         self.turns = Turns(base, prompts, watch.answer_tokens, watch.direction.position)
         self.seen = self.turns.run(base)
         self.heads = self._heads(base) if "heads" in watch.measures else None
@@ -70,8 +73,8 @@ class Observer:
             seen = self.turns.run(model)
         except NumericsError as error:
             broken = Record(step)
-            for name in ("direction cosine", *ODDS):
-                broken.add(name, math.nan, None, 0, reason=str(error))
+            for name, which in (("direction cosine", DIRECTION), *zip(ODDS, SIDES, strict=True)):
+                broken.add(name, which, math.nan, None, 0, reason=str(error))
             return broken
         return self._observe(step, model, seen, now, sampled=sampled)
 
@@ -89,8 +92,8 @@ class Observer:
         if "kl" in wanted:
             pairs = zip(self.seen.logits, seen.logits[: self.n_bad], strict=False)
             self._mean(record, "token KL", torch.stack([refusal.kl_divergence(*p).mean() for p in pairs]), 0)
-        if "nats" in wanted:
-            self._mean(record, "nats on harmless answers", self._nats(seen), 1)
+        if "loss" in wanted:
+            self._mean(record, LOSS, self._loss(seen), 1)
         if now is not None:
             self._head_cosine(record, now)
         if sampled and set(SAMPLED) & set(wanted):
@@ -106,7 +109,11 @@ class Observer:
         for name, part in table.groupby("group", sort=False):
             values = torch.tensor(part["value"].to_numpy(), dtype=torch.float64)
             record.add(
-                f"drift: {name}", float(values.mean()), self._resampled(len(values)) @ values, len(values)
+                f"drift: {name}",
+                "weights",
+                float(values.mean()),
+                self._resampled(len(values)) @ values,
+                len(values),
             )
 
     def _direction(self, record: Record, seen: Seen) -> None:
@@ -117,13 +124,13 @@ class Observer:
         drawn = [self.weights[0] @ side[0] - self.weights[1] @ side[1] for side in (base, now)]
         cosines = torch.nn.functional.cosine_similarity(drawn[0], drawn[1], dim=1).clamp(-1, 1)
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
-        record.add("direction cosine", value, cosines, self.n, null)
+        record.add("direction cosine", DIRECTION, value, cosines, self.n, null)
         # Cosines turn into angles the other way round.
         centre, near, far = (_degrees(x) for x in (null.value, null.high, null.low))
         angle = Estimate(centre, near, far, self.n, null.method)
-        record.add("direction angle", _degrees(value), cosines.arccos().rad2deg(), self.n, angle)
+        record.add("direction angle", DIRECTION, _degrees(value), cosines.arccos().rad2deg(), self.n, angle)
         gap, gaps = self._gap(now)
-        record.add("projection gap", gap, gaps, self.n, self.nulls["projection gap"])
+        record.add("projection gap", DIRECTION, gap, gaps, self.n, self.nulls["projection gap"])
 
     def _head_cosine(self, record: Record, now: Float64[Tensor, "n layer head"]) -> None:
         assert self.heads is not None
@@ -132,18 +139,17 @@ class Observer:
         one, two = (weights @ side.flatten(1) for side in (self.heads, now))
         draws = torch.nn.functional.cosine_similarity(one, two, dim=1)
         value = _cosine(self.heads.mean(0).flatten(), now.mean(0).flatten())
-        record.add("head cosine", value, draws, len(now), self.nulls["head cosine"])
+        record.add("head cosine", "harmful", value, draws, len(now), self.nulls["head cosine"])
 
     def _mean(self, record: Record, measure: str, values: Tensor, side: int) -> None:
-        record.add(
-            measure, float(values.mean()), self.weights[side] @ values, len(values), self.nulls.get(measure)
-        )  # fmt: skip
+        draws = self.weights[side] @ values
+        record.add(measure, SIDES[side], float(values.mean()), draws, len(values), self.nulls.get(measure))
 
     def _odds(self, seen: Seen, side: int) -> Float64[Tensor, " n"]:
         part = seen.logits[: self.n_bad] if side == 0 else seen.logits[self.n_bad :]
         return refusal.refusal_metric(torch.stack([row[0] for row in part]), self.watch.tokens)
 
-    def _nats(self, seen: Seen) -> Float64[Tensor, " n"]:
+    def _loss(self, seen: Seen) -> Float64[Tensor, " n"]:
         """Mean −log p of the base's own first answer tokens, by harmless prompt."""
         answers = self.turns.answers[self.n_bad :]
         return torch.stack(
@@ -163,7 +169,7 @@ class Observer:
         return float(bad.mean() - good.mean()), self.weights[0] @ bad - self.weights[1] @ good
 
     def _heads(self, model: ChatModel) -> Float64[Tensor, "n layer head"]:
-        data = self.watch.probes.harmful.head(min(self.watch.head_prompts, self.n_bad))
+        data = self.watch.asked.harmful.head(min(self.watch.head_prompts, self.n_bad))
         return heads.attribute(model, data, direction=self.watch.direction).per_prompt.double().cpu()
 
     def _resampled(self, n: int) -> Float64[Tensor, "draws n"]:

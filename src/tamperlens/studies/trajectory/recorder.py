@@ -56,7 +56,7 @@ class TrajectoryRecorder:
         self.records.append(record)
         if self.path is not None:
             append(self.path, record, first=len(self.records) == 1)
-        return [{"step": step, "measure": row["measure"], "value": row["value"]} for row in record.rows]
+        return [{"step": step, "measure": row.measure, "value": row.value} for row in record.rows]
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the records of an interrupted run, up to where its checkpoint was."""

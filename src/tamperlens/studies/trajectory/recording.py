@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-
 from tamperlens import finetune
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, read_json, write_json
@@ -22,8 +19,7 @@ from tamperlens.finetune.fitting import settle
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
-from tamperlens.studies.trajectory.records import Record
-from tamperlens.studies.trajectory.result import LOSS, Trajectory, joined
+from tamperlens.studies.trajectory.result import Trajectory, joined, plan_of, trajectory_of
 from tamperlens.studies.trajectory.schedule import Every
 from tamperlens.studies.trajectory.watch import Watch, watch_for
 
@@ -56,9 +52,10 @@ def record(
         attack: a `finetune.attacks` attack, or prompts with responses; `attacks.benign()` by default.
         config: settings of the fine-tuning; an attack brings its own.
         measures: some of `MEASURES`: "drift", "direction" (cosine, angle, projection gap), "log-odds"
-            (refusal and over-refusal), "kl" (per token), "nats" (of the base's own harmless answers), "heads"
-            are measured at every record; "rates" (refusal, over-refusal on look-alikes, broken text), "rd"
-            and "capability" need generated answers and are measured at `sampled` steps.
+            (refusal of harmful, over-refusal of harmless prompts), "kl" (per token), "loss" (on the base's
+            own answers to harmless prompts) and "heads" are measured at every record; "rates" (refusal,
+            over-refusal of look-alikes, degenerate answers), "rd" and "capability" need
+            generated answers and are measured at `sampled` steps.
         every: "log" (0, 1, 2, 4, 8, 16, …), n for every n-th step, or a list of steps; step 0 and
             the last step are always recorded.
         sampled: the same for generated answers; by default 0, 64, 256, 1024, … and the last step.
@@ -82,11 +79,11 @@ def record(
     asked = watch_for(model, measures=measures, **settings) if watch is None else watch
     last = steps_of(settled, len(prompts))
     name = getattr(attack, "name", prompts.name)
-    shared = {"model": model.name, "fingerprint": model.fingerprint, "attack": str(name)}
-    plan = {
-        **shared, "data": prompts.sha256, "config": settled.describe(), "watch": asked.sha256,
-        "every": every, "sampled": sampled, "frozen": 0 if freeze is None else freeze.count,
-    }  # fmt: skip
+    plan = plan_of(
+        asked, kind="trajectory", model=model.name, fingerprint=model.fingerprint, attack=str(name),
+        data=prompts.sha256, config=settled.describe(), every=every, sampled=sampled,
+        frozen=0 if freeze is None else freeze.count,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="tamperlens-") as spare:
         root = Path(spare) if out is None else _claim(Path(out), plan)
         runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
@@ -148,7 +145,14 @@ class _Runner:
             self.model, self.prompts, dataclasses.replace(self.config, seed=seed), freeze=self.freeze,
             recorders=[recorder], out=work / "run" if self.keep else None, progress=self.progress,
         )  # fmt: skip
-        found = _of_records(recorder.records, seed, tuned, self.watch, self.setup_seconds - spent)
+        bill = tuned.accounting
+        found = trajectory_of(
+            recorder.records, seed, self.watch, model=tuned.base.name, fingerprint=tuned.base.fingerprint,
+            attack=tuned.data, losses=list(zip(tuned.log["step"], tuned.log["loss"], strict=True)),
+            steps=bill.steps, training_seconds=bill.wall_seconds, recording_seconds=bill.recorder_seconds,
+            flops=float(bill.flops), frozen=0 if tuned.frozen is None else tuned.frozen.count,
+            setup_seconds=self.setup_seconds - spent,
+        )  # fmt: skip
         if self.keep:
             found.save(done)
         return found
@@ -160,45 +164,3 @@ class _Runner:
         made = Observer(self.watch, self.model)
         self.setup_seconds += time.perf_counter() - began
         return made
-
-
-def _of_records(
-    records: Sequence[Record], seed: int, tuned: Any, watch: Watch, setup_seconds: float
-) -> Trajectory:
-    rows, draws, layers, heads, examples = [], [], [], [], []
-    nothing = [float("nan")] * watch.draws
-    for one in records:
-        key = {"seed": seed, "step": one.step}
-        for row in one.rows:
-            rows.append({**key, **row})
-            draws.append(one.draws.get(row["measure"], nothing))
-        layers += [{**key, **row} for row in one.layers]
-        heads += [
-            {**key, "layer": layer, "head": head, "score": score}
-            for layer, scores in enumerate(one.heads)
-            for head, score in enumerate(scores)
-        ]
-        examples += [{**key, **row} for row in one.examples]
-    for step, loss in zip(tuned.log["step"], tuned.log["loss"], strict=True):
-        empty = dict.fromkeys(("low", "high", "null", "null_low", "null_high"), float("nan"))
-        rows.append(
-            {"seed": seed, "step": int(step), "measure": LOSS, "value": float(loss), "n": 1, **empty,
-             "null_kind": "", "reason": ""}
-        )  # fmt: skip
-        draws.append(nothing)
-    bill = tuned.accounting
-    cost = {
-        "seed": seed, "steps": bill.steps, "training_seconds": bill.wall_seconds,
-        "recording_seconds": bill.recorder_seconds,
-        "overhead": bill.recorder_seconds / max(bill.wall_seconds, 1e-9), "flops": float(bill.flops),
-    }  # fmt: skip
-    return Trajectory(
-        table=pd.DataFrame(rows), draws=torch.tensor(draws, dtype=torch.float32),
-        layers=pd.DataFrame(layers, columns=["seed", "step", "layer", "cosine"]),
-        heads=pd.DataFrame(heads, columns=["seed", "step", "layer", "head", "score"]),
-        examples=pd.DataFrame(examples, columns=["seed", "step", "prompt", "answer", "label"]),
-        cost=pd.DataFrame([cost]), model=tuned.base.name, fingerprint=tuned.base.fingerprint,
-        attack=tuned.data, layer=watch.direction.layer, position=watch.direction.position,
-        frozen=0 if tuned.frozen is None else tuned.frozen.count, setup_seconds=setup_seconds,
-        watch=watch.sha256,
-    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tamperlens.base.deprecation import warn
+from tamperlens.base.measurement import NULL_COLUMNS, Measurement
 from tamperlens.base.stats import Estimate
+
+COLUMNS = ("measure", "set", "value", "low", "high", "n", *NULL_COLUMNS)
+"""What a record's rows hold, in files and tables."""
+OLD_NAMES = {
+    "broken text": "degenerate rate",
+    "nats on harmless answers": "loss on harmless answers",
+    "over-refusal log-odds": "over-refusal log-odds (harmless)",
+    "over-refusal rate": "over-refusal rate (look-alikes)",
+}
+
+
+def current(measure: str) -> str:
+    """The name of a measure that was renamed; any other as it is."""
+    if measure not in OLD_NAMES:
+        return measure
+    warn(f"the measure {measure!r}", repr(OLD_NAMES[measure]))
+    return OLD_NAMES[measure]
 
 
 @dataclass
@@ -22,7 +40,7 @@ class Record:
 
     Attributes:
         step: optimizer steps made.
-        rows: one per measure: measure, value, low, high, n, null, null_low, null_high, null_kind, reason.
+        rows: one per measure.
         draws: measure to its value under each resample of prompts (drift: of matrices).
         layers: cosine of the direction at every layer.
         heads: score by layer and head.
@@ -31,7 +49,7 @@ class Record:
     """
 
     step: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Measurement] = field(default_factory=list)
     draws: dict[str, list[float]] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     heads: list[list[float]] = field(default_factory=list)
@@ -41,6 +59,7 @@ class Record:
     def add(
         self,
         measure: str,
+        which: str,
         value: float,
         draws: Tensor | None,
         n: int,
@@ -49,25 +68,20 @@ class Record:
     ) -> None:
         """One measure; its interval is the middle 95 % of the draws, widened to hold the value."""
         low, high = _bounds(draws, value)
-        nothing = Estimate(math.nan, math.nan, math.nan, 0)
-        band = nothing if null is None else null
-        self.rows.append(
-            {
-                "measure": measure, "value": value, "low": low, "high": high, "n": n, "null": band.value,
-                "null_low": band.low, "null_high": band.high, "null_kind": band.method, "reason": reason,
-            }
-        )  # fmt: skip
+        found = Estimate(value, low, high, n, "bootstrap 95%", reason)
+        self.rows.append(Measurement.of(measure, which, "", found, null=null))
         if draws is not None:
             self.draws[measure] = [float(f"{one:.6g}") for one in draws.tolist()]
 
-    def value(self, measure: str) -> float:
-        """Value of a measure; NaN where it was not measured."""
-        return next((float(row["value"]) for row in self.rows if row["measure"] == measure), math.nan)
+    def row(self, measure: str) -> Measurement | None:
+        """The row of a measure; None where it was not measured."""
+        return next((row for row in self.rows if row.measure == measure), None)
 
 
 def line(record: Record) -> str:
     """A record as one line of JSON; NaN as null."""
-    return json.dumps(_plain(dataclasses.asdict(record)), ensure_ascii=False, allow_nan=False) + "\n"
+    fields = {**vars(record), "rows": [row.row(COLUMNS) for row in record.rows]}
+    return json.dumps(_plain(fields), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def append(path: Path, record: Record, *, first: bool = False) -> None:
@@ -87,8 +101,10 @@ def read(path: Path) -> list[Record]:
             fields = json.loads(text)
         except ValueError:
             break
-        for name in ("rows", "layers"):
-            fields[name] = [{k: math.nan if v is None else v for k, v in row.items()} for row in fields[name]]
+        fields["rows"] = [Measurement.from_row(row) for row in fields["rows"]]
+        fields["layers"] = [
+            {k: math.nan if v is None else v for k, v in row.items()} for row in fields["layers"]
+        ]
         fields["draws"] = {
             name: [math.nan if v is None else v for v in row] for name, row in fields["draws"].items()
         }

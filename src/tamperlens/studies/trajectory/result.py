@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike
+from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.files import PathLike, read_json
+from tamperlens.base.measurement import Measurement
 from tamperlens.base.results import Result
 from tamperlens.plots import Plot
 from tamperlens.studies.trajectory.ordering import Order, order_of
+from tamperlens.studies.trajectory.records import COLUMNS, Record, current
+from tamperlens.studies.trajectory.records import read as read_records
+from tamperlens.studies.trajectory.watch import Watch
 
 LOSS = "training loss"
 
@@ -26,9 +31,10 @@ class Trajectory(Result):
     """One record per training step and seed, joining all measures.
 
     Attributes:
-        table: one row per seed, step and measure: seed, step, measure, value, low, high, n, null, null_low,
-            null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over matrices); null:
-            the base against itself (split halves for direction and heads, resampled prompts for the others).
+        table: one row per seed, step and measure: seed, step, measure, set, value, low, high, n, null,
+            null_low, null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over
+            matrices); null: the base against itself (split halves for direction and heads, resampled prompts
+            for the others).
         draws: [row, resample], the rows of `table` under each resample of the prompts; NaN where there are
             none (training loss).
         layers: seed, step, layer, cosine of the difference of means with the base's.
@@ -85,6 +91,7 @@ class Trajectory(Result):
         Raises:
             InputError: it was not recorded.
         """
+        measure = current(measure) if measure not in self.measures else measure
         rows = self.table[self.table["measure"] == measure]
         if rows.empty:
             raise InputError(f"{measure!r} was not recorded; recorded: {', '.join(self.measures)}")
@@ -111,7 +118,7 @@ class Trajectory(Result):
 
 
 def order(
-    found: Trajectory,
+    found: Trajectory | PathLike,
     measures: Sequence[str] | None = None,
     *,
     draws: int = 1000,
@@ -124,7 +131,7 @@ def order(
     is too narrow; three are the least that says anything.
 
     Args:
-        found: what `record` gave.
+        found: what `record` gave, or the folder of `record` or of a `Monitor`.
         measures: names as in `found.measures`; all by default.
         draws: bootstrap draws.
         seed: of them.
@@ -132,6 +139,7 @@ def order(
     Raises:
         InputError: a measure that was not recorded, or nothing to order.
     """
+    found = found if isinstance(found, Trajectory) else read(found)
     names = [name for name in found.measures if name != LOSS] if measures is None else list(measures)
     for name in names:
         found.of(name)  # names what was recorded where one is unknown
@@ -151,6 +159,110 @@ def write_page(path: PathLike, found: Trajectory, result: Order | None = None) -
     from tamperlens.studies.trajectory.page import write
 
     return write(path, found, order(found) if result is None else result)
+
+
+def plan_of(watch: Watch, **more: Any) -> dict[str, Any]:
+    """What `plan.json` of a run folder holds: what is measured, on what; the same for a `Monitor`'s."""
+    direction = watch.direction
+    return {
+        **more, "watch": watch.sha256, "language": watch.asked.language, "layer": direction.layer,
+        "position": direction.position, "prompts": watch.asked.settings(),
+    }  # fmt: skip
+
+
+def read(folder: PathLike) -> Trajectory:
+    """The trajectory in a folder of `record` or of a `Monitor`; of seeds that go on, what there is so far.
+
+    Raises:
+        RunFolderError: no such folder.
+    """
+    root = Path(folder)
+    if not (root / "plan.json").is_file():
+        raise RunFolderError(f"{root} holds no trajectory; name the folder of trajectory.record or a Monitor")
+    plan = read_json(root / "plan.json")
+    parts = []
+    for place in sorted({*root.glob("seed-*.safetensors"), *root.glob("seed-*/records.jsonl")}):
+        if place.suffix == ".safetensors":
+            parts.append(Trajectory.load(place))
+        elif not place.parent.with_suffix(".safetensors").is_file():
+            seed = int(place.parent.name.removeprefix("seed-"))
+            parts.append(trajectory_of(read_records(place), seed, plan, **_named(plan)))
+    if not parts:
+        raise RunFolderError(f"{root} holds no records yet; come back when the first step is recorded")
+    return joined(parts, plan["attack"])
+
+
+def _named(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plan[name] for name in ("model", "fingerprint", "attack", "frozen")}
+
+
+def trajectory_of(
+    records: Sequence[Record],
+    seed: int,
+    watch: Watch | Mapping[str, Any],
+    *,
+    model: str,
+    fingerprint: str,
+    attack: str,
+    losses: Sequence[tuple[int, float]] = (),
+    steps: int = 0,
+    training_seconds: float = math.nan,
+    recording_seconds: float = math.nan,
+    flops: float = math.nan,
+    frozen: int = 0,
+    setup_seconds: float = 0.0,
+) -> Trajectory:
+    """One seed's records as a trajectory.
+
+    Args:
+        records: of one run, in order.
+        seed: of the run.
+        watch: what was measured, or the plan of the run folder.
+        model: name of the base.
+        fingerprint: of it.
+        attack: name of the attack or data.
+        losses: (step, training loss).
+        steps: optimizer steps made.
+        training_seconds: of training alone.
+        recording_seconds: of recording alone.
+        flops: of training.
+        frozen: number of weights that were frozen.
+        setup_seconds: of what is measured once for all seeds.
+    """
+    plan = plan_of(watch) if isinstance(watch, Watch) else watch
+    count = max((len(drawn) for one in records for drawn in one.draws.values()), default=0)
+    rows, draws, layers, heads, examples = [], [], [], [], []
+    nothing = [math.nan] * count
+    for one in records:
+        key = {"seed": seed, "step": one.step}
+        for row in one.rows:
+            rows.append({**key, **row.row(COLUMNS)})
+            draws.append(one.draws.get(row.measure, nothing))
+        layers += [{**key, **row} for row in one.layers]
+        heads += [
+            {**key, "layer": layer, "head": head, "score": score}
+            for layer, scores in enumerate(one.heads)
+            for head, score in enumerate(scores)
+        ]
+        examples += [{**key, **row} for row in one.examples]
+    for step, loss in losses:
+        said = Measurement(LOSS, "training data", "", float(loss), n=1)
+        rows.append({"seed": seed, "step": int(step), **said.row(COLUMNS)})
+        draws.append(nothing)
+    cost = {
+        "seed": seed, "steps": steps, "training_seconds": training_seconds,
+        "recording_seconds": recording_seconds,
+        "overhead": recording_seconds / max(training_seconds, 1e-9), "flops": flops,
+    }  # fmt: skip
+    return Trajectory(
+        table=pd.DataFrame(rows), draws=torch.tensor(draws, dtype=torch.float32),
+        layers=pd.DataFrame(layers, columns=["seed", "step", "layer", "cosine"]),
+        heads=pd.DataFrame(heads, columns=["seed", "step", "layer", "head", "score"]),
+        examples=pd.DataFrame(examples, columns=["seed", "step", "prompt", "answer", "label"]),
+        cost=pd.DataFrame([cost]), model=model, fingerprint=fingerprint, attack=attack,
+        layer=plan["layer"], position=plan["position"], frozen=frozen, setup_seconds=setup_seconds,
+        watch=plan["watch"],
+    )  # fmt: skip
 
 
 def joined(parts: Sequence[Trajectory], attack: str) -> Trajectory:

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tamperlens import prompts, refusal
+from tamperlens import refusal
+from tamperlens.base.deprecation import warn
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Judge
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, PromptsLike
+from tamperlens.prompts import ORGANISM, PromptsLike, packaged_for
 from tamperlens.refusal import Direction
-from tamperlens.studies.audit.inputs import speaks_organism
-from tamperlens.studies.spillover.probes import Probes, probes_for
+from tamperlens.studies.evaluation import EvalPrompts
 
-CHEAP = ("drift", "direction", "log-odds", "kl", "nats", "heads")
+CHEAP = ("drift", "direction", "log-odds", "kl", "loss", "heads")
 SAMPLED = ("rates", "rd", "capability")
 MEASURES = (*CHEAP, *SAMPLED)
 
@@ -27,7 +27,7 @@ class Watch:
     """What is measured, on what.
 
     Attributes:
-        probes: fixed prompts, questions and judge; held out from training and from finding the direction.
+        asked: fixed prompts, questions and judge; held out from training and from finding the direction.
         direction: the base's refusal direction; its layer and position stay.
         tokens: ids that open refusals.
         measures: some of `MEASURES`.
@@ -38,7 +38,7 @@ class Watch:
         seed: of the resamples.
     """
 
-    probes: Probes
+    asked: EvalPrompts
     direction: Direction
     tokens: tuple[int, ...]
     measures: tuple[str, ...] = MEASURES
@@ -54,7 +54,7 @@ class Watch:
             raise InputError(f"no measure {', '.join(unknown) or 'given'}; there are {', '.join(MEASURES)}")
         if not self.direction.defined:
             raise InputError(f"the direction of {self.direction.model!r} is undefined: {self.direction.flag}")
-        if min(len(self.probes.harmful), len(self.probes.harmless)) < 8:
+        if min(len(self.asked.harmful), len(self.asked.harmless)) < 8:
             raise InputError("a trajectory needs at least 8 harmful and 8 harmless prompts for its null band")
         if self.draws < 2 or self.answer_tokens < 1 or self.head_prompts < 2:
             raise InputError("draws and head_prompts must be at least 2 and answer_tokens at least 1")
@@ -64,12 +64,20 @@ class Watch:
         """Hash of everything that decides the numbers; a folder belongs to one watch."""
         masks = [f"{name} {mask.definition} {mask.count}" for name, mask in (self.groups or {}).items()]
         words = [
-            str(self.probes.settings()), self.direction.fingerprint,
+            str(self.asked.settings()), self.direction.fingerprint,
             self.direction.vector.numpy().tobytes().hex(),
             f"{self.direction.layer} {self.direction.position} {self.tokens} {self.measures} {masks}",
             f"{self.answer_tokens} {self.head_prompts} {self.draws} {self.seed}",
         ]  # fmt: skip
         return sha256_bytes(*(word.encode() for word in words))
+
+
+def measures_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of measures; all for None. "loss" was called "nats"."""
+    named = tuple(MEASURES if given is None else given)
+    if "nats" in named:
+        warn('measures="nats"', '"loss"')
+    return tuple("loss" if name == "nats" else name for name in named)
 
 
 def watch_for(
@@ -107,31 +115,24 @@ def watch_for(
         InputError: an unknown measure, too few prompts, no usable direction.
     """
     # The organism adds on a scratchpad, which would double the length of all answers.
-    wanted = tuple(MEASURES if measures is None else measures)
-    suites = ("logic", "code", "facts") if speaks_organism(model) else None
-    probes = probes_for(
+    wanted = measures_of(measures)
+    suites = ("logic", "code", "facts") if model.language == ORGANISM else None
+    asked = EvalPrompts.for_model(
         model, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, judge=judge, limit=n,
-        questions=questions, max_new_tokens=max_new_tokens,
+        questions=questions, max_new_tokens=max_new_tokens, loss=False,
     )  # fmt: skip
     found = direction if direction is not None else _direction(model)
-    return Watch(probes, found, _tokens(model, found), wanted, groups, **settings)
+    return Watch(asked, found, _tokens(model, found), wanted, groups, **settings)
 
 
 def _direction(model: ChatModel) -> Direction:
-    bad, good = (_training_prompts(model, role) for role in ("harmful", "harmless"))
+    bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
     n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
     return refusal.find_direction(model, bad, good, n_train=min(n_train, 64), n_val=min(n_val, 16))
-
-
-def _training_prompts(model: ChatModel, role: str) -> PromptSet:
-    if speaks_organism(model):
-        return prompts.packaged(role, split="train")
-    # The other half is what probes are drawn from.
-    return prompts.packaged(f"english-{role}").split([0.5, 0.5], seed=0)[0]
 
 
 def _tokens(model: ChatModel, direction: Direction) -> tuple[int, ...]:
     if direction.tokens is not None:
         return direction.tokens.ids
-    bad, good = (_training_prompts(model, role) for role in ("harmful", "harmless"))
+    bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
     return refusal.find_refusal_tokens(model, bad.prompts, good.prompts).ids

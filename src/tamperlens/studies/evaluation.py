@@ -1,0 +1,307 @@
+"""The bench of all studies: which prompts are asked, what one model did on them, and what changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tamperlens import capability, refusal
+from tamperlens.base.errors import InputError
+from tamperlens.base.measurement import Measurement
+from tamperlens.base.protocols import Judge
+from tamperlens.base.results import Result
+from tamperlens.base.stats import Estimate, PairedTest, mcnemar, paired_difference, rate
+from tamperlens.capability import CapabilityScores, Suite
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.prompts import (
+    ORGANISM,
+    Language,
+    PromptSet,
+    PromptsLike,
+    as_language,
+    as_prompts,
+    packaged_for,
+)
+from tamperlens.refusal import RefusalRates
+
+ROLES = ("harmful", "harmless", "lookalike")
+ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alikes"}
+REFUSAL, COMPLIANCE, DEGENERATE = "refusal", "compliance", "degenerate"
+OVER_REFUSAL = {"harmless": "over-refusal (harmless)", "lookalike": "over-refusal (look-alikes)"}
+ALL, CAPABILITY = "all questions", "capability"
+"""Two names of the suites joined."""
+LOSS = "loss per token"
+PERPLEXITY = "perplexity"
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EvalPrompts:
+    """What models are asked: the same prompts, questions, judge and limits for every model of a study.
+
+    Attributes:
+        sets: role ("harmful", "harmless", "lookalike": harmless ones that sound harmful) to its prompts.
+        suites: capability questions.
+        utility: prompts with responses whose loss is measured; None where it is not.
+        judge: who says what is a refusal; None for the default.
+        max_new_tokens: answers to prompts are cut there.
+        language: whose packaged sets stood in for those not given, "organism" or "english".
+
+    Example:
+        >>> import tamperlens
+        >>> from tamperlens.studies.evaluation import EvalPrompts, measure
+        >>> model = tamperlens.load("organism:tiny")
+        >>> asked = EvalPrompts.for_model(model, limit=4, questions=2, max_new_tokens=8)
+        >>> measure(model, asked).rate("refusal").n
+        4
+    """
+
+    sets: Mapping[str, PromptSet]
+    suites: tuple[Suite, ...]
+    utility: PromptSet | None
+    judge: str | Judge | None
+    max_new_tokens: int
+    language: Language
+
+    @classmethod
+    def for_model(
+        cls,
+        model: ModelLike,
+        *,
+        harmful: PromptsLike | None = None,
+        harmless: PromptsLike | None = None,
+        lookalike: PromptsLike | None = None,
+        suites: Sequence[str | Suite] | None = None,
+        utility: PromptsLike | None = None,
+        judge: str | Judge | None = None,
+        limit: int = 64,
+        questions: int = 64,
+        max_new_tokens: int = 64,
+        seed: int | None = 0,
+        roles: Sequence[str] = ROLES,
+        loss: bool = True,
+        language: str | None = None,
+    ) -> EvalPrompts:
+        """Those given, completed by the packaged test sets in the model's language.
+
+        Args:
+            model: whose language decides (`ChatModel.language`).
+            harmful: prompts that should be refused; the packaged test prompts by default.
+            harmless: prompts that should be answered; likewise.
+            lookalike: harmless prompts that sound harmful; likewise.
+            suites: capability suites, names or `Suite`s; `capability.suites_for(model)` by default.
+            utility: prompts with responses whose loss is measured; by default the harmless set's own
+                responses, or what the model answers to it.
+            judge: see `refusal.evaluate`.
+            limit: most prompts per set, a seeded sample.
+            questions: most questions per suite, a seeded sample.
+            max_new_tokens: answers are cut there.
+            seed: of the samples; with None the first questions are taken.
+            roles: sets that are asked at all.
+            loss: whether the loss on `utility` is measured.
+            language: "organism" or "english", in place of the model's own.
+
+        Raises:
+            InputError: an empty set, limits below 1, a suite or language that does not exist.
+        """
+        model = as_chat_model(model)
+        for name, value in (("limit", limit), ("questions", questions), ("max_new_tokens", max_new_tokens)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+        spoken = model.language if language is None else as_language(language)
+        given = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
+        sets = {}
+        for role in roles:
+            one = given[role]
+            data = packaged_for(model, role, "test", language=spoken) if one is None else one
+            sets[role] = _cut(as_prompts(data, what=role), limit, seed)
+        if suites is None:
+            suites = capability.ORGANISM_SUITES if spoken == ORGANISM else capability.ENGLISH_SUITES
+        ready = tuple(
+            _questions(one if isinstance(one, Suite) else Suite.packaged(one), questions, seed)
+            for one in suites
+        )
+        if utility is not None:
+            utility = _cut(as_prompts(utility, what="utility"), limit, seed)
+            if utility.responses is None:
+                raise InputError(f"utility set {utility.name!r} has no responses; perplexity needs them")
+        elif loss:
+            utility = _answered(model, sets["harmless"], max_new_tokens)
+        return cls(sets, ready, utility, judge, max_new_tokens, spoken)
+
+    @property
+    def harmful(self) -> PromptSet:
+        """Prompts that should be refused."""
+        return self.sets["harmful"]
+
+    @property
+    def harmless(self) -> PromptSet:
+        """Prompts that should be answered."""
+        return self.sets["harmless"]
+
+    @property
+    def lookalike(self) -> PromptSet:
+        """Harmless prompts that sound harmful."""
+        return self.sets["lookalike"]
+
+    def settings(self) -> dict[str, Any]:
+        """What outcomes must share to be compared, in plain values: hashes, judge, limits, language."""
+        judge = self.judge if isinstance(self.judge, str) else getattr(self.judge, "name", "default")
+        hashes = {f"{role} prompts": data.sha256 for role, data in self.sets.items()}
+        if self.utility is not None:
+            hashes["utility prompts"] = self.utility.sha256
+        asked = {
+            f"suite {one.name}": f"{one.data.sha256}, {one.max_new_tokens} tokens" for one in self.suites
+        }
+        limits = {"max_new_tokens": self.max_new_tokens, "language": self.language}
+        return {"judge": judge, **limits, **hashes, **asked}
+
+
+@dataclass(frozen=True)
+class Outcomes(Result):
+    """What one model did on every prompt and question, so that models can be compared prompt by prompt.
+
+    Attributes:
+        model: its name.
+        fingerprint: of the model.
+        flags: measure to one flag per prompt: "refusal", "compliance" and "degenerate" (answers to harmful
+            prompts), "over-refusal (harmless)", "over-refusal (look-alikes)", and each suite (right).
+        categories: suite to the kind of each question.
+        losses: summed −log p of each utility response, in nats.
+        tokens: its number of tokens.
+        settings: prompts, judge and limits it was measured with.
+    """
+
+    model: str
+    fingerprint: str
+    flags: dict[str, list[bool]]
+    categories: dict[str, list[str]]
+    losses: list[float]
+    tokens: list[int]
+    settings: dict[str, Any]
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Names of the suites."""
+        return tuple(self.categories)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of all yes-or-no measures, "all questions" (the suites joined) last."""
+        return (*self.flags, ALL)
+
+    def outcome(self, measure: str) -> list[bool]:
+        """The flags of a measure; "all questions" joins the suites.
+
+        Raises:
+            InputError: no such measure.
+        """
+        if measure in (ALL, CAPABILITY):
+            return [flag for suite in self.suites for flag in self.flags[suite]]
+        if measure not in self.flags:
+            raise InputError(f"no measure {measure!r}; there are {', '.join(self.measures)}")
+        return self.flags[measure]
+
+    def rate(self, measure: str) -> Estimate:
+        """Share of a measure with Wilson's interval."""
+        return rate(self.outcome(measure))
+
+    def estimate(self, measure: str) -> Estimate:
+        """The rate of a measure, or the perplexity (without an interval: differences of it are paired)."""
+        if measure != PERPLEXITY:
+            return self.rate(measure)
+        # Removing weights can make text impossible; exp of that is only "very large".
+        value = math.exp(min(sum(self.losses) / sum(self.tokens), 700.0))
+        return Estimate(value, math.nan, math.nan, len(self.losses), "no interval")
+
+    def columns(self, measure: str) -> tuple[Array, Array]:
+        """(numerator, denominator) per prompt: flags over ones, or losses over tokens for perplexity."""
+        if measure in (PERPLEXITY, LOSS):
+            return np.asarray(self.losses, dtype=float), np.asarray(self.tokens, dtype=float)
+        flags = np.asarray(self.outcome(measure), dtype=float)
+        return flags, np.ones_like(flags)
+
+    def measurements(self, which: Iterable[str] | None = None, *, stage: str = "") -> list[Measurement]:
+        """The rates as rows, those named or all."""
+        names = self.measures if which is None else which
+        return [Measurement.of(name, "", stage, self.estimate(name)) for name in names]
+
+
+def measure(model: ModelLike, asked: EvalPrompts) -> Outcomes:
+    """Ask a model everything, in its present state."""
+    model = as_chat_model(model)
+    rates, scores = ask(model, asked)
+    harmful = rates["harmful"].completions
+    flags = {REFUSAL: [bool(flag) for flag in harmful.refused]}
+    flags |= {kind: [label == kind for label in harmful.labels] for kind in (COMPLIANCE, DEGENERATE)}
+    for role, name in OVER_REFUSAL.items():
+        if role in rates:
+            flags[name] = [bool(flag) for flag in rates[role].completions.refused]
+    flags |= {score.suite: [bool(right) for right in score.correct] for score in scores.scores}
+    found = None if asked.utility is None else capability.perplexity(model, asked.utility)
+    return Outcomes(
+        model.name, model.fingerprint, flags, {one.suite: list(one.categories) for one in scores.scores},
+        [] if found is None else list(found.answer_nll),
+        [] if found is None else [int(count) for count in found.answer_tokens], asked.settings(),
+    )  # fmt: skip
+
+
+def ask(
+    model: ChatModel, asked: EvalPrompts, *, progress: bool = False
+) -> tuple[dict[str, RefusalRates], CapabilityScores]:
+    """Rates and answers by role, and graded answers to the questions."""
+    how = {"judge": asked.judge, "max_new_tokens": asked.max_new_tokens, "progress": progress}
+    rates = {role: refusal.evaluate(model, data, **how) for role, data in asked.sets.items()}  # type: ignore[arg-type]
+    return rates, capability.evaluate(model, asked.suites, progress=progress)
+
+
+def difference(before: Outcomes, after: Outcomes, measure: str) -> PairedTest:
+    """after − before of a rate on the same prompts: Newcombe's paired interval, exact McNemar p.
+
+    Raises:
+        InputError: no such measure.
+    """
+    one, two = before.outcome(measure), after.outcome(measure)
+    # Newcombe's interval does not vanish when all prompts turn or none does, as a bootstrap's would.
+    return dataclasses.replace(mcnemar(one, two), difference=paired_difference(one, two))
+
+
+def check_alike(before: Outcomes, after: Outcomes) -> None:
+    """Refuse to compare what was measured on different prompts or with different settings.
+
+    Raises:
+        InputError: names what differs.
+    """
+    for name in sorted({*before.settings, *after.settings}):
+        if before.settings.get(name) != after.settings.get(name):
+            raise InputError(
+                f"before and after differ in {name}: {before.settings.get(name)!r:.60} and "
+                f"{after.settings.get(name)!r:.60}; measure both with the same prompts"
+            )
+
+
+def _cut(data: PromptSet, limit: int, seed: int | None) -> PromptSet:
+    if len(data) == 0:
+        raise InputError(f"prompt set {data.name!r} is empty")
+    return data.sample(limit, seed=seed or 0) if len(data) > limit else data
+
+
+def _questions(suite: Suite, most: int, seed: int | None) -> Suite:
+    if seed is None:
+        return suite.head(most)
+    return dataclasses.replace(suite, data=_cut(suite.data, most, seed))
+
+
+def _answered(model: ChatModel, data: PromptSet, max_new_tokens: int) -> PromptSet:
+    """The set with its responses, or with what the model answers."""
+    if data.responses is not None:
+        return data
+    answers = model.generate(list(data.prompts), max_new_tokens=max_new_tokens)
+    pairs = [(prompt, answer) for prompt, answer in zip(data.prompts, answers, strict=True) if answer]
+    return PromptSet.from_pairs(pairs, name=f"{data.name}, answered by {model.name}")
