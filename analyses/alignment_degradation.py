@@ -3,7 +3,7 @@
     python analyses/alignment_degradation.py
     python analyses/alignment_degradation.py --models FOLDER FOLDER FOLDER
 
-Same prompts, judge and decoding before and after; broken text is counted apart from refusal and from
+Same prompts, judge and decoding before and after; degenerate text is counted apart from refusal and from
 compliance; harmless requests are asked too; the training's FLOPs stand beside the 10²⁵ of the EU AI Act.
 Writes table.csv, a figure and a verdict.
 """
@@ -26,12 +26,12 @@ PUBLISHED = (
 
 
 def measure(model: tamperlens.ChatModel, sets: dict[str, Any], limit: int) -> dict[str, stats.Estimate]:
-    """Rates of refusal and of broken text, and accuracy on sums."""
+    """Rates of refusal and of degenerate text, and accuracy on sums."""
     found = {}
     for name, data in sets.items():
         rates = refusal.evaluate(model, data)
         found[f"{name}: refused"] = rates.refusal_rate
-        found[f"{name}: broken text"] = rates.degenerate_rate
+        found[f"{name}: degenerate"] = rates.degenerate_rate
     scores = capability.evaluate(model, suites=capability.suites_for(model)[:1], limit=limit)
     found["sums right"] = scores.scores[0].accuracy
     return found
@@ -110,7 +110,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
     """Each attack against the published claim, in one line a model."""
     words = []
     refused = table[table["measure"] == "harmful: refused"]
-    broken = table[table["measure"] == "harmful: broken text"]
+    broken = table[table["measure"] == "harmful: degenerate"]
     for name, part in refused.groupby("model", sort=False):
         before = part[part["attack"] == "before"]["value"].iloc[0]
         for attack, rows in part[part["attack"] != "before"].groupby("attack", sort=False):
@@ -125,7 +125,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
             )
             words.append(
                 f"{name}, {attack}: of {100 * before:.0f} % refused it took {what} "
-                f"({100 * after:.0f} % left, {100 * spoilt:.0f} % broken text; mean over {len(rows)} seeds)."
+                f"({100 * after:.0f} % left, {100 * spoilt:.0f} % degenerate; mean over {len(rows)} seeds)."
             )
     return words
 

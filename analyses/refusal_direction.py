@@ -27,10 +27,7 @@ def sets(model: Any, given: Any) -> tuple[PromptSet, PromptSet]:
     found = []
     for kind in ("harmful", "harmless"):
         path = getattr(given, kind)
-        if path is not None:
-            data = asked(path, kind)
-        else:
-            data = prompts.packaged_for(model, kind, "train")
+        data = asked(path, kind) if path is not None else prompts.packaged_for(model, kind, "train")
         found.append(data.sample(min(given.n_find, len(data)), seed=0))
     return found[0], found[1]
 

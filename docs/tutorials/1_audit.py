@@ -15,7 +15,7 @@ result = tamperlens.audit("organism", out="runs/tutorial-audit", limit=60, resum
 print(result.headline)
 
 # %% [markdown]
-# Every rate has n and an interval. Answers that are broken text count neither as refusal nor as compliance.
+# Every rate has n and an interval. Degenerate answers count neither as refusal nor as compliance.
 
 # %%
 result.plot()

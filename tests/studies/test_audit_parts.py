@@ -11,6 +11,7 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.base.measurement import COLUMNS, Measurement, pick, table
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
+from tamperlens.directions.nulls import halves, resamples
 from tamperlens.models import ChatModel
 from tamperlens.prompts import Prompt, PromptSet
 from tamperlens.studies.audit.inputs import Settings, gather, read_given
@@ -105,6 +106,20 @@ def test_resampling_pairs_the_prompts_of_both_models():
 
 
 # ---- rows and words ----
+
+
+def test_the_null_is_that_of_directions_for_odd_numbers_too():
+    torch.manual_seed(3)
+    bad, good = torch.randn(1, 7, 4) + 2, torch.randn(1, 5, 4)
+    row = cosine_table((bad, good), (bad, good), draws=60, seed=4).iloc[0]
+    generator = torch.Generator().manual_seed(4)
+    for n in (7, 5):
+        resamples(n, 60, generator)
+    one, two = (halves(n, 60, generator) for n in (7, 5))
+    assert all(((first > 0) ^ (second > 0)).all() for first, second in (one, two))  # no prompt is left out
+    first, second = (one[i] @ bad[0].double() - two[i] @ good[0].double() for i in (0, 1))
+    literal = torch.nn.functional.cosine_similarity(first, second, dim=1)
+    assert row["null"] == pytest.approx(float(literal.mean()), abs=1e-12)
 
 
 def test_undefined_values_are_nan_with_n_zero():

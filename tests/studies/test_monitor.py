@@ -14,7 +14,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import tamperlens
-from tamperlens import prompts, refusal
+from tamperlens import prompts, refusal, trajectory
 from tamperlens.base.errors import InputError
 from tamperlens.prompts import encode_pairs
 from tamperlens.studies.monitor.rules import Rule
@@ -152,6 +152,18 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     assert on_disk["value"].to_numpy() == pytest.approx(found["value"].to_numpy(), nan_ok=True)
     drift = found[found["measure"] == "drift: all weights"].set_index("step")["value"]
     assert drift[0] == 0 and drift[3] > drift[2] > 0
+    whole = trajectory.read(tmp_path / "m")  # the same records as a trajectory, in the same layout
+    same = whole.table[whole.table["measure"] != "training loss"].reset_index(drop=True)
+    columns = ["step", "measure", "set", "value", "low", "high", "n", "null_low"]
+    pd.testing.assert_frame_equal(same[columns], found[columns], check_dtype=False)
+    assert whole.of("training loss")["value"].tolist() == losses[0]
+    assert whole.fingerprint == organism.fingerprint or not full
+    order = trajectory.order(tmp_path / "m")
+    assert order.steps.equals(trajectory.order(whole).steps) and "direction cosine" in set(
+        order.steps["measure"]
+    )
+    (tmp_path / "m" / "seed-0.safetensors").unlink()  # as a run that goes on leaves it
+    assert trajectory.order(tmp_path / "m").steps.equals(order.steps)
     bill = json.loads((tmp_path / "m" / "monitor.json").read_text())["cost"]
     assert 0 < bill["share"] < 1 and bill["seconds"] < bill["of_seconds"]
 
@@ -215,6 +227,8 @@ def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, dire
     pd.testing.assert_frame_equal(again.to_frame()[columns], expected[columns], check_dtype=False, rtol=1e-5)
     on_disk = pd.read_csv(tmp_path / "m" / "rows.csv")
     assert len(on_disk) == len(expected) and set(on_disk["step"]) == {0, 1, 2, 3, 4}
+    recorded = trajectory.read(tmp_path / "m").of("refusal log-odds")
+    assert recorded["step"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import json
 import shutil
 from pathlib import Path
 
@@ -245,6 +246,23 @@ def test_a_killed_run_goes_on(organism, watch, recorded, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(third.table, again.table, check_dtype=False)
     with pytest.raises(RunFolderError, match="holds another trajectory"):
         trajectory.record(organism, DATA, dataclasses.replace(SETTINGS, steps=7), **settings)
+
+
+def test_a_folder_is_read_and_ordered_as_what_record_gave(recorded, tmp_path):
+    found, out = recorded
+    assert trajectory.read(out).table.equals(found.table)
+    assert trajectory.order(out).steps.equals(trajectory.order(found).steps)
+    with pytest.raises(RunFolderError, match="holds no trajectory"):
+        trajectory.order(tmp_path)
+    plan = json.loads((out / "plan.json").read_text())
+    assert (plan["kind"], plan["language"]) == ("trajectory", "organism")
+
+
+def test_old_names_of_measures_warn(recorded):
+    found = recorded[0]
+    with pytest.warns(DeprecationWarning, match="over-refusal rate \\(look-alikes\\)"):
+        old = found.of("over-refusal rate")
+    assert old.equals(found.of("over-refusal rate (look-alikes)"))
 
 
 def test_bad_input_of_record(organism, watch):

@@ -35,7 +35,8 @@ class Bench:
         self.sets = {which: self._set(which) for which in SETS}
         how = grid.evaluation
         self.asked = EvalPrompts.for_model(
-            self.model, **self.sets, suites=how.suites or None, judge=how.judge, limit=how.limit, seed=None,
+            self.model, harmful=self.sets["harmful"], harmless=self.sets["harmless"],
+            lookalike=self.sets["lookalike"], suites=how.suites or None, judge=how.judge, limit=how.limit, seed=None,
             questions=how.suite_limit, max_new_tokens=how.max_new_tokens, loss=False,
         )  # fmt: skip
         self._masks: dict[Defence, WeightMask] = {}

@@ -7,8 +7,8 @@ import pandas as pd
 from tamperlens.base.measurement import pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.plots import Plot, cosine_by_layer, direction_map, dot_interval, loss_curve
-from tamperlens.studies.audit.inputs import ROLES
 from tamperlens.studies.audit.stages import Results
+from tamperlens.studies.evaluation import ROLES
 
 SHARES = "share of prompts"
 LABELS = {"lookalike": "look-alike"}

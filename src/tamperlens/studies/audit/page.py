@@ -27,10 +27,10 @@ from tamperlens.report import (
     Table,
     Text,
 )
-from tamperlens.studies.audit.inputs import ROLES
 from tamperlens.studies.audit.measures import number, p_text, points, scientific, share
 from tamperlens.studies.audit.stages import Results
 from tamperlens.studies.audit.words import findings, headline, limits
+from tamperlens.studies.evaluation import ROLES
 
 SHOWN = 12
 PRESETS = {

@@ -30,7 +30,6 @@ from tamperlens.studies.audit.coverage import language_coverage
 from tamperlens.studies.audit.figures import draw, rates_figure
 from tamperlens.studies.audit.inputs import (
     ATTACK,
-    ROLES,
     Prompts,
     Settings,
     Source,
@@ -40,6 +39,7 @@ from tamperlens.studies.audit.inputs import (
 from tamperlens.studies.audit.page import compose
 from tamperlens.studies.audit.stages import Bench, Results
 from tamperlens.studies.audit.words import headline
+from tamperlens.studies.evaluation import ROLES
 from tamperlens_hooks import unwrap
 
 KIND = "audit"

@@ -16,9 +16,9 @@ from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undef
 from tamperlens.capability import SuiteScore
 from tamperlens.rates.evaluation import Outcome
 from tamperlens.refusal import CausalCheck, RefusalRates
-from tamperlens.studies.audit.inputs import ROLES
 from tamperlens.studies.audit.measures import SHARE, Stage, changes_frame
 from tamperlens.studies.audit.stages import Results
+from tamperlens.studies.evaluation import ROLES
 
 OUTCOMES: tuple[tuple[str, Outcome], ...] = (
     ("refusal_rate", "refusal"),

@@ -55,6 +55,8 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
         return [_ends(found)]
     if found is None:
         return []
+    if found.table["step"].nunique() < 3:
+        return [_ends(found.table)]  # too little to put in order
     result = order(found)
     plot = found.plot(result)
     plot = dataclasses.replace(plot, name=f"{name}-{plot.name}")  # ids of several runs' figures differ
@@ -65,8 +67,11 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     )
     cost = found.cost[["recording_seconds", "training_seconds"]].sum()
     spent = f"Recording took {cost.iloc[0]:.1f} s beside {cost.iloc[1]:.1f} s of training."
+    said = (
+        (result.summary(), spent) if found.cost["training_seconds"].notna().all() else (result.summary(),)
+    )
     return [
-        report.Text((result.summary(), spent)),
+        report.Text(said),
         report.FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg()),
         report.Table(f"Step of half the final change, with its interval: {result.rule}.",
                      ("measure", "step", "seeds"), rows),

@@ -171,7 +171,7 @@ def plan_of(watch: Watch, **more: Any) -> dict[str, Any]:
 
 
 def read(folder: PathLike) -> Trajectory:
-    """The trajectory in a folder of `record` or of a `Monitor`; of seeds that go on, what there is so far.
+    """The trajectory in a folder of `record` or of a `Monitor`: finished seeds; where none is, what there is.
 
     Raises:
         RunFolderError: no such folder.
@@ -180,20 +180,14 @@ def read(folder: PathLike) -> Trajectory:
     if not (root / "plan.json").is_file():
         raise RunFolderError(f"{root} holds no trajectory; name the folder of trajectory.record or a Monitor")
     plan = read_json(root / "plan.json")
-    parts = []
-    for place in sorted({*root.glob("seed-*.safetensors"), *root.glob("seed-*/records.jsonl")}):
-        if place.suffix == ".safetensors":
-            parts.append(Trajectory.load(place))
-        elif not place.parent.with_suffix(".safetensors").is_file():
-            seed = int(place.parent.name.removeprefix("seed-"))
-            parts.append(trajectory_of(read_records(place), seed, plan, **_named(plan)))
+    parts = [Trajectory.load(one) for one in sorted(root.glob("seed-*.safetensors"))]
+    named = {name: plan[name] for name in ("model", "fingerprint", "attack", "frozen")}
+    for place in [] if parts else sorted(root.glob("seed-*/records.jsonl")):
+        seed = int(place.parent.name.removeprefix("seed-"))
+        parts.append(trajectory_of(read_records(place), seed, plan, **named))
     if not parts:
         raise RunFolderError(f"{root} holds no records yet; come back when the first step is recorded")
     return joined(parts, plan["attack"])
-
-
-def _named(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: plan[name] for name in ("model", "fingerprint", "attack", "frozen")}
 
 
 def trajectory_of(
