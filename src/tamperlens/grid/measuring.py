@@ -36,8 +36,8 @@ class Bench:
         how = grid.evaluation
         self.asked = EvalPrompts.for_model(
             self.model, harmful=self.sets["harmful"], harmless=self.sets["harmless"],
-            lookalike=self.sets["lookalike"], suites=how.suites or None, judge=how.judge, limit=how.limit, seed=None,
-            questions=how.suite_limit, max_new_tokens=how.max_new_tokens, loss=False,
+            lookalike=self.sets["lookalike"], suites=how.suites or None, judge=how.judge, limit=how.limit,
+            seed=None, questions=how.suite_limit, max_new_tokens=how.max_new_tokens, loss=False,
         )  # fmt: skip
         self._masks: dict[Defence, WeightMask] = {}
 
