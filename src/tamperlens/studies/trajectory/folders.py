@@ -14,7 +14,7 @@ from tamperlens import report
 from tamperlens.base.errors import RunFolderError
 from tamperlens.base.files import read_csv, read_json
 from tamperlens.base.runs import RunFolder
-from tamperlens.studies.trajectory.result import Trajectory, order, read
+from tamperlens.studies.trajectory.result import LOSS, Trajectory, order, read
 
 Numbers = tuple[float, float, float, float]
 """Value, low, high, n."""
@@ -55,8 +55,8 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
         return [_ends(found)]
     if found is None:
         return []
-    if found.table["step"].nunique() < 3:
-        return [_ends(found.table)]  # too little to put in order
+    if not _can_be_ordered(found):
+        return [_ends(found.table)]
     result = order(found)
     plot = found.plot(result)
     plot = dataclasses.replace(plot, name=f"{name}-{plot.name}")  # ids of several runs' figures differ
@@ -67,9 +67,7 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     )
     cost = found.cost[["recording_seconds", "training_seconds"]].sum()
     spent = f"Recording took {cost.iloc[0]:.1f} s beside {cost.iloc[1]:.1f} s of training."
-    said = (
-        (result.summary(), spent) if found.cost["training_seconds"].notna().all() else (result.summary(),)
-    )
+    said = (result.summary(), spent) if found.cost["training_seconds"].notna().all() else (result.summary(),)
     return [
         report.Text(said),
         report.FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg()),
@@ -86,11 +84,16 @@ def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
     if found is None:
         return {}
     last = found.table["step"] == found.table["step"].max()
+    changed = order(found).half().to_dict("records") if _can_be_ordered(found) else []
     half = {
-        f"half of the change of {row['measure']} (step)": _numbers(row, "step", "n_seeds")
-        for row in order(found).half().to_dict("records")
+        f"half of the change of {row['measure']} (step)": _numbers(row, "step", "n_seeds") for row in changed
     }
     return {**half, **_rows_of(found.table[last])}
+
+
+def _can_be_ordered(found: Trajectory) -> bool:
+    """Whether there are the three records that an order takes."""
+    return found.table.loc[found.table["measure"] != LOSS, "step"].nunique() >= 3
 
 
 def _rows_of(table: pd.DataFrame) -> dict[str, Numbers]:
