@@ -75,6 +75,21 @@ def test_adapters_that_carry_embeddings(tied: bool, tiny: Any, tmp_path: Path) -
     check_two(tiny, config, tmp_path, embeddings=True, tie_word_embeddings=tied)
 
 
+def test_merged_it_is_a_model_of_its_own(tiny: Any, tmp_path: Path) -> None:
+    """What the adapter overwrote is no longer told apart: the fingerprint is that of any such model."""
+    import copy
+
+    module, tokenizer = tiny("qwen2", seed=3)
+    peft_adapters.save_trained(module, peft_adapters.lora_config("bias=all"), tmp_path / "one", seed=0)
+    base = ChatModel.from_parts(module, tokenizer, name="base")
+    wrapped: Any = copy.deepcopy(attach_adapter(base, tmp_path / "one").module)
+    merged = ChatModel.from_parts(wrapped.merge_and_unload(), tokenizer, name="merged")
+    assert merged.fingerprint == merged.base_fingerprint != base.fingerprint
+    fresh = copy.deepcopy(module)
+    fresh.load_state_dict(merged.module.state_dict())
+    assert ChatModel.from_parts(fresh, tokenizer).fingerprint == merged.fingerprint
+
+
 @pytest.mark.parametrize("name", peft_adapters.OTHERS)
 def test_tuners_that_change_no_weight(name: str, tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": name, "task_type": "CAUSAL_LM"}))

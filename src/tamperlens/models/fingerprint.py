@@ -100,7 +100,8 @@ def keep_originals(inner: nn.Module, originals: Originals) -> None:
 
 def _originals(module: nn.Module) -> dict[str, Tensor]:
     held = unwrap(module).__dict__.get("_tamperlens_originals")
-    return held.tensors if isinstance(held, Originals) else {}
+    # Merged or unloaded, the module is a model of its own.
+    return held.tensors if isinstance(held, Originals) and _adapter_modules(module) else {}
 
 
 def versions(module: nn.Module) -> tuple[object, ...]:
