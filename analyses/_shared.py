@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,36 @@ from tamperlens import errors, finetune, neurons, prompts, refusal
 from tamperlens.prompts import PromptSet
 
 
+def prompt_file(role: str) -> Callable[[str], Path]:
+    """An argparse type: a file that can be read in this role, which is tried before any model is loaded."""
+
+    def path(text: str) -> Path:
+        try:
+            if role in ("safety", "utility", "attack"):
+                answered(text, role)
+            else:
+                asked(text, role)
+        except errors.InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return Path(text)
+
+    return path
+
+
+def attack_name(text: str) -> str:
+    """An argparse type: a packaged attack, or a file of prompts and responses."""
+    return text if text in finetune.attacks.names() else str(prompt_file("attack")(text))
+
+
 def options(text: str | None, name: str) -> argparse.ArgumentParser:
     """Options that every one of these analyses takes."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="organism", help="organism, a folder or a hub id")
     parser.add_argument("--out", type=Path, default=Path("results") / name, help="folder for what is written")
     parser.add_argument("--seeds", type=int, default=3, help="runs with different seeds")
-    parser.add_argument("--safety", type=Path, help="file with columns prompt and response: harmful, refused")
-    parser.add_argument("--utility", type=Path, help="file with columns prompt and response: instructions")
-    parser.add_argument("--harmful", type=Path, help="file with harmful prompts to test on")
+    parser.add_argument("--safety", type=prompt_file("safety"), help="harmful prompts with refusals")
+    parser.add_argument("--utility", type=prompt_file("utility"), help="prompts with responses")
+    parser.add_argument("--harmful", type=prompt_file("harmful"), help="file with harmful prompts to test on")
     parser.add_argument("--n-score", type=int, default=128, help="examples that weights are scored on")
     parser.add_argument("--n-test", type=int, default=60, help="prompts that refusal is measured on")
     return parser

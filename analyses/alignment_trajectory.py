@@ -24,7 +24,7 @@ STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 2
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="harmful-compliance", help="finetune.attacks, or a file of pairs")
+    parser.add_argument("--attack", default="harmful-compliance", help="an attack, or a file of pairs")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
     parser.add_argument("--n", type=int, default=32, help="prompts per set")

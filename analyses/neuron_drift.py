@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import fine_tuning, header, options, scored, write
+from _shared import attack_name, fine_tuning, header, options, scored, write
 
 import tamperlens
 from tamperlens import drift, finetune
@@ -28,7 +28,7 @@ PUBLISHED = (
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="benign", help="finetune.attacks, or a file of pairs")
+    parser.add_argument("--attack", type=attack_name, default="benign", help="an attack, or a file of pairs")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--every", type=int, default=10, help="steps between records")
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")

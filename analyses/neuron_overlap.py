@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from _shared import fine_tuning, header, options, pairs, write
+from _shared import attack_name, fine_tuning, header, options, pairs, write
 
 import tamperlens
 from tamperlens import finetune, neurons, plots, stats
@@ -27,7 +27,7 @@ PUBLISHED = {"safety-critical": (0.26, 0.15), "top safety": (0.39, 0.24), "top u
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="benign", help="finetune.attacks, or a file of pairs")
+    parser.add_argument("--attack", type=attack_name, default="benign", help="an attack, or a file of pairs")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--fraction", type=float, default=0.01)
     parser.add_argument("--splits", type=int, default=3, help="halvings of the data for the noise floor")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import asked, header, options, write
+from _shared import asked, header, options, prompt_file, write
 
 import tamperlens
 from tamperlens import finetune, plots, prompts, refusal
@@ -56,7 +56,7 @@ def subspaces(
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--harmless", type=Path, help="file with harmless prompts")
+    parser.add_argument("--harmless", type=prompt_file("harmless"), help="file with harmless prompts")
     parser.add_argument("--n-find", type=int, default=160, help="prompts per kind to find the direction with")
     parser.add_argument("--attack", default="harmful-compliance", help="see finetune.attacks")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")

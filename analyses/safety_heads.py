@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import header, options, test_prompts, write
+from _shared import header, options, prompt_file, test_prompts, write
 
 import tamperlens
 from tamperlens import heads, plots, prompts, refusal, stats
@@ -40,7 +40,7 @@ CURVES = ("direct", "gradient (pairs, at corrupt)", "ablate (mean)", "patch", "s
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--harmless", type=Path, help="file with harmless prompts to pair and compare with")
+    parser.add_argument("--harmless", type=prompt_file("harmless"), help="prompts to pair and compare with")
     parser.add_argument("--draws", type=int, default=20, help="random head sets for each point of a curve")
     parser.add_argument("--most", type=int, default=6, help="heads to ablate together, at most")
     parser.add_argument("--generate", type=int, default=0, help="prompts to generate answers to; 0 for none")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import answered, figures
+from _shared import answered, figures, prompt_file
 
 import tamperlens
 from tamperlens import neurons, plots, prompts, refusal
@@ -38,8 +38,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="organism", help="organism, a folder or a hub id")
     parser.add_argument("--adapter", help="a PEFT adapter on top of it")
     parser.add_argument("--out", type=Path, default=Path("results/safety_neurons"), help="run folder")
-    parser.add_argument("--safety", type=Path, help="file with columns prompt and response: harmful, refused")
-    parser.add_argument("--utility", type=Path, help="file with columns prompt and response: ordinary")
+    parser.add_argument("--safety", type=prompt_file("safety"), help="harmful prompts with refusals")
+    parser.add_argument("--utility", type=prompt_file("utility"), help="prompts with responses")
     parser.add_argument("--score", choices=["snip", "wanda"], default="snip")
     parser.add_argument("--loss", default="response_mean", help="of SNIP: response_mean, first_1, …")
     parser.add_argument("--group", choices=["matrix", "row", "global"], default="matrix")

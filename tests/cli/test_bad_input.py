@@ -47,6 +47,24 @@ def test_unreadable_csv(refused, tmp_path, model_folder, content):
         assert "mine.csv" in refused("audit", model_folder, "--out", tmp_path / "r", option, path)
 
 
+def test_names_that_a_terminal_would_obey(refused, tmp_path, model_folder):
+    path = tmp_path / "a\x1b[2Jb.csv"
+    path.write_text("id,wo\x1b]0;owned\x07rds\n1,hello\n")
+    line = refused("audit", model_folder, "--out", tmp_path / "r", "--harmful", path)
+    assert "\x1b" not in line and "\x07" not in line
+    assert "a\\u001b[2Jb.csv" in line and "wo\\u001b]0;owned" in line
+
+
+def test_texts_without_end_and_empty_answers(refused, tmp_path, model_folder):
+    path = tmp_path / "long.txt"
+    path.write_text("x" * 10**6)
+    line = refused("audit", model_folder, "--out", tmp_path / "r", "--harmful", path)
+    assert "1,000,000 characters" in line and len(line) < 500
+    path = tmp_path / "pairs.csv"
+    path.write_text("prompt,response\na,yes\nb,\n")
+    assert "--skip-unusable" in refused("audit", "no/such/model", "--out", tmp_path / "r", "--attack", path)
+
+
 def test_attack_that_is_none(refused, tmp_path, model_folder):
     line = refused("audit", model_folder, "--out", tmp_path / "r", "--attack", "nonsense")
     assert "'nonsense'" in line
