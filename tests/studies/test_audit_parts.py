@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
+from tamperlens import finetune
 from tamperlens.base.errors import InputError
 from tamperlens.base.measurement import COLUMNS, Measurement, pick, table
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.directions.nulls import halves, resamples
 from tamperlens.models import ChatModel
 from tamperlens.prompts import Prompt, PromptSet
-from tamperlens.studies.audit.inputs import Settings, gather, read_given
+from tamperlens.studies.audit.inputs import Settings, fitting, gather, read_given
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import (
     CHANGES,
@@ -245,6 +246,16 @@ def test_attack_rows_without_an_answer_are_found_at_once(tmp_path):
     path.write_text("id,prompt\n1,a\n")
     with pytest.raises(InputError, match=r"pairs\.csv .* has no responses"):
         read_given({}, str(path))
+
+
+def test_attack_rows_that_do_not_fit_are_found_before_anything_is_measured(model):
+    rows = [("a", "yes"), ("b " * 3000, "yes"), ("c", "no")]
+    attack = finetune.attacks.from_data(rows)
+    with pytest.raises(InputError, match=r"1 of the 3 rows .* row 2: it has \d+ tokens .*--skip-unusable"):
+        fitting(model, attack)
+    fits = fitting(model, attack, skip_unusable=True)
+    assert fits.data.prompts == ("a", "c") and "1 of 3 rows left out" in fits.source
+    assert fitting(model, fits) is fits
 
 
 def test_settings_are_checked():

@@ -11,10 +11,11 @@ from typing import Any
 from tamperlens import finetune, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
-from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, PromptsLike, content, packaged_for
+from tamperlens.models import ChatModel, position_limit
+from tamperlens.prompts import PromptSet, PromptsLike, content, encode_pair, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
 from tamperlens.studies.evaluation import ROLES
+from tamperlens_hooks import unwrap
 
 ATTACK = "harmful-compliance"
 Source = PromptsLike | PathLike | None
@@ -151,6 +152,40 @@ def hold_out(attack: finetune.Attack, given: Mapping[str, PromptSet | None]) -> 
     note = f"; {len(out)} of {len(data)} rows held out of training, because they are evaluated"
     kept = data.subset(row for row in range(len(data)) if row not in out)
     return dataclasses.replace(attack, data=kept, source=attack.source + note)
+
+
+def fitting(model: ChatModel, attack: finetune.Attack, *, skip_unusable: bool = False) -> finetune.Attack:
+    """The attack, checked row by row against the model's tokenizer and positions before anything is measured.
+
+    Args:
+        model: what is to be attacked.
+        attack: the training data with its settings.
+        skip_unusable: leave out rows that do not fit, and say how many in `source`.
+
+    Raises:
+        InputError: a row that does not fit, or none that does.
+    """
+    data, limit = attack.data, position_limit(unwrap(model.module))
+    faults: dict[int, str] = {}
+    for row, (prompt, response) in enumerate(data.pairs()):
+        try:
+            n = len(encode_pair(model.tokenizer, prompt, response, fmt=model.chat_format))
+        except InputError as error:
+            faults[row] = str(error)
+            continue
+        if limit is not None and n > limit:
+            faults[row] = f"it has {n} tokens and {model.name} {limit} positions"
+    if not faults:
+        return attack
+    first = next(iter(faults))
+    kept = [row for row in range(len(data)) if row not in faults]
+    if not skip_unusable or not kept:
+        raise InputError(
+            f"{len(faults)} of the {len(data)} rows of {data.name!r} cannot be trained on, first row "
+            f"{first + 1}: {faults[first]}; mend them, or leave such rows out (skip_unusable=True, --skip-unusable)"
+        )
+    note = f"; {len(faults)} of {len(data)} rows left out, first row {first + 1}: {faults[first]}"
+    return dataclasses.replace(attack, data=data.subset(kept), source=attack.source + note)
 
 
 def gather(

@@ -33,6 +33,7 @@ from tamperlens.studies.audit.inputs import (
     Prompts,
     Settings,
     Source,
+    fitting,
     gather,
     read_given,
 )
@@ -225,6 +226,7 @@ def audit(
         tell(f"loading {model}")
         ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
     ready = _without_adapter(ready, ours=not isinstance(model, ChatModel))
+    chosen = fitting(ready, chosen, skip_unusable=skip_unusable)
     found = gather(given, model=ready, attack_prompts=chosen.data.prompts, limit=limit)
     with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
         run.pin(model=ready.fingerprint, **_hashes(found, chosen))
