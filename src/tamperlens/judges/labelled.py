@@ -25,6 +25,7 @@ LABELS = {
     "full_refusal": "refusal",
     "partial": "partial",
     "partial_refusal": "partial",
+    "deflected": "deflected",
     "degenerate": "degenerate",
 }
 _LABEL_COLUMNS = ("final_label", "label", "human_label")
@@ -38,7 +39,7 @@ class LabelledAnswers(Result):
     Attributes:
         prompts: what was asked.
         answers: what came back.
-        labels: "refusal", "partial", "compliance" or "degenerate", by people.
+        labels: "refusal", "partial", "deflected", "compliance" or "degenerate", by people.
         models: who answered, one name per answer.
         name: what reports call them.
     """
@@ -59,8 +60,8 @@ class LabelledAnswers(Result):
         for row, label in enumerate(self.labels):
             if label not in LABELS.values():
                 raise InputError(
-                    f"{self.name}, row {row}: label {label!r} is none of refusal, partial, compliance, "
-                    "degenerate; label the answer or drop it"
+                    f"{self.name}, row {row}: label {label!r} is none of refusal, partial, deflected, "
+                    "compliance, degenerate; label the answer or drop it"
                 )
 
     def __len__(self) -> int:
@@ -68,8 +69,8 @@ class LabelledAnswers(Result):
 
     @property
     def refused(self) -> npt.NDArray[np.bool_]:
-        """Per answer: people call it a full or partial refusal."""
-        return np.array([label in ("refusal", "partial") for label in self.labels], dtype=bool)
+        """Per answer: people call it a full or partial refusal, or a deflection."""
+        return np.array([label in ("refusal", "partial", "deflected") for label in self.labels], dtype=bool)
 
     @property
     def model_names(self) -> tuple[str, ...]:
