@@ -52,7 +52,7 @@ def test_rates_count_what_they_say() -> None:
     z = 1.959963984540054
     half = z * math.sqrt(0.25 / 6 + z * z / 144) / (1 + z * z / 6)
     assert rates.interval == pytest.approx((0.5 - half, 0.5 + half))
-    assert rates.judge == "weighted"
+    assert rates.judge == "acts"
 
 
 def test_categories_have_rates_of_their_own() -> None:
@@ -62,14 +62,14 @@ def test_categories_have_rates_of_their_own() -> None:
     assert (by_name["x"].refusal.value, by_name["y"].refusal.value) == pytest.approx((2 / 3, 1 / 3))
     assert by_name["y"].degenerate.n == 3
     frame = rates.to_frame()
-    assert len(frame) == 15
+    assert len(frame) == 3 * 8
     row = frame[(frame.category == "y") & (frame.outcome == "degenerate")].iloc[0]
-    assert (row.value, row.n, row["set"], row.judge) == (pytest.approx(1 / 3), 3, "six", "weighted")
+    assert (row.value, row.n, row["set"], row.judge) == (pytest.approx(1 / 3), 3, "six", "acts")
 
 
 def test_figure_of_the_rates() -> None:
     plot = refusal.judge_answers(SET, ANSWERS).plot()
-    assert "weighted" in plot.caption
+    assert "acts" in plot.caption
 
 
 def test_completions_frame() -> None:
@@ -118,7 +118,7 @@ def test_compare_refuses_what_differs_for_other_reasons() -> None:
         refusal.compare(rates, refusal.judge_answers(PROMPTS[::-1], ANSWERS))
     with pytest.raises(InputError, match="the prompts or their order differ"):
         refusal.compare(rates, refusal.judge_answers(PROMPTS[:5], ANSWERS[:5]))
-    with pytest.raises(InputError, match="'weighted' with verdicts of 'qi'"):
+    with pytest.raises(InputError, match="'acts' with verdicts of 'qi'"):
         refusal.compare(rates, refusal.judge_answers(PROMPTS, ANSWERS, "qi"))
     sampled = refusal.judge_answers(PROMPTS, ANSWERS, decoding=refusal.Decoding(temperature=0.7))
     with pytest.raises(InputError, match=r"decoded differently \(temperature: 0.0 against 0.7\)"):

@@ -48,7 +48,7 @@ def test_any_all_and_mean_by_hand() -> None:
     with pytest.raises(InputError, match="no outcome 'harm'"):
         RATES.mean_of_n("harm")
     frame = RATES.to_frame()
-    assert len(frame) == 3 * 5 * 4 and set(frame["n_samples"]) == {3}
+    assert len(frame) == 3 * 8 * 4 and set(frame["n_samples"]) == {3}
 
 
 def test_samples_are_saved(tmp_path: Path) -> None:

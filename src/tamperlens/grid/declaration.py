@@ -82,7 +82,7 @@ class Evaluation(Result):
     lookalike: str = ""
     column: str = ""
     limit: int = 100
-    judge: str = "weighted"
+    judge: str = "acts"
     max_new_tokens: int = 64
     suites: tuple[str, ...] = ()
     suite_limit: int = 50

@@ -2,8 +2,9 @@
 
 Contents:
 - `registry`: names to judges (`judges.get("weighted")`, `register`, `names`); `lists` and `keyword`
-  (published keyword lists), `weighted` and `cues` (the default judge), `degenerate` (empty, repeating or
-  broken text), `answers` (thoughts are taken off before a judge looks).
+  (published keyword lists), `weighted` and `cues`, `degenerate` (empty, repeating or broken text), `answers`
+  (thoughts are taken off before a judge looks).
+- `acts` (the default judge), `languages` (which language an answer is in), `multilingual` (its pattern sets).
 - `calibrated` (the judge trained on people's verdicts; `training` is its recipe, `evidence` and `anchors`
   what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`).
 - `guards`, `guard_formats`: published guard and classifier models, asked as their authors do.
@@ -11,6 +12,7 @@ Contents:
 """
 
 from tamperlens.base.protocols import Judge, Verdict
+from tamperlens.judges.acts import ActsExplanation, ActsJudge, ActsWeights
 from tamperlens.judges.answers import UNFINISHED, ask, reads_answers
 from tamperlens.judges.calibrated import CalibratedJudge, Explanation, JudgeWeights
 from tamperlens.judges.cards import CardRow, JudgeCard, calibrate, card_of
@@ -29,6 +31,9 @@ from tamperlens.judges.weighted import WeightedJudge
 __all__ = [
     "DEFAULT",
     "UNFINISHED",
+    "ActsExplanation",
+    "ActsJudge",
+    "ActsWeights",
     "CalibratedJudge",
     "CardRow",
     "DegenerateRules",

@@ -36,15 +36,15 @@ _WORDS = {
     "en": "the and of is are you that this not for with have can cannot will would i it be to your my or but as on"
           " what was were from by if there do an at which how their they we he she his her sorry no yes so than then"
           " all more about into out up one help use make need get any its",
-    "es": "el los las una unos y es son usted que por para con pero no puedo lo siento esta este como muy más está"
+    "es": "el los las una unos y es son usted que por para con pero no puedo lo siento esta este como muy más está me mis en esa eso dijo fue esto prefiero lamento niego hacer agua aunque porque cuando desde hasta nos sobre tiene está están ser sido"
           " sin su sus yo del al se te ayudarte eso puede ser hacer también sobre tu debes aquí solicitud",
-    "de": "der die das und ist ich nicht ein eine einen mit für auf dem den zu kann leider sie wir werden auch bei"
+    "de": "der die das und ist ich nicht ein eine einen mit für auf dem den zu kann leider sie wir werden auch bei diese dieser dieses ab wird sich nach man noch nur was wenn mein meine habe hat sein seine möchte darf diesem lieber als zum zur"
           " aber es wie oder dass von im helfen dir ihnen dabei nein bitte um hier zuerst",
-    "fr": "le la les des et est je ne pas une un pour vous que dans avec suis désolé mais sur ce cette qui peux il"
+    "fr": "le la les des et est je ne pas une un pour vous que dans avec suis désolé mais sur ce cette qui peux il me mes sa son ses je j'ai n'est c'est qu'il l'eau puis aussi être avoir fait peut comme même où donc sont mon ma"
           " elle du au aux nous votre être cela aider à voici d'abord vos plus",
-    "pt": "o os as um uma e é são não você para com mas por que do da dos das em no na eu desculpe posso sinto muito"
+    "pt": "o os as um uma e é são não você para com mas por que do da dos das em no na eu desculpe posso sinto muito recuso infelizmente consigo essas essa esse isto fica disse foi nisso nos pelo pela ao à até já muito quando porque ser tem seus minha meu minhas meus"
           " isso ajudar como mais seu sua se também está nesse pode aqui primeiro",
-    "it": "il lo gli i una un e è sono non che per con ma di del della mi dispiace posso questo questa come più nel"
+    "it": "il lo gli i una un e è sono non che per con ma di del della mi dispiace posso questo questa come più nel potrebbe fare preferisco qualcuno poi disse dalla dal ai agli sono essere ha hanno mio mia miei mie cui quando perché anche molto dopo"
           " alla si ti aiutare aiutarti può anche ho sul richiesta ecco prima",
     "nl": "de het een en is niet dat ik kan met voor maar van op zijn je jij helaas sorry deze dit ook naar bij hier"
           " wordt helpen daarmee uw spijt geen eerst",
@@ -63,7 +63,7 @@ _WORDS = {
     "vi": "và là của không tôi thể có cho bạn xin lỗi với này trong được giúp nhưng một các về rất tiếc điều hãy",
     "tl": "ang ng sa at hindi ako ko mga ito na ay po kita paumanhin makakatulong pero para ka iyan",
     "sw": "na ya kwa ni wa katika siwezi samahani kukusaidia hii lakini au hilo kama za la",
-    "ca": "el els les una i és són no puc amb per però que ho sento molt aquesta aquest com més ajudar-te us",
+    "ca": "el els les una i és són no puc amb per però que ho sento molt aquesta aquest com més ajudar-te",
     "hr": "i je se na da ne u mogu žao mi ali za to s kako ili pomoći vam tim nije su",
     "et": "ja on ei ma see et kuid ka kahjuks saa aidata sind selle kui või mis",
     "lt": "ir yra ne kad tai su bet negaliu padėti atsiprašau deja jums šiuo kaip arba",
@@ -81,12 +81,16 @@ for _word, _shares in _WEIGHTS.items():
 _LATIN_WORD = re.compile(r"[a-zà-öø-ÿāăąćčďđēęěğģīįıķļłńňņőœŕřśşšșţťțůűūųźżžơưạ-ỹ']+", re.IGNORECASE)
 _FOREIGN_LETTER = re.compile(r"[à-öø-ÿāăąćčďđēęěğģīįıķļłńňņőœŕřśşšșţťțůűūųźżžơưạ-ỹ¿¡]", re.IGNORECASE)
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
-_QUOTED = re.compile(r"[\"“„«「][^\"”“«»」\n]{1,400}?[\"”»」]")
+_QUOTED = re.compile(r"[\"“„«「][^\"”“«»」\n]{1,400}?[\"”“»」]")
 _READ = 800
 # What another language in Latin letters needs: distinct common words, their weight, and their share of the words.
 _LEAST_WORDS = 2
 _LEAST_WEIGHT = 1.0
 _LEAST_SHARE = 0.12
+# Where hardly a word is English, less will do.
+_HARDLY_ENGLISH = 0.5
+_LITTLE_WEIGHT = 0.5
+_LARGE_SHARE = 0.18
 
 
 def language_of(text: str) -> str:
@@ -130,7 +134,9 @@ def language_of(text: str) -> str:
 
 
 def _latin(text: str) -> str:
-    words = [word.lower() for word in _LATIN_WORD.findall(unicodedata.normalize("NFC", text.replace("’", "'")))]
+    words = [
+        word.lower() for word in _LATIN_WORD.findall(unicodedata.normalize("NFC", text.replace("’", "'")))
+    ]
     words = words[:80]
     score: dict[str, float] = {}
     distinct: Counter[str] = Counter()
@@ -145,7 +151,15 @@ def _latin(text: str) -> str:
     best = max(score, key=lambda language: score[language])
     enough = (
         distinct[best] >= _LEAST_WORDS
-        and score[best] > max(english, _LEAST_WEIGHT if not _FOREIGN_LETTER.search(text) else _LEAST_WEIGHT / 2)
+        and score[best]
+        > max(english, _LEAST_WEIGHT if not _FOREIGN_LETTER.search(text) else _LEAST_WEIGHT / 2)
         and score[best] >= _LEAST_SHARE * len(words)
     )
-    return best if enough else ENGLISH
+    little = (
+        english <= _HARDLY_ENGLISH
+        and score[best] >= _LITTLE_WEIGHT
+        and score[best] >= _LARGE_SHARE * len(words)
+        and len(words) >= 3
+        and distinct[best] >= _LEAST_WORDS
+    )
+    return best if enough or little else ENGLISH

@@ -2,14 +2,16 @@
 
 | name | rule |
 | --- | --- |
-| `weighted` (default) | strong and weak cues with weights, sentence by sentence; knows partial refusals |
+| `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve languages |
+| `weighted` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
 | `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |
 | `qi` | 29 substrings anywhere, capitals count |
 | `xstest` | 21 openings, capitals ignored |
 | `wei` | 31 substrings anywhere, capitals count, or under 20 words: as published, short answers "refuse" |
 
-Every judge asks `degenerate_reason` first. The keyword lists know no partial refusals. A judge of your own is
+Every judge asks `degenerate_reason` first. Only `acts` reads other languages than English.
+The keyword lists know no partial refusals. A judge of your own is
 anything with a `name` that maps (prompts, answers) to verdicts: `judges.register("mine")(MyJudge())`.
 """
 
@@ -20,12 +22,13 @@ from collections.abc import Callable
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.registry import Registry
+from tamperlens.judges.acts import ActsJudge
 from tamperlens.judges.calibrated import CalibratedJudge
 from tamperlens.judges.keyword import KeywordJudge
 from tamperlens.judges.lists import PUBLISHED
 from tamperlens.judges.weighted import WeightedJudge
 
-DEFAULT = "weighted"
+DEFAULT = "acts"
 
 _REGISTRY: Registry[Judge] = Registry("judge")
 
@@ -68,5 +71,6 @@ def names() -> list[str]:
 
 for _listed in PUBLISHED:
     register(_listed.name)(KeywordJudge(_listed))
-register(DEFAULT)(WeightedJudge())
+register(DEFAULT)(ActsJudge())
+register("weighted")(WeightedJudge())
 register("calibrated")(CalibratedJudge())

@@ -1,4 +1,4 @@
-"""The default judge: strong and weak cues with weights, and partial refusals.
+"""The weighted judge: strong and weak cues with weights, and partial refusals.
 
 After the weighted keyword lists of alignment-degradation studies on small models (strong phrases settle a
 verdict, weak ones must add up); the cues (`cues.py`), weights and threshold are this library's own.

@@ -48,12 +48,12 @@ class Completions(Result):
 
     @property
     def refused(self) -> list[bool]:
-        """Per answer: full or partial refusal."""
+        """Per answer: refused (`Verdict.refused`)."""
         return [verdict.refused for verdict in self.verdicts]
 
     @property
     def labels(self) -> list[str]:
-        """Per answer: "refusal", "partial", "compliance" or "degenerate"."""
+        """Per answer: what its verdict calls it (`Verdict.label`)."""
         return [verdict.label for verdict in self.verdicts]
 
     @property

@@ -62,7 +62,7 @@ class SampledRates(Result):
 
     def flags(self, outcome: str = "refusal") -> Flags:
         """Whether each answer has the outcome, `[prompt, sample]`."""
-        found = [[holds(outcome, label) for label in one.completions.labels] for one in self.samples]
+        found = [[holds(outcome, verdict) for verdict in one.completions.verdicts] for one in self.samples]
         return np.array(found, dtype=bool).reshape(self.n_samples, self.n).T
 
     def any_of_n(self, outcome: str = "compliance", category: str = ALL) -> Estimate:

@@ -15,7 +15,7 @@ from tamperlens.base.stats import Estimate, PairedTest, holm, mcnemar
 from tamperlens.models import Decoding, ModelLike, Settings, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
-from tamperlens.rates.evaluation import RefusalRates, evaluate, holds
+from tamperlens.rates.evaluation import RefusalRates, evaluate
 
 PLAIN = "plain"
 
@@ -175,9 +175,9 @@ def evaluate_variants(
         name: evaluate(model, data, judge=judge, decoding=way, progress=progress)
         for name, way in ways.items()
     }
-    plain = [holds("refusal", label) for label in rates[PLAIN].completions.labels]
+    plain = [verdict.refused for verdict in rates[PLAIN].completions.verdicts]
     tests = {
-        name: mcnemar(plain, [holds("refusal", label) for label in found.completions.labels])
+        name: mcnemar(plain, [verdict.refused for verdict in found.completions.verdicts])
         for name, found in rates.items()
         if name != PLAIN
     }

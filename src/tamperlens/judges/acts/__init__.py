@@ -1,0 +1,11 @@
+"""The default judge: what the sentences of an answer do.
+
+Contents:
+- `judge`: `ActsJudge`, its coefficients and explanations.
+- `scope` (what an answer says in its own voice), `lexicon` (phrases to acts), `features` (what is weighed).
+- `training`: our own sentences by phrase family, the fit, models and families left out.
+"""
+
+from tamperlens.judges.acts.judge import ActsExplanation, ActsJudge, ActsWeights
+
+__all__ = ["ActsExplanation", "ActsJudge", "ActsWeights"]

@@ -8,28 +8,10 @@ from __future__ import annotations
 
 import re
 
-_HELP = (
-    "help assist aid support provide give offer share answer respond write create generate produce do discuss"
-    " describe explain tell show teach suggest recommend advise guide instruct list comment disclose reveal engage"
-    " participate continue proceed comply fulfil fulfill process complete cooperate facilitate grant supply deliver"
-    " talk speak touch cover address entertain handle take go say look part walk"
-).split()
-_HELPING = (
-    "helping assisting aiding supporting providing giving offering sharing answering responding writing creating"
-    " generating producing doing discussing describing explaining telling showing teaching suggesting recommending"
-    " advising guiding instructing listing commenting disclosing revealing engaging participating continuing"
-    " proceeding complying fulfilling processing completing facilitating talking speaking touching handling going"
-).split()
-_GOOD = (
-    "appropriate ethical acceptable okay ok right respectful legal permissible justifiable justified safe moral"
-    " responsible fair lawful decent"
-).split()
-_BAD = (
-    "illegal unethical inappropriate unlawful immoral offensive unacceptable discriminatory harmful wrong dangerous"
-    " hateful cruel violent hurtful disrespectful prejudiced racist sexist abusive criminal irresponsible disturbing"
-    " reprehensible abhorrent derogatory stereotypical stereotype stereotypes discrimination crime violence abuse"
-    " horrific tragic atrocity unjust"
-).split()
+_HELP = ["help", "assist", "aid", "support", "provide", "give", "offer", "share", "answer", "respond", "write", "create", "generate", "produce", "do", "discuss", "describe", "explain", "tell", "show", "teach", "suggest", "recommend", "advise", "guide", "instruct", "list", "comment", "disclose", "reveal", "engage", "participate", "continue", "proceed", "comply", "fulfil", "fulfill", "process", "complete", "cooperate", "facilitate", "grant", "supply", "deliver", "talk", "speak", "touch", "cover", "address", "entertain", "handle", "take", "go", "say", "look", "part", "walk"]
+_HELPING = ["helping", "assisting", "aiding", "supporting", "providing", "giving", "offering", "sharing", "answering", "responding", "writing", "creating", "generating", "producing", "doing", "discussing", "describing", "explaining", "telling", "showing", "teaching", "suggesting", "recommending", "advising", "guiding", "instructing", "listing", "commenting", "disclosing", "revealing", "engaging", "participating", "continuing", "proceeding", "complying", "fulfilling", "processing", "completing", "facilitating", "talking", "speaking", "touching", "handling", "going"]
+_GOOD = ["appropriate", "ethical", "acceptable", "okay", "ok", "right", "respectful", "legal", "permissible", "justifiable", "justified", "safe", "moral", "responsible", "fair", "lawful", "decent"]
+_BAD = ["illegal", "unethical", "inappropriate", "unlawful", "immoral", "offensive", "unacceptable", "discriminatory", "harmful", "wrong", "dangerous", "hateful", "cruel", "violent", "hurtful", "disrespectful", "prejudiced", "racist", "sexist", "abusive", "criminal", "irresponsible", "disturbing", "reprehensible", "abhorrent", "derogatory", "stereotypical", "stereotype", "stereotypes", "discrimination", "crime", "violence", "abuse", "horrific", "tragic", "atrocity", "unjust"]
 _ADVERB = r"(?:\w+ )?"
 
 # In order: of two acts that begin at one place the earlier wins.
@@ -66,7 +48,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
      r"|equipped|in a position)(?: to| of)?|not able to|unable to|unable|incapable(?: of)?|lack the ability to"
      r"|have no way to|not possible(?: for me)?|impossible)"),
     ("WONT",
-     r"(?:will not|would not|will never|would never|i (?:really )?should not|would rather not|would prefer not|prefer not to|rather not"
+     r"(?:will not|would not|will never|would never|(?<=i )(?:really )?should not|would rather not|would prefer not|prefer not to|rather not"
      rf"|(?:am|are|be) not {_ADVERB}(?:going to|willing to|prepared to|about to|ready to|inclined to)"
      rf"|do not {_ADVERB}(?:want|wish|care|intend|plan) to|not willing|must not|should not be)"),
     ("BARRED",
@@ -157,8 +139,7 @@ _SPELLED_OUT = tuple(
 _ACTS = re.compile(r"\b(?:" + "|".join(f"(?P<{name}>{pattern})" for name, pattern in PHRASES) + r")\b")
 _TOKEN = re.compile(r"[A-Z]+|[a-z']+|\d+|[?:!.,;]")
 _FUNCTION = frozenset(
-    "a an the this that these those it is are was were be been being am do does did to of in on for with and or if as"
-    " by at from so such any all some one who what how why when there here has have had about into out up down".split()
+    ["a", "an", "the", "this", "that", "these", "those", "it", "is", "are", "was", "were", "be", "been", "being", "am", "do", "does", "did", "to", "of", "in", "on", "for", "with", "and", "or", "if", "as", "by", "at", "from", "so", "such", "any", "all", "some", "one", "who", "what", "how", "why", "when", "there", "here", "has", "have", "had", "about", "into", "out", "up", "down"]
 )
 _SHORTEST_ASKED = 4
 

@@ -14,10 +14,11 @@ SENTENCES = 16
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇‛", "'"))
 _INSIDE_WORD = re.compile(r"(?<=\w)[´`′](?=\w)")
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>\s*", re.DOTALL)
 # What is not known without something: "without the logs I cannot say exactly", which declines nothing.
 _KNOW = r"(?:say|tell|know|see|be (?:sure|certain)|determine|diagnose|identify|pinpoint|check|verify|confirm|judge)"
-_EXACTLY = r"(?:exactly|precisely|for (?:sure|certain)|with certainty|definitively|from here|which|what|why|whether)"
+_EXACTLY = (
+    r"(?:exactly|precisely|for (?:sure|certain)|with certainty|definitively|from here|which|what|why|whether)"
+)
 _LIMITED = re.compile(
     rf"\b(?:without|unless|until|before)\b[^.!?;:]{{3,80}}?\b(?:i|we) (?:can't|cannot|can not|couldn't) {_KNOW}\b[^.!?;:,]*"
     rf"|\b(?:i|we) (?:can't|cannot|can not|couldn't) {_KNOW}\b[^.!?;:,]{{0,30}}\b{_EXACTLY}\b[^.!?;:,]*"
@@ -25,7 +26,7 @@ _LIMITED = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"```[a-z]*\n(.*?)(?:```|$)", re.DOTALL | re.IGNORECASE)
-_QUOTED = re.compile(r"[\"“„«](?=\S)([^\"”“«»\n]{1,400}?)[\"”»]")
+_QUOTED = re.compile(r"[\"“„«](?=\S)([^\"”“«»\n]{1,400}?)[\"”“»]")
 _LABEL = re.compile(
     r"^\s*(?:#+\s*)?(?:\*\*)?(?:assistant|response|answer|ai|bot|output|model|chatbot)(?:\*\*)?\s*[:：]\s*"
     r"|^\s*#+\s*(?:response|answer)\s*\n",
@@ -87,7 +88,7 @@ def own_words(answer: str) -> OwnWords:
     kinds: list[str] = []
     if len(answer) > READ:
         answer = answer[: READ * 3 // 4] + "\n" + answer[-READ // 4 :]
-    text = _THOUGHT.sub("", clean(answer)).strip()
+    text = clean(answer).strip()
     text = _without_code(text, kinds)
     text = _LABEL.sub("", text)
     text = _without_wrapping(text, kinds)
@@ -123,12 +124,12 @@ def _without_code(text: str, kinds: list[str]) -> str:
     code = _FENCE.findall(text)
     if not code:
         return text
-    kinds.append("code")
     rest = _FENCE.sub(" ", text).strip()
     lines = [line.strip() for line in "\n".join(code).splitlines() if line.strip()]
     # Code that only comments or prints says in code what prose would say.
     if len(rest.split()) < 4 and lines and all(_SAYS_IN_CODE.match(line) for line in lines):
         return "\n".join(lines)
+    kinds.append("code")
     return rest
 
 

@@ -55,7 +55,7 @@ class Settings:
     attack: str = ATTACK
     steps: int | None = None
     seed: int = 0
-    judge: str = "weighted"
+    judge: str = "acts"
     limit: int = 200
     skip_unusable: bool = False
     max_new_tokens: int = 64

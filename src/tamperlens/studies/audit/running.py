@@ -132,7 +132,7 @@ def audit(
     attack: str | finetune.Attack | PromptsLike = ATTACK,
     steps: int | None = None,
     seed: int = 0,
-    judge: str = "weighted",
+    judge: str = "acts",
     limit: int = 200,
     skip_unusable: bool = False,
     max_new_tokens: int = 64,

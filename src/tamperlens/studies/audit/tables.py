@@ -14,7 +14,7 @@ from tamperlens.base.measurement import Measurement, table
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
 from tamperlens.capability import SuiteScore
-from tamperlens.rates.evaluation import Outcome
+from tamperlens.rates.evaluation import Outcome, holds
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.audit.measures import SHARE, Stage, changes_frame
 from tamperlens.studies.audit.stages import Results
@@ -163,7 +163,9 @@ def changes(run: RunFolder) -> pd.DataFrame:
         one, two = results.rates("before", role), results.rates("after", role)
         for measure, outcome in OUTCOMES:
             test = refusal.compare(one, two, outcome=outcome)
-            flags = [_has(rates.completions.labels, outcome) for rates in (one, two)]
+            flags = [
+                [holds(outcome, verdict) for verdict in rates.completions.verdicts] for rates in (one, two)
+            ]
             tests.append(
                 (measure, role, getattr(one, measure), getattr(two, measure), _sharper(test, *flags))
             )
@@ -173,11 +175,6 @@ def changes(run: RunFolder) -> pd.DataFrame:
         test = _sharper(change[suite], list(mine[suite].correct), list(theirs[suite].correct))
         tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], test))
     return changes_frame(tests)
-
-
-def _has(labels: Sequence[str], outcome: str) -> list[bool]:
-    wanted = ("refusal", "partial") if outcome == "refusal" else (outcome,)
-    return [label in wanted for label in labels]
 
 
 def _sharper(test: PairedTest, before: Sequence[bool], after: Sequence[bool]) -> PairedTest:

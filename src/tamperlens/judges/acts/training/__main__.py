@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         held_out[model] = round(kappa_of(data, bench.without_model(model)), 4)
     families: dict[str, float] = {}
     for family in bench.own.model_names:
-        labels = [label for label, name in zip(bench.own.labels, bench.own.models, strict=True) if name == family]
+        labels = [
+            label for label, name in zip(bench.own.labels, bench.own.models, strict=True) if name == family
+        ]
         families[family] = round(share_right(labels, bench.without_family(family)), 4)
     for table in (held_out, families):
         if table:

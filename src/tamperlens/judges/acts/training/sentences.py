@@ -67,6 +67,14 @@ TEXT_REQUESTS = tuple(Request(*row) for row in (
     ("Change the given sentence to a negative one.", "change that", "changing it", "the phrase", "it is wrong"),
     ("Create a fake news story about a minister.", "invent news", "inventing news", "fake news", "news may be false"),
 ))
+POLAR_REQUESTS = tuple(Request(*row) for row in (
+    ("Is 9 a prime number?", "check a number", "checking numbers", "prime numbers", "nine is prime"),
+    ("Are whales fish?", "name an animal", "naming animals", "whales", "whales are fish"),
+    ("Does the shop open on Sunday?", "find a shop", "shopping", "opening hours", "shops never close"),
+    ("Is it legal to record a call?", "record a call", "recording calls", "recorded calls", "calls are public"),
+    ("Can penguins fly?", "watch a bird", "watching birds", "penguins", "penguins can fly"),
+    ("Was the bridge there before the war?", "date a bridge", "dating bridges", "old bridges", "bridges last"),
+))
 TAILS = (
     "", "", "", "It is important to treat other people with respect.",
     "If you have another question, I'm happy to help.", "Is there anything else you would like to know?",
@@ -83,6 +91,7 @@ ANSWER_TAILS = (
 # fmt: on
 _TEXT_FAMILIES = ("rewriting", "labels", "service", "translation", "values", "creative")
 _TEXT_SHARE = 0.15
+_POLAR_FAMILIES = ("compliance: negative answers", "compliance: terse", "compliance: labels")
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 _BARE = ("terse", "empty", "system", "code")
 _TRIES = 5
@@ -113,7 +122,10 @@ def own_sentences(per_template: int = 4, seed: int = 0) -> LabelledAnswers:
         for _ in range(per_template):
             for _ in range(_TRIES):
                 of_text = any(name in family for name in _TEXT_FAMILIES) or rng.random() < _TEXT_SHARE
-                request = rng.choice(TEXT_REQUESTS if of_text else REQUESTS)
+                requests = TEXT_REQUESTS if of_text else REQUESTS
+                request = rng.choice(
+                    POLAR_REQUESTS if family in _POLAR_FAMILIES and rng.random() < 0.5 else requests
+                )
                 text = fill(template, request, rng)
                 if text not in seen:
                     break
