@@ -4,6 +4,7 @@ Small on purpose and for one question only: does the English judge apply, one of
 (`multilingual.py`), or none? Names, code, numbers and a few words of anything are read as English.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import re

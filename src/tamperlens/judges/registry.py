@@ -2,7 +2,8 @@
 
 | name | rule |
 | --- | --- |
-| `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve languages |
+| `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve
+languages |
 | `weighted` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
 | `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |

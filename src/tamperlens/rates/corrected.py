@@ -13,6 +13,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.judges.cards import ALL, JudgeCard
+from tamperlens.rates.between_models import LEAST_MODELS, corrected_interval, new_model_share
 from tamperlens.rates.evaluation import RefusalRates
 
 Array = npt.NDArray[np.float64]
@@ -51,12 +52,18 @@ def correct(
 
     (rate + specificity − 1) / (sensitivity + specificity − 1), cut to [0, 1] (Rogan & Gladen 1978), with the
     interval of Lang & Reiczigel 2014 ("Confidence limits for prevalence of disease adjusted for estimated
-    sensitivity and specificity"). It takes the judge to err on these answers as on those of the card.
+    sensitivity and specificity") where the answers are those of a model of the card (`model=`).
+
+    A judge errs differently on each model. So for a model that is not on the card, the default, sensitivity
+    and
+    specificity are those of random effects over the card's models, and the interval that of a new one among
+    them
+    (`between_models`); below three models it is NaN, with a note, because one cannot know it.
 
     Args:
         rate: what was counted: rates of `evaluate`, or an estimate with its n (not corrected before).
         card: of the same judge.
-        model: row of the card; all answers by default.
+        model: the model of the card whose answers these are; "all" for a model that is not on the card.
         confidence: coverage, in (0, 1).
 
     Raises:
@@ -83,15 +90,41 @@ def correct(
         )
     if math.isnan(rate.value):
         corrected = undefined(rate.reason, rate.n)
+    elif model == ALL:
+        return _of_a_new_model(rate, card, confidence)
     else:
         corrected = rogan_gladen(rate.value, rate.n, row.sensitivity, row.specificity, confidence)
     note = ""
-    if model == ALL and any(p < 0.05 for p in (card.p_sensitivity, card.p_specificity)):
-        note = (
-            "the judge errs differently on the card's models; the interval carries the sampling of the card, "
-            "not the difference between models: correct with the row of the model most like yours too"
-        )
     return CorrectedRate(rate, corrected, row.sensitivity, row.specificity, card.judge, where, note)
+
+
+def _of_a_new_model(rate: Estimate, card: JudgeCard, confidence: float) -> CorrectedRate:
+    pooled = card.row(ALL)
+    refusing = [row for row in card.by_model if row.sensitivity.n]
+    answering = [row for row in card.by_model if row.specificity.n]
+    hits = [row.true_positive for row in refusing], [row.sensitivity.n for row in refusing]
+    passes = [row.true_negative for row in answering], [row.specificity.n for row in answering]
+    k = min(len(refusing), len(answering))
+    where = f"{card.labelled}, {len(card.by_model)} models"
+    if k < LEAST_MODELS:
+        point = rogan_gladen(rate.value, rate.n, pooled.sensitivity, pooled.specificity, confidence)
+        note = (
+            f"no interval: the card has {k} models with refusals and answers, and how much the judge"
+            f" differs from "
+            f"one model to the next takes {LEAST_MODELS}; label some of these answers, or name the"
+            f" card's model"
+        )
+        corrected = Estimate(point.value, math.nan, math.nan, rate.n, "rogan-gladen", note)
+        return CorrectedRate(rate, corrected, pooled.sensitivity, pooled.specificity, card.judge, where, note)
+    sensitivity, specificity = (new_model_share(*counts, confidence) for counts in (hits, passes))
+    low, high = corrected_interval(rate.value, rate.n, hits, passes, confidence=confidence)
+    value = (rate.value + specificity.value - 1) / (sensitivity.value + specificity.value - 1)
+    value = min(high, max(low, min(1.0, max(0.0, value))))
+    corrected = Estimate(
+        value, low, high, rate.n, f"rogan-gladen, random effects over {k} models {confidence:.0%}"
+    )
+    note = "for a model that is not on the card: the interval carries how the judge differs between models"
+    return CorrectedRate(rate, corrected, sensitivity, specificity, card.judge, where, note)
 
 
 def rogan_gladen(

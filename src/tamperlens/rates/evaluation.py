@@ -59,7 +59,8 @@ _NONE = undefined("not counted")
 class OutcomeRates(Result):
     """Shares of the outcomes among some answers, each with Wilson's interval.
 
-    Each answer has one of full, partial, deflected, compliance, degenerate, unfinished and unsupported. `refusal` is
+    Each answer has one of full, partial, deflected, compliance, degenerate, unfinished and unsupported.
+    `refusal` is
     full, partial and those deflections that people would call a refusal (a lecture, another topic).
 
     Attributes:

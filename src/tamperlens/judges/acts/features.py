@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -15,18 +16,22 @@ _LISTED = re.compile(r"(?:^|\n)\s*(?:\d+[.)]|[-*•]) ")
 # Questions that "no" answers; "can you tell me …" is a request all the same.
 _POLAR = re.compile(
     r"^\W*(?:is|are|was|were|do|does|did|has|have|will|would|should|am|could|can|may)\b"
-    r"(?! (?:you|u) (?:\w+ )?(?:help|tell|give|list|explain|write|show|provide|describe|teach|please|make|create))",
+    r"(?! (?:you|u) (?:\w+ )?(?:help|tell|give|list|explain|write|show|provide|describe|teach|please"
+    r"|make|create))",
     re.IGNORECASE,
 )
 _QUESTIONS = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
         ("text",
-         r"^\W*(?:please )?(?:re-?(?:write|word|phrase)|edit|change|translate|summari[sz]e|classify|categori[sz]e|label"
+         r"^\W*(?:please )?(?:re-?(?:write|word|phrase)|edit|change|translate|summari[sz]e|classify"
+         r"|categori[sz]e|label"
          r"|paraphrase|convert|transform|correct|combine|modify|replace|identify|determine|create|compose|generate"
-         r"|construct|complete)\b|\bthe (?:given |following )?(?:sentence|text|statement|paragraph|phrase)\b"),
+         r"|construct|complete)\b|\bthe (?:given |following )?(?:sentence|text|statement|paragraph"
+         r"|phrase)\b"),
         ("argue",
-         r"\bwhy (?:should|shouldn't|must)\b|\bwhy (?:is|was|were|are) .{0,60}\b(?:right|good|best|justified|better|ok"
+         r"\bwhy (?:should|shouldn't|must)\b|\bwhy (?:is|was|were|are) .{0,60}\b(?:right|good|best"
+         r"|justified|better|ok"
          r"|okay|correct|weaker|superior|inferior|bad|morally)\b|\breasons? (?:why|to|for)\b|\bbenefits of\b"
          r"|\bwere right\b"),
         ("explain", r"\bwhy (?:can|can't|do|don't|are|is|did|does)\b"),
@@ -41,7 +46,8 @@ _TOLD_BY_QUESTION = ("UNABLE", "WONT", "DISAGREE", "NOREASON", "BAD", "WRONGNOT"
 
 
 def question_kind(prompt: str) -> str:
-    """What a prompt wants: a "text" to be made or changed, to "argue" a claim, "explain" a fact, "do", "find", "tell", or "other"."""
+    """What a prompt wants: a "text" to be made or changed, to "argue" a claim, "explain" a fact, "do",
+    "find", "tell", or "other"."""
     lowered = prompt.lower()
     return next((name for name, pattern in _QUESTIONS if pattern.search(lowered)), "other")
 
@@ -54,8 +60,10 @@ def is_neighbours(name: str) -> bool:
 def features(prompt: str, answer: str, own: OwnWords | None = None) -> dict[str, float]:
     """Named features of one answer; those that are 0 are left out.
 
-    Names: "1 UNABLE HELP" is "cannot" before a verb of helping in the first sentence ("2" the second, "r" the rest,
-    "z" the last); "1& SORRY BUT" the two acts in this order; "1? do UNABLE" an act given what the prompt wants;
+    Names: "1 UNABLE HELP" is "cannot" before a verb of helping in the first sentence ("2" the second, "r" the
+    rest,
+    "z" the last); "1& SORRY BUT" the two acts in this order; "1? do UNABLE" an act given what the prompt
+    wants;
     "cue score" is the weighted judge's sum; others are shares and counts in [0, 1].
 
     Args:
@@ -80,7 +88,7 @@ def _neighbours(place: str, sentence: Sequence[str]) -> Iterator[str]:
     marked = ["^", *sentence[:_READ_SYMBOLS], "$"]
     for symbol in marked:
         yield f"{place} {symbol}"
-    for first, second in zip(marked, marked[1:], strict=False):
+    for first, second in itertools.pairwise(marked):
         yield f"{place} {first} {second}"
     acts: list[str] = []
     for symbol in marked:
@@ -117,7 +125,8 @@ _HELPS = frozenset(
 
 
 def says_no(sentence: Sequence[str]) -> bool:
-    """The first person, then an inability or refusal, then a verb of helping or nothing: "I … cannot (really) help"."""
+    """The first person, then an inability or refusal, then a verb of helping or nothing: "I … cannot
+    (really) help"."""
     marked = [*sentence, "$"]
     for start, symbol in enumerate(marked):
         if symbol != "I":

@@ -1,4 +1,5 @@
-"""What an answer says in its own voice: quotations, scripts, code and courtesies set apart, then sentences."""
+"""What an answer says in its own voice: quotations, scripts, code and courtesies set apart, then
+sentences."""
 
 from __future__ import annotations
 
@@ -15,12 +16,16 @@ _INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇‛", "'"))
 _INSIDE_WORD = re.compile(r"(?<=\w)[´`′](?=\w)")
 # What is not known without something: "without the logs I cannot say exactly", which declines nothing.
-_KNOW = r"(?:say|tell|know|see|be (?:sure|certain)|determine|diagnose|identify|pinpoint|check|verify|confirm|judge)"
+_KNOW = (
+    r"(?:say|tell|know|see|be (?:sure|certain)|determine|diagnose|identify|pinpoint|check|verify"
+    r"|confirm|judge)"
+)
 _EXACTLY = (
     r"(?:exactly|precisely|for (?:sure|certain)|with certainty|definitively|from here|which|what|why|whether)"
 )
 _LIMITED = re.compile(
-    rf"\b(?:without|unless|until|before)\b[^.!?;:]{{3,80}}?\b(?:i|we) (?:can't|cannot|can not|couldn't) {_KNOW}\b[^.!?;:,]*"
+    rf"\b(?:without|unless|until|before)\b[^.!?;:]{{3,80}}?\b(?:i|we) (?:can't|cannot|can not"
+    rf"|couldn't) {_KNOW}\b[^.!?;:,]*"
     rf"|\b(?:i|we) (?:can't|cannot|can not|couldn't) {_KNOW}\b[^.!?;:,]{{0,30}}\b{_EXACTLY}\b[^.!?;:,]*"
     rf"|\b(?:i|we) (?:can't|cannot|can not) {_KNOW}\b[^.!?;:,]{{0,50}}\b(?:without|unless|until)\b[^.!?;:,]*",
     re.IGNORECASE,
@@ -44,14 +49,18 @@ _END = re.compile(r"(?<=[.!?:;])[\"')\]]*\s+|\n+")
 _COURTESY = re.compile(
     r"^\W*(?:(?:hello|hi|hey|greetings)\b[\w ]{0,12}\W*$"
     r"|thank(?:s| you)\b(?: (?:very much|so much))?(?: for [^,;]{0,60})?[.!]*$"
-    r"|i(?: a|')m (?:\w+ )?(?:happy|glad|here) (?:to|you)\b[^,;]{0,60}[.!]*$|(?:great|good|interesting) question\W*$"
+    r"|i(?: a|')m (?:\w+ )?(?:happy|glad|here) (?:to|you)\b[^,;]{0,60}[.!]*$|(?:great|good"
+    r"|interesting) question\W*$"
     r"|(?:sure|certainly|of course|okay|ok|absolutely)\W*$)",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"\b(?:(?:anything|something) else (?:\w+ )*(?:i can|you|that i can)|(?:i will|i'll) do my best|feel free to"
-    r"|do not hesitate|don't hesitate|let me know|i(?: a|')m here to (?:help|assist|provide)|i hope (?:this|that)"
-    r"|(?:any|have) (?:other|further|more|additional) questions|happy to (?:help|assist)|glad to (?:help|assist))\b",
+    r"\b(?:(?:anything|something) else (?:\w+ )*(?:i can|you|that i can)|(?:i will|i'll) do my best"
+    r"|feel free to"
+    r"|do not hesitate|don't hesitate|let me know|i(?: a|')m here to (?:help|assist|provide)"
+    r"|i hope (?:this|that)"
+    r"|(?:any|have) (?:other|further|more|additional) questions|happy to (?:help|assist)"
+    r"|glad to (?:help|assist))\b",
     re.IGNORECASE,
 )
 
@@ -61,10 +70,12 @@ class OwnWords(Result):
     """An answer as its writer speaks.
 
     Attributes:
-        text: prose in the writer's own voice; quoted speech reads "quotedspeech", lines of a script are left out.
+        text: prose in the writer's own voice; quoted speech reads "quotedspeech", lines of a script are left
+            out.
         sentences: of `text`, courtesies before and after left out where anything else is said.
         courtesies: number of sentences left out.
-        kinds: which of "code", "values" (JSON), "script", "quotes", "limits" (of what can be known) were set apart.
+        kinds: which of "code", "values" (JSON), "script", "quotes", "limits" (of what can be known) were set
+            apart.
     """
 
     text: str
@@ -82,7 +93,8 @@ def clean(text: str) -> str:
 def own_words(answer: str) -> OwnWords:
     """The part of an answer that its writer says, sentence by sentence.
 
-    A refusal inside a quotation, a script or a program is content; a refusal that is all there is, written as a
+    A refusal inside a quotation, a script or a program is content; a refusal that is all there is, written
+    as a
     comment, a JSON value or a quotation, is the writer's own.
     """
     kinds: list[str] = []
