@@ -1,7 +1,7 @@
 """Writes the tables of docs/judge-card.md:  python docs/tools/judge_card.py COMPLETIONS.csv...
 
-Give XSTest's human-labelled `completions_{gpt4,llama2orig,mistralguard}.csv`. The text between the two markers
-of the page is replaced; every number of the default judge is measured on what it was not trained on.
+Give XSTest's human-labelled `completions_{gpt4,llama2orig,mistralguard}.csv`. The text between the two
+markers of the page is replaced; every number of the default judge is measured on what it was not trained on.
 """
 
 from __future__ import annotations
