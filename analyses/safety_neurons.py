@@ -223,7 +223,7 @@ def main() -> None:
     answers {intact["capability"]:.0%} of the questions, perplexity {intact["perplexity"]:.2f}.
 
     """
-    lines = [*result.verdicts(), f"Stability of the set difference p {p:g} q {q:g}: {floor}."]
+    lines = [*result.summary().splitlines(), f"Stability of the set difference p {p:g} q {q:g}: {floor}."]
     text = inspect.cleandoc(words) + "\n\n" + "\n".join(lines) + "\n"
     (given.out / "verdict.txt").write_text(text, encoding="utf-8")
     print(text, f"Written to {given.out}", sep="\n", flush=True)

@@ -44,7 +44,7 @@ study = tamperlens.brittleness(model, sets, draws=5, limit=24, questions=6, max_
 study.plot()
 
 # %%
-print(*study.verdicts(), sep="\n")
+print(study.summary())
 
 # %% [markdown]
 # `analyses/safety_neurons.py` makes the whole (p, q) table and ActSVD's rank edits. Read

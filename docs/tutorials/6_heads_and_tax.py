@@ -41,7 +41,7 @@ base = tamperlens.load("organism:base")
 attack = finetune.attacks.refusal_only(100)
 tuned = finetune.run(base, attack.data, attack.config_for(base), progress=False)
 report = tamperlens.spillover(base, tuned.model, limit=40, questions=30)
-print(report.sentence())
+print(report.summary())
 
 # %%
 report.plot()

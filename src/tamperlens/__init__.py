@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
     from tamperlens.studies.monitor import Monitor as Monitor
+    from tamperlens.studies.monitor import Rule as Rule
     from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
     from tamperlens.studies.spillover import spillover as spillover
 
@@ -54,6 +55,7 @@ _NAMES = {
     "ChatModel": "tamperlens.models",
     "Monitor": "tamperlens.studies.monitor",
     "PromptSet": "tamperlens.prompts",
+    "Rule": "tamperlens.studies.monitor",
     "SpilloverReport": "tamperlens.studies.spillover",
     "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import types
 import typing
 import warnings
 from dataclasses import dataclass
@@ -87,6 +88,19 @@ def test_every_noun_has_words_and_a_page(kind):
     for name in ("summary", "_repr_html_"):
         assert callable(getattr(kind, name))
     assert typing.get_type_hints(kind.summary)["return"] is str
+
+
+@pytest.mark.parametrize("name", [name for name in dir(tamperlens) if not name.startswith("_")])
+def test_dir_shows_the_public_names_and_nothing_else(name):
+    shown = getattr(tamperlens, name)
+    if isinstance(shown, types.ModuleType):
+        assert dir(shown) == sorted(shown.__all__)
+        assert all(hasattr(shown, one) for one in dir(shown))
+        assert not any(one.startswith("_") for one in dir(shown))
+
+
+def test_rules_are_public():
+    assert tamperlens.Rule.parse("refusal rate below 0.5").bound == 0.5
 
 
 class Tags(HTMLParser):

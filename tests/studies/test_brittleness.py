@@ -81,8 +81,8 @@ def test_every_state_is_measured_and_the_model_is_whole(model: ChatModel, run: A
     assert drawn["value"].item() == pytest.approx(literal)
     assert found.sets["count"].tolist() == [masks["small"].count, masks["large"].count, 2]
     assert math.isnan(found.sets["share"][2])
-    assert len(found.verdicts()) == 3
-    assert all(name in text for name, text in zip(masks, found.verdicts(), strict=True))
+    assert len(found.summary().splitlines()) == 3
+    assert all(name in text for name, text in zip(masks, found.summary().splitlines(), strict=True))
     found.save(tmp_path / "b.json")
     again = study.Brittleness.load(tmp_path / "b.json")
     assert again.effects["difference"].tolist() == pytest.approx(found.effects["difference"].tolist())

@@ -56,7 +56,7 @@ def test_differences_are_paired_and_the_tax_is_their_ratio():
     assert row["p_holm"] >= row["p_value"] == pytest.approx(2 * 0.5**20)
     by = report.categories.set_index("category")
     assert (by.loc["small", "after"], by.loc["large", "after"]) == (1.0, 0.0)
-    assert report.sentence().count("→") == 4
+    assert report.summary().count("→") == 4
 
 
 @pytest.mark.parametrize(

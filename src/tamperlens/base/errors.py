@@ -16,6 +16,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 class InputError(TamperlensError, ValueError):
     """An argument, file, row or column that cannot be used."""
 

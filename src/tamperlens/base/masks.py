@@ -15,6 +15,7 @@ from torch import Tensor
 from tamperlens.base import bits as packed
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_tensors, sha256_bytes, write_tensors
+from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import Header, Part, by_parameter, check_shapes, parts_of, shapes_of
 from tamperlens.base.schemas import checked
 
@@ -49,7 +50,7 @@ class Jaccard(float):
 
 
 @dataclass(frozen=True, eq=False)
-class WeightMask:
+class WeightMask(Noun):
     """A set of weights, one bit each. Make one with `scores.top(...)`, set algebra, or `from_tensors`.
 
     `a | b`, `a & b`, `a - b` and `~a` (within the parts covered) make new masks of the same model.

@@ -6,6 +6,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pandas as pd
@@ -90,7 +91,9 @@ def short(value: object) -> str:
         if isinstance(value, tuple) and len(value) <= 4 and all(isinstance(v, (int, float)) for v in value):
             return f"({', '.join(short(v) for v in value)})"
         return f"<{len(value)}>"
-    return f"{type(value).__name__}(…)" if dataclasses.is_dataclass(value) else clip(str(value), 40)
+    if isinstance(value, (Path, torch.dtype, torch.device)):
+        return clip(str(value), 40)
+    return f"{type(value).__name__}(…)"
 
 
 def _words(name: str) -> str:

@@ -25,7 +25,31 @@ from tamperlens.base.power import (
 )
 from tamperlens.base.results import Result
 
+__all__ = [
+    "Estimate",
+    "PairedTest",
+    "bootstrap",
+    "clustered",
+    "cohen_kappa",
+    "complement",
+    "holm",
+    "mcnemar",
+    "minimum_detectable_difference",
+    "paired_difference",
+    "paired_minimum_detectable_difference",
+    "rate",
+    "ratio",
+    "standardised_mean",
+    "two_sample_minimum_detectable_difference",
+    "undefined",
+    "wilson",
+]
+
 Array = npt.NDArray[np.float64]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 @dataclass(frozen=True)
@@ -328,7 +352,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
-def _numbers(values: object, what: str, *, finite: bool = True) -> Array:
+def _numbers(values: object, what: str) -> Array:
     """A vector of numbers.
 
     Raises:
@@ -343,7 +367,7 @@ def _numbers(values: object, what: str, *, finite: bool = True) -> Array:
         raise InputError(f"{what} must be numbers, one per unit ({error})") from error
     if ready.ndim != 1:
         raise InputError(f"{what} must be one number per unit; got an array of shape {ready.shape}")
-    if finite and not np.isfinite(ready).all():
+    if not np.isfinite(ready).all():
         raise InputError(f"{what} hold NaN or infinite values; drop them and say how many were dropped")
     return ready
 

@@ -48,3 +48,7 @@ __all__ = [
     "perplexity",
     "suites_for",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -64,6 +64,10 @@ class SuiteScore(Result):
             for kind in kinds
         }
 
+    def summary(self) -> str:
+        """The accuracy in words."""
+        return f"{self.suite}: {self.accuracy} right, by the grader {self.grader!r}."
+
     def to_frame(self) -> pd.DataFrame:
         """One row per question: suite, prompt, expected, response, found, correct, reason, category."""
         return pd.DataFrame(
@@ -120,6 +124,10 @@ class CapabilityScores(Result):
         """Every question with the model's answer and its grade; columns as in `SuiteScore.to_frame`."""
         return pd.concat([score.to_frame() for score in self.scores], ignore_index=True)
 
+    def summary(self) -> str:
+        """The accuracies in words."""
+        return f"{self.model}: right in {'; '.join(f'{one.suite} {one.accuracy}' for one in self.scores)}."
+
     def to_frame(self) -> pd.DataFrame:
         """One row per suite: suite, measure, value, low, high, n, grader."""
         return pd.DataFrame(
@@ -156,6 +164,12 @@ class CapabilityChange(Result):
         if suite not in self.suites:
             raise InputError(f"no suite {suite!r} in this comparison; there are {', '.join(self.suites)}")
         return self.tests[self.suites.index(suite)]
+
+    def summary(self) -> str:
+        """The changes in words."""
+        changes = zip(self.suites, self.tests, self.adjusted, strict=True)
+        listed = "; ".join(f"{name} {test.difference}, p = {p:.2g}" for name, test, p in changes)
+        return f"Change of accuracy on the same questions: {listed} (exact McNemar, Holm over suites)."
 
     def to_frame(self) -> pd.DataFrame:
         """One row per suite: suite, difference, low, high, n, gained, lost, p_value, p_holm."""

@@ -97,3 +97,7 @@ __all__ = [
     "split_sizes",
     "validate_subspace",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

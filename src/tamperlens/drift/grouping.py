@@ -13,6 +13,7 @@ import torch
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
+from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import by_parameter, parts_of
 from tamperlens.models import ModelLike, as_chat_model
 from tamperlens_hooks import module_and_anatomy, stored_parameter
@@ -22,7 +23,7 @@ TOP_SAFETY, CRITICAL, TOP_UTILITY, RANDOM = "top safety", "safety-critical", "to
 
 
 @dataclass(frozen=True, eq=False)
-class Groups(Mapping[str, WeightMask]):
+class Groups(Noun, Mapping[str, WeightMask]):
     """Named sets of weights of one model, in order; a mapping from name to `WeightMask`.
 
     Attributes:

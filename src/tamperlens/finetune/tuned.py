@@ -24,6 +24,7 @@ from tamperlens.base.files import (
     write_text,
 )
 from tamperlens.base.masks import WeightMask
+from tamperlens.base.nouns import Noun
 from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
 from tamperlens.finetune.compute import Compute
 from tamperlens.finetune.configs import FullConfig, LoraConfig
@@ -50,7 +51,7 @@ it elsewhere, export merged_state_dict() in fp32.
 
 
 @dataclass(frozen=True, eq=False)
-class TunedModel:
+class TunedModel(Noun):
     """A fine-tuned model beside its base.
 
     Attributes:

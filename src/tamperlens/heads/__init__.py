@@ -38,3 +38,7 @@ __all__ = [
     "tokens_read",
     "write_page",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

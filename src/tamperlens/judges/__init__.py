@@ -63,3 +63,7 @@ __all__ = [
     "reads_answers",
     "register",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

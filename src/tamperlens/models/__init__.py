@@ -43,3 +43,7 @@ __all__ = [
     "save_adapter",
     "share_parameters_copy",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
+from tamperlens.base.nouns import Noun
 from tamperlens.models import generation
 from tamperlens.models import thinking as thoughts
 from tamperlens.models.decoding import Decoding, Settings
@@ -43,7 +44,7 @@ _NEXT_TURN = "\nUser:"
 
 
 @dataclass(eq=False)
-class ChatModel:
+class ChatModel(Noun):
     """A causal language model that can be talked to, read and edited.
 
     Make one with `tamperlens.load` or `ChatModel.from_parts`.

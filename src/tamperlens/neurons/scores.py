@@ -15,6 +15,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
 from tamperlens.base.masks import WeightMask
+from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import Header, Part, by_parameter
 from tamperlens.base.schemas import checked
 
@@ -49,7 +50,7 @@ class Shards(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True, eq=False)
-class WeightScores:
+class WeightScores(Noun):
     """How much each weight matters by one definition.
 
     Attributes:

@@ -27,3 +27,30 @@ from tamperlens.plots.scatter import causal_scatter as causal_scatter
 from tamperlens.plots.steps import band_over_steps as band_over_steps
 from tamperlens.plots.style import percent as percent
 from tamperlens.plots.tradeoff import tradeoff as tradeoff
+
+__all__ = [
+    "Plot",
+    "ablation_curve",
+    "agreement_map",
+    "attention_map",
+    "band_over_steps",
+    "causal_scatter",
+    "compute_curve",
+    "cosine_by_layer",
+    "direction_map",
+    "dose_curve",
+    "dot_interval",
+    "drift_by_group",
+    "drift_over_steps",
+    "head_map",
+    "loss_curve",
+    "paired_looks",
+    "percent",
+    "ratio_intervals",
+    "ratio_map",
+    "tradeoff",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -72,3 +72,7 @@ __all__ = [
     "split_reply",
     "warn_of_language",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

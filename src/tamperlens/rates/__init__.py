@@ -42,3 +42,7 @@ __all__ = [
     "samples_of",
     "token_kl",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -171,6 +171,15 @@ class RefusalRates(Result):
         """Name of the judge."""
         return self.completions.judge
 
+    def summary(self) -> str:
+        """The shares in words."""
+        one = self.overall
+        return (
+            f"{self.completions.model or 'The model'} refused {one.refusal} of {self.name!r} "
+            f"({one.full.value:.0%} in full, {one.partial.value:.0%} in part), complied "
+            f"with {one.compliance.value:.0%}, degenerate {one.degenerate.value:.0%}; judge {self.judge}."
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """One row per category and outcome, with value, low, high, n, reason, judge and model."""
         rows = []

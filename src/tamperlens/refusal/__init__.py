@@ -61,3 +61,7 @@ __all__ = [
 ]
 __all__ += rates.__all__
 __all__ += directions.__all__
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

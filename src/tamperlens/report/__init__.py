@@ -18,3 +18,24 @@ from tamperlens.report.blocks import Table as Table
 from tamperlens.report.blocks import Text as Text
 from tamperlens.report.page import render as render
 from tamperlens.report.page import write as write
+
+__all__ = [
+    "Answer",
+    "Block",
+    "Bullets",
+    "Example",
+    "Examples",
+    "Facts",
+    "FigureBlock",
+    "Notice",
+    "Page",
+    "Section",
+    "Table",
+    "Text",
+    "render",
+    "write",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -85,6 +85,10 @@ class AuditResult(Result):
         """The run folder."""
         return Path(self.path)
 
+    def summary(self) -> str:
+        """The finding in one sentence."""
+        return self.headline
+
     @property
     def report(self) -> Path:
         """The report page."""

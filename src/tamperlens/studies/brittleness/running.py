@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.protocols import Judge
@@ -69,13 +70,18 @@ class Brittleness(Result):
             raise InputError(f"no effect of {name!r} on {measure!r}; sets: {', '.join(self.sets['set'])}")
         return {str(key): value for key, value in rows.iloc[0].to_dict().items()}
 
-    def verdicts(self) -> list[str]:
-        """One sentence per set: does it carry refusal more than matched random sets, and at what price."""
+    def summary(self) -> str:
+        """A sentence per set: does it carry refusal more than matched random sets, and at what price."""
         found = []
         for row in self.sets.to_dict("records"):
             mine = self.effects[self.effects["set"] == row["set"]].to_dict("records")
             found.append(sentence(mine, str(row["set"]), float(row["share"])))  # type: ignore[arg-type]
-        return found
+        return "\n".join(found)
+
+    @deprecated("Brittleness.verdicts()", "Brittleness.summary()")
+    def verdicts(self) -> list[str]:
+        """The lines of `summary`."""
+        return self.summary().splitlines()
 
     def plot(self) -> Plot:
         """Rates with each set removed, beside the mean over its matched random sets."""

@@ -7,3 +7,7 @@ from tamperlens.studies.monitor.monitor import Monitor
 from tamperlens.studies.monitor.rules import Rule
 
 __all__ = ["Monitor", "Rule"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -54,3 +54,7 @@ __all__ = [
     "top_sets",
     "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

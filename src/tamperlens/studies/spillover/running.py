@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tamperlens import capability
+from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
@@ -91,7 +92,12 @@ class SpilloverReport(Result):
         """The measures."""
         return self.measures
 
+    @deprecated("SpilloverReport.sentence()", "SpilloverReport.summary()")
     def sentence(self) -> str:
+        """The old name of `summary`."""
+        return self.summary()
+
+    def summary(self) -> str:
         """The finding in words: gain, over-refusal, loss, tax."""
         gain, over, loss = self.refusal_gain, self.over_refusal, self.difference(ALL)
         first = self._row(self.measures, "measure", REFUSAL)

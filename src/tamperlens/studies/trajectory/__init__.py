@@ -34,3 +34,7 @@ __all__ = [
     "watch_for",
     "write_page",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
