@@ -199,6 +199,13 @@ def audit(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    keep_adapter: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-adapter/--discard-adapter",
+            help="Keep the attacked model's adapter. By default only an organism's is kept.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -230,6 +237,7 @@ def audit(
 
     result = run_audit(
         out=folder,
+        keep_adapter=keep_adapter,
         resume=resume,
         progress=not quiet,
         command=shlex.join(["tamperlens", *sys.argv[1:]]),

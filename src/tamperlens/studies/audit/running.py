@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -145,6 +146,7 @@ def audit(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    keep_adapter: bool | None = None,
     resume: bool = False,
     progress: bool = True,
     command: str = "",
@@ -157,7 +159,7 @@ def audit(
     it is read at the layer and position chosen before.
 
     The run folder holds `measures.csv`, `changes.csv`, `completions.csv`, `direction.safetensors`,
-    `manifest.json`, `figures/`, `attack/` (the tuned adapter) and `report.html`.
+    `manifest.json`, `figures/`, `attack/` (the tuned adapter, see `keep_adapter`) and `report.html`.
 
     Args:
         model: a ChatModel (left as it is), or what `tamperlens.load` takes.
@@ -180,6 +182,8 @@ def audit(
         revision: of a hub model.
         device: see `tamperlens.load`.
         dtype: see `tamperlens.load`.
+        keep_adapter: keep the attacked model's adapter in `attack/` when everything has been measured. By
+            default only an organism's is kept; of other models it is discarded (resuming does without).
         resume: go on with the run in `out`, or read it when it has finished.
         progress: say on stderr what is going on.
         command: for the manifest.
@@ -237,6 +241,8 @@ def audit(
         run.note(facts=_facts(ready, found))
         # Bars are for eyes; in a log file they are blank lines.
         _work(Bench(run, settings, ready, found, chosen, progress and sys.stderr.isatty()), tell)
+        if not (small if keep_adapter is None else keep_adapter):
+            _discard_adapter(run)
         run.finish()
         return _result(run)
 
@@ -262,6 +268,13 @@ def _work(bench: Bench, tell: Callable[[str], None]) -> None:
         if name in ("before", "direction", "after"):
             _write_tables(run)
         tell(f"      {time.perf_counter() - began:.1f} s")
+
+
+def _discard_adapter(run: RunFolder) -> None:
+    """Remove what the attack made of the model; its log, its bill and what was measured stay."""
+    for name in ("tuned", "checkpoints", "last-good"):
+        shutil.rmtree(run.path / stages.ATTACK / name, ignore_errors=True)
+    run.note(attack_adapter="discarded after it was measured")
 
 
 def _write_tables(run: RunFolder) -> None:
