@@ -262,3 +262,17 @@ def test_settings_are_checked():
     for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}, {"max_new_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Settings(**wrong)
+
+
+def test_a_failed_search_is_not_told_as_a_finding() -> None:
+    """The candidate that comes back when nothing passes may be the one that wrecks the model."""
+    from tamperlens.directions import Direction
+    from tamperlens.studies.audit import words
+
+    failed = object.__new__(Direction)
+    known = {"vector": torch.ones(2), "passed": False, "flag": "nothing passes", "layer": 22, "position": -1}
+    for name, value in known.items():
+        object.__setattr__(failed, name, value)
+    said = words._about_direction(pd.DataFrame(columns=list(COLUMNS)), failed)
+    assert said[0].startswith("No refusal direction was found: nothing passes")
+    assert not any("Ablating" in line or "sits at" in line for line in said)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import NumericsError
 from tamperlens.base.logits import kl_divergence, refusal_metric
+from tamperlens.base.progress import progress_bar
 from tamperlens.base.results import Result
 from tamperlens.directions.candidates import ZERO, BatchSize
 from tamperlens.directions.screening import Estimates, estimate_scores
@@ -151,15 +152,15 @@ class Scorer:
         layers: Sequence[int],
         rule: SelectionRule,
         seed: int,
-        advance: Callable[[], None],
+        advance: Callable[[int], None],
     ) -> Race:
-        """Successive elimination among candidates on these prompts; `advance` is called once for each."""
+        """Successive elimination among candidates on these prompts; `advance(1)` is called once for each."""
         begun: set[int] = set()
 
         def score(one: int, bad: Sequence[int], good: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
             if one not in begun:
                 begun.add(one)
-                advance()
+                advance(1)
             vector = vectors[one]
             found = self.by_prompt([vector], vector, layers[one], harmful=bad, harmless=good)
             return found.bypass, found.induce, found.kl
@@ -221,7 +222,7 @@ def score_table(
     estimates = None
     if selection == "shortlist" and len(open_places) > FEW:
         estimates = scorer.estimates(vectors, layers)
-    with _bar(len(open_places), progress) as advance:
+    with progress_bar(len(open_places), "candidate directions", progress) as advance:
         race = scorer.race(vectors, layers, rule, seed, advance)
         race.run(estimates, exhaustive=selection == "exhaustive")
     rows: list[dict[str, object]] = []
@@ -255,15 +256,3 @@ def score_table(
             }
         )
     return pd.DataFrame(rows)
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Callable[[], None]]:
-    if not show:
-        yield lambda: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("candidate directions", total=total)
-        yield lambda: bar.advance(task)

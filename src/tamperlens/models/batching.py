@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.progress import progress_bar
 from tamperlens_hooks import unwrap
 
 BatchSize = int | Literal["auto"]
@@ -109,7 +109,7 @@ def in_batches(
         raise InputError(f"batch_size is {batch_size}; it must be at least 1 or 'auto'")
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     budget, most = _budget(module, device) if batch_size == "auto" else (None, batch_size)
-    with _bar(len(sequences), progress) as advance:
+    with progress_bar(len(sequences), "prompts", progress) as advance:
         while order:
             rows = most
             if budget is not None:
@@ -166,15 +166,3 @@ def _out_of_memory(error: BaseException) -> bool:
         or "out of memory" in words
         or "can't allocate memory" in words
     )
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    if not show or total == 0:
-        yield lambda rows: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("prompts", total=total)
-        yield lambda rows: bar.advance(task, rows)

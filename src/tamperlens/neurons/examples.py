@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,16 +164,3 @@ def example_losses(model: ChatModel, batch: Batch, loss: LossOf) -> Float[Tensor
     else:
         logits = model.module(**inputs).logits[:, predicting]
     return loss(logits, batch.labels[:, predicting + 1].to(logits.device))
-
-
-@contextmanager
-def progress_bar(total: int, label: str, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar in the terminal, or nothing."""
-    if not show:
-        yield lambda rows: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda rows: bar.advance(task, rows)

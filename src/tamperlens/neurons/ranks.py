@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.parts import Part, parts_of
+from tamperlens.base.progress import progress_bar
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
-from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches, progress_bar
+from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches
 from tamperlens.neurons.passes import Memory, chosen_projections, memory_bytes
 from tamperlens.neurons.simple import body
 from tamperlens.prompts import IGNORE

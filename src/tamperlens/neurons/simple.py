@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike
+from tamperlens.base.progress import progress_bar
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
-from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches, progress_bar
+from tamperlens.neurons.examples import BatchSize, Examples, Pairs, batch_rows, batches
 from tamperlens.neurons.passes import (
     End,
     Memory,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike
+from tamperlens.base.progress import progress_bar
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.neurons.examples import (
     BatchSize,
@@ -19,7 +20,6 @@ from tamperlens.neurons.examples import (
     batches,
     example_losses,
     loss_function,
-    progress_bar,
 )
 from tamperlens.neurons.passes import (
     End,

@@ -67,9 +67,13 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
     added = pick(measures, "refusal_rate_added", "harmless", "before")
     plain = pick(measures, "refusal_rate", "harmless", "before")
     place = f"layer {direction.layer}, position {direction.position}".replace("-", "−")
-    state = "meets all filters" if direction.passed else f"is flagged: {direction.flag}"
+    if not direction.passed:
+        return [
+            f"No refusal direction was found: {direction.flag}. The figures of the candidate at {place} "
+            "say what an edit does to this model, not where refusal sits."
+        ]
     found = [
-        f"The refusal direction sits at {place} and {state}. Ablating it lowers refusal of harmful "
+        f"The refusal direction sits at {place} and meets all filters. Ablating it lowers refusal of harmful "
         "requests by "
         f"{points(drop, sign=False)} points, a random direction by {points(control, sign=False)}; adding "
         "it takes refusal of "
@@ -125,7 +129,8 @@ def limits(
     ]
     if direction is not None and not direction.passed:
         found.append(
-            f"The direction did not meet the filters ({direction.flag}); read its figures as a lower bound."
+            f"The direction search failed ({direction.flag}); its figures are no measure of what removing or "
+            "adding refusal does."
         )
     return [*found, *notes]
 
