@@ -75,7 +75,7 @@ def add_direction(
     anatomy: Anatomy,
     direction: VectorLike,
     layer: int,
-    scale: float | int = 1.0,
+    scale: float = 1.0,
 ) -> Iterator[None]:
     """Add `scale · direction` to the input of one block, at all positions (Arditi et al. 2024, §2.4).
 
@@ -254,7 +254,7 @@ def _remove(unit: Tensor, x: Tensor) -> Tensor:
     return (wide - (wide @ r)[..., None] * r).to(x.dtype)
 
 
-def _add(direction: Tensor, scale: float | int, x: Tensor) -> Tensor:
+def _add(direction: Tensor, scale: float, x: Tensor) -> Tensor:
     wide, r = _working(x, direction)
     return (wide + scale * r).to(x.dtype)
 

@@ -21,7 +21,7 @@ __all__ = ["scale_queries"]
 @on_model
 @contextmanager
 def scale_queries(
-    model: nn.Module, anatomy: Anatomy, heads: Sequence[Head], scale: float | int = 1e-4
+    model: nn.Module, anatomy: Anatomy, heads: Sequence[Head], scale: float = 1e-4
 ) -> Iterator[None]:
     """Multiply the queries of heads by `scale` in front of the rotary embedding.
 

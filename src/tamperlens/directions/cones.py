@@ -38,10 +38,10 @@ def optimise_subspace(
     *,
     refusal_tokens: Sequence[int] | RefusalTokens,
     steps: int = 100,
-    learning_rate: float | int = 0.02,
+    learning_rate: float = 0.02,
     batch: int = 16,
     cone_samples: int = 1,
-    retain: float | int = 1.0,
+    retain: float = 1.0,
     seed: int = 0,
 ) -> Subspace:
     """Find k orthogonal directions each of which, and each mixture of which, carries refusal.
@@ -133,7 +133,7 @@ class _Losses:
         layer: int,
         tokens: Sequence[int],
         size: float,
-        retain: float | int,
+        retain: float,
     ) -> None:
         self.model, self.layer, self.tokens, self.size, self.retain = model, layer, tokens, size, retain
         self.bad = model.token_ids(list(prompt_texts(harmful)))

@@ -41,15 +41,15 @@ class TrainingConfig(Result):
     """
 
     steps: int | None = None
-    epochs: float | int | None = None
-    learning_rate: float | int = 2e-4
+    epochs: float | None = None
+    learning_rate: float = 2e-4
     batch_size: int = 4
     accumulation: int = 1
-    warmup: float | int = 0
+    warmup: float = 0
     schedule: Schedule = "linear"
-    weight_decay: float | int = 0.0
+    weight_decay: float = 0.0
     max_length: int | None = None
-    max_grad_norm: float | int = 1.0
+    max_grad_norm: float = 1.0
     seed: int = 0
     gradient_checkpointing: bool = False
     precision: Precision = "auto"
@@ -105,8 +105,8 @@ class LoraConfig(TrainingConfig):
     """
 
     rank: int = 8
-    alpha: float | int = 16
-    dropout: float | int = 0.0
+    alpha: float = 16
+    dropout: float = 0.0
     targets: str | tuple[str, ...] | list[str] = "all-linear"
     rslora: bool = False
     dora: bool = False

@@ -113,7 +113,7 @@ def everyone(value: T) -> list[T]:
     return found
 
 
-def numbers(values: Sequence[float | int], device: torch.device) -> list[list[float]]:
+def numbers(values: Sequence[float], device: torch.device) -> list[list[float]]:
     """`everyone` for numbers, quick enough for every batch."""
     if count() == 1:
         return [[float(value) for value in values]]

@@ -68,7 +68,7 @@ class Pool:
         InputError: Ray is not installed, or no cluster answers at the address.
     """
 
-    def __init__(self, address: str, workers: int | None, gpus: float | int) -> None:
+    def __init__(self, address: str, workers: int | None, gpus: float) -> None:
         try:
             import ray
         except ImportError as error:

@@ -109,7 +109,7 @@ def scaling_figure(table: pd.DataFrame, fits: Scaling) -> Plot:
     )  # fmt: skip
 
 
-def _mean(part: pd.DataFrame, measure: str) -> dict[str, float | int]:
+def _mean(part: pd.DataFrame, measure: str) -> dict[str, float]:
     value = part[measure]
     return {
         "value": float(value.mean()), "low": float(part[f"{measure}_low"].mean()),

@@ -39,7 +39,7 @@ class Defence(Result):
     name: str = ""
     kind: str = "none"
     select: str = "top-safety"
-    share: float | int = 0.01
+    share: float = 0.01
     mask: str = ""
     examples: int = 0
     data: str = ""
@@ -114,7 +114,7 @@ class Cell:
     rank: int
     steps: int
     data_size: int
-    learning_rate: float | int | None
+    learning_rate: float | None
     seed: int
     defence: Defence
 
@@ -163,7 +163,7 @@ class Grid(Result):
     ranks: tuple[int, ...] = (8,)
     steps: tuple[int, ...] = (20,)
     data_sizes: tuple[int, ...] = (15,)
-    learning_rates: tuple[float | int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     defences: tuple[Defence, ...] = (Defence(),)
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -47,9 +47,7 @@ def model_bytes(model: ChatModel) -> float:
     return float(sum(p.numel() * p.element_size() for p in model.module.parameters()))
 
 
-def too_large(
-    model: ChatModel, config: LoraConfig | FullConfig, length: int, limit: float | int | None
-) -> str:
+def too_large(model: ChatModel, config: LoraConfig | FullConfig, length: int, limit: float | None) -> str:
     """Why a cell cannot fit, or "".
 
     Args:

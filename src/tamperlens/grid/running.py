@@ -30,9 +30,9 @@ def run(
     *,
     ray: str | None = None,
     workers: int | None = None,
-    gpus: float | int = 0,
+    gpus: float = 0,
     retry: bool = False,
-    memory: float | int | None = None,
+    memory: float | None = None,
     progress: bool = False,
     command: str = "",
 ) -> GridResult:
@@ -82,7 +82,7 @@ class _Session:
     """What is the same wherever cells are made."""
 
     def __init__(
-        self, grid: Grid, folder: RunFolder, retry: bool, memory: float | int | None, progress: bool
+        self, grid: Grid, folder: RunFolder, retry: bool, memory: float | None, progress: bool
     ) -> None:
         self.grid, self.folder, self.retry, self.memory = grid, folder, retry, memory
         self.progress = progress

@@ -71,10 +71,10 @@ class Scaling(Result):
 
     def predict(
         self,
-        flops: float | int,
-        parameters: float | int,
+        flops: float,
+        parameters: float,
         *,
-        before: float | int | None = None,
+        before: float | None = None,
         extrapolate: bool = False,
     ) -> float:
         """The best family's refusal rate at some compute and size.

@@ -63,7 +63,7 @@ class Task:
     cells: tuple[Cell, ...]
     addresses: tuple[str, ...]
     attempts: tuple[int, ...]
-    limit: float | int | None = None
+    limit: float | None = None
     deaths: int = 0
 
     @property

@@ -15,7 +15,7 @@ _HEAD = re.compile(r"L(\d+)H(\d+)$")
 
 
 def head_table(
-    result: Any, n_layers: int, n_heads: int, baseline: float | int = 0.0
+    result: Any, n_layers: int, n_heads: int, baseline: float = 0.0
 ) -> tuple[Float[Tensor, "layer head"], str, str]:
     """(scores, method, convention) of a result of TransformerLens.
 

@@ -101,7 +101,7 @@ class HeadScores(Result):
         result: Any,
         *,
         target: str,
-        baseline: float | int = 0.0,
+        baseline: float = 0.0,
         prompts: Mapping[str, str] | None = None,
     ) -> HeadScores:
         """Scores of what `transformer_lens` found on the model's bridge (`hooks.to_transformer_lens`).

@@ -48,7 +48,7 @@ def quota(fraction: float, n: int) -> int:
     return int(Fraction(repr(float(fraction))) * n)
 
 
-def check_fraction(name: str, fraction: float | int) -> None:
+def check_fraction(name: str, fraction: float) -> None:
     """A fraction of weights lies strictly between 0 and 1.
 
     Raises:

@@ -62,7 +62,7 @@ class Pruning:
         group: "row", "matrix" or "global".
     """
 
-    fraction: float | int | None
+    fraction: float | None
     end: End | str
     group: str
 

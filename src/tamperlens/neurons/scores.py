@@ -145,7 +145,7 @@ class WeightScores(Noun):
 
     # ---- choosing ---------------------------------------------------------------------------------------
 
-    def top(self, fraction: float | int, group: Group | str = "matrix") -> WeightMask:
+    def top(self, fraction: float, group: Group | str = "matrix") -> WeightMask:
         """The highest-scored weights: exactly ⌊fraction · n⌋ of every group, ties by index, zeros dropped.
 
         Args:

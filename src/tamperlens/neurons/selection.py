@@ -27,7 +27,7 @@ from tamperlens.neurons.cutoffs import (
 from tamperlens.neurons.scores import Group, WeightScores, require_same
 
 
-def top(scores: WeightScores, fraction: float | int, group: Group | str = "matrix") -> WeightMask:
+def top(scores: WeightScores, fraction: float, group: Group | str = "matrix") -> WeightMask:
     """See `WeightScores.top`."""
     check_fraction("fraction", fraction)
     _check_group(group)
@@ -40,8 +40,8 @@ def top(scores: WeightScores, fraction: float | int, group: Group | str = "matri
 def set_difference(
     safety: WeightScores,
     utility: WeightScores,
-    p: float | int,
-    q: float | int,
+    p: float,
+    q: float,
     group: Group | str = "matrix",
 ) -> WeightMask:
     """S(p, q): the top q of the safety scores without the top p of the utility scores.
@@ -75,7 +75,7 @@ def set_difference(
 def sweep(
     safety: WeightScores,
     utility: WeightScores,
-    grid: Iterable[tuple[float | int, float | int]],
+    grid: Iterable[tuple[float, float]],
     group: Group | str = "matrix",
 ) -> list[tuple[float, float, WeightMask]]:
     """The set difference for every (p, q) of a grid, from one reading of the two scores.

@@ -41,7 +41,7 @@ def wanda(
     batch_size: BatchSize = "auto",
     max_memory: Memory = None,
     out: PathLike | None = None,
-    prune: float | int | None = None,
+    prune: float | None = None,
     prune_end: End | str = "top",
     prune_group: Group | str = "row",
     max_length: int | None = None,

@@ -57,12 +57,12 @@ def snip(
     device_of_scores: str | torch.device = "auto",
     max_memory: Memory = None,
     out: PathLike | None = None,
-    prune: float | int | None = None,
+    prune: float | None = None,
     prune_end: End | str = "top",
     prune_group: Group | str = "row",
     checkpoint: bool = False,
     max_length: int | None = None,
-    max_zero_share: float | int = 0.5,
+    max_zero_share: float = 0.5,
     progress: bool = False,
 ) -> WeightScores:
     """Score every weight of the projections by how much the loss would feel its removal, to first order.
@@ -192,7 +192,7 @@ def _pass(
             torch.cuda.empty_cache()
 
 
-def _refuse_underflow(model: ChatModel, part: Projection, total: Tensor, limit: float | int) -> None:
+def _refuse_underflow(model: ChatModel, part: Projection, total: Tensor, limit: float) -> None:
     share = 1.0 - float(torch.count_nonzero(total)) / total.numel()
     if share > limit:
         why = (

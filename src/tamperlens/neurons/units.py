@@ -53,7 +53,7 @@ class UnitScores(Result):
     fingerprint: str
     model: str
 
-    def top(self, fraction: float | int) -> list[tuple[int, int]]:
+    def top(self, fraction: float) -> list[tuple[int, int]]:
         """(layer, unit) of the ⌊fraction · n⌋ highest-scored units of the model, best first.
 
         Ties go to the lower layer and index; units with score 0 are never in.

@@ -134,7 +134,7 @@ def train_stage(
     label: str,
     optimizers: Sequence[torch.optim.Optimizer] | None = None,
     after_backward: Callable[[], None] | None = None,
-) -> dict[str, float | int]:
+) -> dict[str, float]:
     """Train in place with Muon, warm-up, linear decay and clipping; the loss is on the answer's tokens only.
 
     The blocks' matrices take Muon (Jordan et al. 2024), which learns faster here (loss 1.06 against 1.46

@@ -81,7 +81,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         tokenizer: Any = None,
         watch: Watch | None = None,
         copy_limit: int = 2**31,
-        budget: float | int | None = None,
+        budget: float | None = None,
         **settings: Any,
     ) -> None:
         """See the class.

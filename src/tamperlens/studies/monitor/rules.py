@@ -30,7 +30,7 @@ class Rule:
 
     measure: str
     side: str = "below"
-    bound: float | int | None = None
+    bound: float | None = None
     times: int = 2
     stop: bool = False
 
