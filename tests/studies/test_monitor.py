@@ -157,7 +157,7 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     columns = ["step", "measure", "set", "value", "low", "high", "n", "null_low"]
     pd.testing.assert_frame_equal(same[columns], found[columns], check_dtype=False)
     assert whole.of("training loss")["value"].tolist() == losses[0]
-    assert whole.fingerprint == organism.fingerprint or not full
+    assert whole.fingerprint == organism.fingerprint
     order = trajectory.order(tmp_path / "m")
     assert order.steps.equals(trajectory.order(whole).steps) and "direction cosine" in set(
         order.steps["measure"]

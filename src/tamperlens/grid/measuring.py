@@ -139,7 +139,12 @@ class Bench:
         rates, measures = self._rates(self.model)
         measures |= {name: undefined("the model itself") for name in ("rd", "rd_refused")}
         return Baseline(
-            self.name, self.model.fingerprint, self.model.n_parameters, measures, rates.completions
+            self.name,
+            self.model.fingerprint,
+            self.model.n_parameters,
+            measures,
+            rates.completions,
+            self.asked.language,
         )
 
     def measure(self, tuned: ChatModel, baseline: Baseline) -> tuple[dict[str, Estimate], tuple[str, ...]]:

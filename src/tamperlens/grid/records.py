@@ -78,6 +78,7 @@ class Baseline(Result):
         parameters: number of weights.
         measures: as in `Record`, less RD.
         completions: answers to the harmful prompts, which RD is measured from.
+        language: whose packaged prompts stood in for those not given, "organism" or "english".
     """
 
     model: str
@@ -85,6 +86,7 @@ class Baseline(Result):
     parameters: int
     measures: dict[str, Estimate]
     completions: Completions
+    language: str = ""
 
 
 def address(grid: Grid, cell: Cell, pins: Mapping[str, str]) -> str:

@@ -338,7 +338,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         base = self._model if self.reference is None else self.reference
         name = base.name if self.reference is not None else "the model before training"
         plan = plan_of(
-            watch, kind="monitor", model=name, fingerprint=base.fingerprint, data="", frozen=0,
+            watch, kind="monitor", model=name, fingerprint=base.base_fingerprint, data="", frozen=0,
             attack="the script's own training", every=self.every, sampled=self.sampled,
             config={"seed": self._seed, "rules": [str(rule) for rule in self.rules]},
         )  # fmt: skip
