@@ -104,6 +104,12 @@ def write_csv(path: PathLike, frame: pd.DataFrame) -> Path:
     return Path(path)
 
 
+# From 3.1 on pandas reads numbers to the bit by default, and the option that asks for it is deprecated.
+_EXACT: dict[str, Any] = (
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+
+
 def read_csv(path: PathLike, **options: Any) -> pd.DataFrame:
     """Read what `write_csv` wrote: numbers to the bit, text as it was; options go to `pandas.read_csv`.
 
@@ -111,7 +117,7 @@ def read_csv(path: PathLike, **options: Any) -> pd.DataFrame:
         InputError: the file is missing or is no table.
     """
     try:
-        return each_cell(pd.read_csv(path, **{"float_precision": "round_trip", **options}), plain)
+        return each_cell(pd.read_csv(path, **{**_EXACT, **options}), plain)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pandas' own errors and those of the encoding are of this kind
