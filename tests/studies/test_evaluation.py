@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import pandas as pd
 import pytest
 
 from tamperlens import prompts, refusal
 from tamperlens.base.errors import InputError
+from tamperlens.base.files import read_csv
 from tamperlens.base.measurement import COLUMNS, NULL_COLUMNS, Measurement, pick, table
 from tamperlens.base.stats import Estimate, mcnemar, paired_difference, wilson
 from tamperlens.capability import ENGLISH_SUITES, ORGANISM_SUITES, Suite
@@ -108,7 +108,7 @@ def test_a_measurement_comes_back_from_its_row(tmp_path) -> None:
     ]  # fmt: skip
     frame = table(rows, (*COLUMNS, *NULL_COLUMNS))
     frame.to_csv(tmp_path / "t.csv", index=False)
-    again = pd.read_csv(tmp_path / "t.csv", float_precision="round_trip")
+    again = read_csv(tmp_path / "t.csv")
     assert Measurement.from_row(again.to_dict("records")[0]).row() == rows[0].row()
     assert pick(frame, "refusal_rate", "harmful", "before").value == wilson(1, 3).value
     assert pick(frame, "refusal_rate", "harmful", "after").reason == "not measured"
