@@ -24,7 +24,7 @@ from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.plots import Plot
-from tamperlens.prompts import PromptSet, PromptsLike
+from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies.audit import stages, tables
 from tamperlens.studies.audit.coverage import language_coverage
@@ -241,7 +241,7 @@ def audit(
         run.note(facts=_facts(ready, found))
         # Bars are for eyes; in a log file they are blank lines.
         _work(Bench(run, settings, ready, found, chosen, progress and sys.stderr.isatty()), tell)
-        if not (small if keep_adapter is None else keep_adapter):
+        if not (ready.language == ORGANISM if keep_adapter is None else keep_adapter):
             _discard_adapter(run)
         run.finish()
         return _result(run)
