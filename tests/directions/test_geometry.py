@@ -9,8 +9,8 @@ import torch
 from scipy.linalg import subspace_angles
 
 from tamperlens.base.errors import InputError
+from tamperlens.directions import geometry
 from tamperlens.directions.separation import separate
-from tamperlens.refusal import geometry
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,10 +10,10 @@ from sklearn.metrics import cohen_kappa_score
 from test_judges import ANSWERS, REFUSALS
 
 import tamperlens
-from tamperlens import prompts, refusal
+from tamperlens import judges, prompts, refusal
 from tamperlens.base.errors import InputError
+from tamperlens.judges import training as train_judge
 from tamperlens.judges.evidence import evidence
-from tamperlens.refusal import judges, train_judge
 
 MODELS = ("gpt4", "llama2orig", "mistralguard")
 
