@@ -15,7 +15,7 @@ from tamperlens import capability, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.capability import CapabilityScores, Suite, graders
 from tamperlens.capability.suites import packaged_suites, suites_for
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, load
 from tamperlens.prompts import PromptSet, encode_pairs
 
 
