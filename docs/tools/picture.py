@@ -1,10 +1,11 @@
-"""The picture of the README: one attack on the organism, three measures by training step.
+"""The picture of the README: one attack on the organism over three seeds, three measures by step.
 
-python docs/tools/picture.py            # docs/assets/attack.svg and attack.png
+python docs/tools/picture.py            # docs/assets/attack.svg, attack.png and attack.json
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tamperlens import drift, finetune, neurons, prompts, refusal
 from tamperlens.plots import style
 
 OUT = Path(__file__).resolve().parents[1] / "assets"
-N = 60
+N, SEEDS = 60, 3
 
 
 class Rates:
@@ -48,8 +49,8 @@ class Rates:
         return pd.DataFrame(self.rows)
 
 
-def measured() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Rates, direction and drift by step."""
+def measured() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, drift.DriftVerdict]:
+    """Rates, direction and drift by seed and step, and the verdict on drift over the seeds."""
     model = tamperlens.load("organism")
     harmful, harmless = (prompts.packaged(name, split="train") for name in ("harmful", "harmless"))
     direction = refusal.find_direction(model, harmful, harmless)
@@ -57,14 +58,51 @@ def measured() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     utility = neurons.snip(model, prompts.packaged("benign").sample(128, seed=0))
     groups = drift.groups(model, safety=safety, utility=utility)
     attack = finetune.attacks.harmful_compliance(15)
-    recorders = [
-        Rates(),
-        refusal.DirectionRecorder(direction, harmful, harmless, every=1, causal=False, profile=False),
-        drift.Recorder(groups, every=1),
-    ]
-    tuned = finetune.run(model, attack.data, attack.config_for(model), recorders=recorders, progress=False)
-    rates, directions, weights = tuned.recordings
-    return rates, directions.of("cosine"), weights.to_frame()
+    found: list[tuple[pd.DataFrame, pd.DataFrame, drift.DriftTrace]] = []
+    for seed in range(SEEDS):
+        recorders = [
+            Rates(),
+            refusal.DirectionRecorder(direction, harmful, harmless, every=1, causal=False, profile=False),
+            drift.Recorder(groups, every=1),
+        ]
+        tuned = finetune.run(
+            model, attack.data, attack.config_for(model), recorders=recorders, progress=False, seed=seed
+        )
+        rates, directions, weights = tuned.recordings
+        found.append((rates.assign(seed=seed), directions.of("cosine").assign(seed=seed), weights))
+    rates, cosine = (pd.concat([one[k] for one in found], ignore_index=True) for k in (0, 1))
+    moved = pd.concat([one[2].to_frame().assign(seed=i) for i, one in enumerate(found)], ignore_index=True)
+    return rates, cosine, moved, drift.test_hypotheses([one[2] for one in found])
+
+
+def numbers(
+    rates: pd.DataFrame, cosine: pd.DataFrame, verdict: drift.DriftVerdict
+) -> dict[str, str | int | list[int] | list[float]]:
+    """What the caption says, to be read by the test that holds it to the picture."""
+    harmful = rates[rates["set"] == "harmful"]
+    low = cosine["null_low"].iloc[0]
+    last = harmful[harmful["step"] == harmful["step"].max()]
+    return {
+        "seeds": SEEDS,
+        "n": N,
+        "half": [int(part[part["value"] <= 0.5]["step"].min()) for _, part in harmful.groupby("seed")],
+        "below_a_tenth": [
+            int(part[part["value"] < 0.1]["step"].min()) for _, part in harmful.groupby("seed")
+        ],
+        "refused_at_the_end": [float(value) for value in last["value"]],
+        "cosine_below_band": [
+            int(part[part["value"] < low]["step"].min()) for _, part in cosine.groupby("seed")
+        ],
+        "drift": verdict.verdict,
+        "drift_says": verdict.summary(),
+    }
+
+
+def _band(axis: plt.Axes, part: pd.DataFrame, colour: str, **style_: object) -> None:
+    """Mean over seeds, and the range of the seeds."""
+    by_step = part.groupby("step")["value"]
+    axis.fill_between(by_step.min().index, by_step.min(), by_step.max(), color=colour, alpha=0.18, lw=0)
+    axis.plot(by_step.mean(), color=colour, **style_)
 
 
 def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt.Figure:
@@ -73,30 +111,21 @@ def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt
         figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.7), layout="constrained")
         colours = {"harmful": style.BLUE, "harmless": style.VERMILLION}
         for (name, part), marker in zip(rates.groupby("set", sort=False), style.MARKERS, strict=False):
-            axes[0].fill_between(
-                part["step"], part["low"], part["high"], color=colours[name], alpha=0.18, lw=0
-            )
-            axes[0].plot(part["step"], part["value"], marker=marker, ms=3.5, color=colours[name], label=name)
+            _band(axes[0], part, colours[name], marker=marker, ms=3.5, label=name)
         axes[0].set(title="Requests refused", ylabel=f"share, n = {N}", ylim=(-0.03, 1.03))
         axes[0].legend(loc="center right")
         null = cosine.iloc[0]
         axes[1].axhspan(null["null_low"], null["null_high"], color=style.GREY, alpha=0.25, lw=0,
-                        label="split-half null")  # fmt: skip
-        axes[1].fill_between(
-            cosine["step"], cosine["low"], cosine["high"], color=style.BLUE, alpha=0.18, lw=0
-        )
-        axes[1].plot(cosine["step"], cosine["value"], marker="o", ms=3.5, color=style.BLUE)
+                        label="other prompts (split halves)")  # fmt: skip
+        _band(axes[1], cosine, style.BLUE, marker="o", ms=3.5)
         axes[1].set(title="Refusal direction", ylabel="cosine to the base's", ylim=(None, 1.0015))
         axes[1].legend(loc="lower left")
-        names = {"safety-critical": (style.BLUE, "-"), "control of safety-critical": (style.BLUE, "--")}
+        names = {"safety-critical": (style.BLUE, "-"), "control of safety-critical": (style.VERMILLION, "--")}
         for name, (colour, dash) in names.items():
             part = moved[(moved["group"] == name) & (moved["measure"] == "relative_l2")]
-            by_step = part.groupby("step")["value"]
+            medians = part.groupby(["seed", "step"])["value"].median().reset_index()
             label = "matched control" if "control" in name else "safety-critical"
-            axes[2].plot(by_step.median(), dash, color=colour, label=label)
-            if "control" not in name:
-                low, high = by_step.quantile(0.25), by_step.quantile(0.75)
-                axes[2].fill_between(low.index, low, high, color=colour, alpha=0.18, lw=0)
+            _band(axes[2], medians, colour, linestyle=dash, label=label)
         axes[2].set(title="Drift of weights", ylabel="‖Δ‖ / ‖W‖ (35 matrices)", ylim=(0, None))
         axes[2].legend(loc="lower right")
         for axis in axes:
@@ -108,9 +137,12 @@ def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt
 
 def main() -> None:
     """Measure, draw, write."""
-    figure = drawn(*measured())
+    rates, cosine, moved, verdict = measured()
+    figure = drawn(rates, cosine, moved)
     folder = Path(sys.argv[1]) if sys.argv[1:] else OUT
     folder.mkdir(parents=True, exist_ok=True)
+    said = json.dumps(numbers(rates, cosine, verdict), indent=1, ensure_ascii=False)
+    (folder / "attack.json").write_text(said + "\n", encoding="utf-8")
     with style.style():
         figure.savefig(folder / "attack.png", dpi=110, metadata={"Software": "tamperlens"})
         figure.savefig(folder / "attack.svg", metadata={"Date": None})
