@@ -119,7 +119,7 @@ def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt
                         label="other prompts (split halves)")  # fmt: skip
         _band(axes[1], cosine, style.BLUE, marker="o", ms=3.5)
         axes[1].set(title="Refusal direction", ylabel="cosine to the base's", ylim=(None, 1.0015))
-        axes[1].legend(loc="lower left")
+        axes[1].legend(loc="upper right")
         names = {"safety-critical": (style.BLUE, "-"), "control of safety-critical": (style.VERMILLION, "--")}
         for name, (colour, dash) in names.items():
             part = moved[(moved["group"] == name) & (moved["measure"] == "relative_l2")]
