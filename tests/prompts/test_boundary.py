@@ -64,7 +64,7 @@ def test_one_clear_error(name, given, needle, chat):
     function = inspect.unwrap(thing.__init__ if inspect.isclass(thing) else thing)
     positional, named = [], {}
     for key, parameter in inspect.signature(function).parameters.items():
-        other = chat("llama") if key in ("model", "other", "base", "before", "after") else object()
+        other = chat("llama") if key in ("model", "other", "base", "tuned", "before", "after") else object()
         value = given if key in parameters else other
         if parameter.kind is parameter.VAR_POSITIONAL:
             positional.append(value)
