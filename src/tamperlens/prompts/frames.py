@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -15,8 +15,17 @@ from tamperlens.prompts.hub import table_of
 from tamperlens.prompts.promptset import Example, PromptSet
 from tamperlens.prompts.tables import Table, from_values
 
+
+@runtime_checkable
+class ArrowTable(Protocol):
+    """A table of pyarrow, which is no iterable."""
+
+    def to_pylist(self) -> Any:
+        """Rows as dictionaries."""
+
+
 # Frames, mappings and data sets are iterable too; `as_prompts` reads them by their rows.
-PromptsLike = PromptSet | Iterable[object] | Path
+PromptsLike = PromptSet | Iterable[object] | Path | ArrowTable
 MOST_ROWS = 5_000_000
 REMEDY = (
     "give a list of texts, a PromptSet, a table (pandas, datasets, a dict of columns), "
