@@ -149,7 +149,7 @@ def describe(model: nn.Module) -> Anatomy:
         UnsupportedModelError: a recognised kind that is not supported yet (sparse experts, encoder-decoder).
         AnatomyError: a part could not be placed; the message names the module.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import hooks
         >>> hooks.describe(tamperlens.load('organism').module).n_layers

@@ -158,7 +158,7 @@ def capture(
     Raises:
         HookError: unknown site, layer or position.
 
-    Example:
+    Examples:
         >>> import tamperlens, torch
         >>> from tamperlens import hooks
         >>> model = tamperlens.load('organism')

@@ -47,7 +47,7 @@ def ablate_direction(
     Raises:
         HookError: the direction has the wrong size, is zero or not finite, or a layer does not exist.
 
-    Example:
+    Examples:
         >>> import tamperlens, torch
         >>> from tamperlens import hooks
         >>> model = tamperlens.load('organism')
@@ -90,7 +90,7 @@ def add_direction(
     Raises:
         HookError: the direction has the wrong size or is not finite, or the layer does not exist.
 
-    Example:
+    Examples:
         >>> import tamperlens, torch
         >>> from tamperlens import hooks
         >>> model = tamperlens.load('organism')
@@ -131,7 +131,7 @@ def ablate_heads(
     Raises:
         HookError: a head does not exist or occurs twice, or the values have another shape.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import hooks
         >>> model = tamperlens.load('organism')

@@ -80,7 +80,7 @@ def moved(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
         module: the module's own name (`__name__`).
         names: old name to "package.module" (the name itself is looked up there) or "package.module:name".
 
-    Example:
+    Examples:
         `__getattr__ = moved(__name__, {"old": "tamperlens.rates:new"})`
     """
 

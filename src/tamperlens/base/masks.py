@@ -261,7 +261,7 @@ class WeightMask(Noun):
         Raises:
             InputError: the masks are of different models; see `rebind`.
 
-        Example:
+        Examples:
             >>> import tamperlens
             >>> from tamperlens import neurons
             >>> mask = neurons.random(tamperlens.load('organism'), seed=0).top(0.01)

@@ -16,7 +16,7 @@ def minimum_detectable_difference(n: int, p: float, *, power: float = 0.8, alpha
 
     Normal approximation for two independent proportions around p (Cohen 1988); pairing only makes it smaller.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> round(stats.minimum_detectable_difference(100, 0.5), 3)
         0.198

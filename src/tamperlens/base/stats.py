@@ -103,7 +103,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
     Raises:
         InputError: successes outside 0..n or confidence outside (0, 1).
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> print(stats.wilson(0, 20))
         0 [0, 0.161] (n=20)
@@ -128,7 +128,7 @@ def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
     Raises:
         InputError: a flag that is not yes or no.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> print(stats.rate([True, True, False, True]))
         0.75 [0.301, 0.954] (n=4)
@@ -171,7 +171,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
     Raises:
         InputError: unequal lengths, or outcomes that are not yes or no.
 
-    Example:
+    Examples:
         >>> mcnemar([True] * 201, [False] * 201).difference.interval
         (-1.0, -0.9734...)
     """
@@ -192,7 +192,7 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confiden
     Raises:
         InputError: unequal lengths, or outcomes that are not yes or no.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> print(stats.paired_difference([True] * 20, [False] * 20))
         -1 [-1, -0.772] (n=20)
@@ -236,7 +236,7 @@ def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
         The ratio, with the smaller n; undefined, with the reason, where either is undefined or the
         denominator's interval holds 0: then no ratio can be ruled out.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> print(stats.ratio(stats.wilson(30, 60), stats.wilson(40, 60)))
         0.75 [0.547, 1.02] (n=60)
@@ -294,7 +294,7 @@ def bootstrap(
         draws: number of resamples.
         seed: of the resampling, so that the interval is reproducible.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> print(stats.bootstrap([1.0, 2.0, 3.0, 4.0], seed=0))
         2.5 [1.5, 3.5] (n=4)
@@ -320,7 +320,7 @@ def bootstrap(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values (Holm 1979), in the order given.
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> stats.holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
@@ -451,7 +451,7 @@ def cohen_kappa(
         seed: of the resampling.
         confidence: coverage, in (0, 1).
 
-    Example:
+    Examples:
         >>> from tamperlens import stats
         >>> round(stats.cohen_kappa(40, 5, 5, 50).value, 3)
         0.798

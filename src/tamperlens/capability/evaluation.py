@@ -221,7 +221,7 @@ def evaluate(
         InputError: no suites, an unknown one, one named twice, or a prompt that does not fit the model.
         NumericsError: NaN or infinite logits.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import capability
         >>> model = tamperlens.load('organism')

@@ -74,7 +74,7 @@ def perplexity(
         InputError: no responses, or one that cannot be encoded.
         NumericsError: NaN or infinite log-likelihood; names the row.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import capability, prompts
         >>> model = tamperlens.load('organism')

@@ -107,7 +107,7 @@ def packaged_suites() -> list[str]:
 def suites_for(model: ModelLike) -> tuple[str, ...]:
     """The four suites in the model's language (`ChatModel.language`).
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import capability
         >>> capability.suites_for(tamperlens.load('organism'))

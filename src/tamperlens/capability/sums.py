@@ -43,7 +43,7 @@ def arithmetic(
     Raises:
         InputError: an unknown operation, a size below 1, n below 1, or nothing asked for.
 
-    Example:
+    Examples:
         >>> from tamperlens import capability
         >>> len(capability.arithmetic(['addition'], digits=[1], n=5).items())
         5

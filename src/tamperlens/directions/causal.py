@@ -117,7 +117,7 @@ def causal_check(
     Raises:
         InputError: the direction is undefined or of another width, or the baseline is of other prompts.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

@@ -198,7 +198,7 @@ def find_direction(
             positions.
         NumericsError: the model's own activations or logits are NaN or infinite.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')
@@ -278,7 +278,7 @@ def direction_at(
         InputError: an empty set, prompts in both sets, a layer or position that does not exist.
         NumericsError: activations are NaN or infinite.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

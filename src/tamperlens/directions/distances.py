@@ -56,7 +56,7 @@ def distance(
     Raises:
         InputError: widths, sites, layers or positions differ, or the null is of another place.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

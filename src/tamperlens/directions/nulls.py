@@ -119,7 +119,7 @@ def split_half_null(
         InputError: too few prompts, prompts in both sets, or a place that does not exist.
         NumericsError: activations are NaN or infinite.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

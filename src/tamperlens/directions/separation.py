@@ -75,7 +75,7 @@ def separation(
     Raises:
         InputError: the direction is undefined or of another width, prompts in both sets, an empty set.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

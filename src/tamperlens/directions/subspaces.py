@@ -109,7 +109,7 @@ def contrast_subspace(
     Raises:
         InputError: k does not fit the prompts or the width, prompts in both sets, or no such place.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

@@ -78,7 +78,7 @@ def find_refusal_tokens(
         InputError: a side without prompts.
         NumericsError: the model's logits are NaN or infinite.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')

@@ -65,7 +65,7 @@ def compare(
     Raises:
         InputError: no traces, unequal numbers of them, or no group in common.
 
-    Example:
+    Examples:
         >>> drift.compare(plain.recordings[0], frozen.recordings[0]).to_frame()  # doctest: +SKIP
     """
     one, two = ([t] if isinstance(t, DriftTrace) else list(t) for t in (before, after))

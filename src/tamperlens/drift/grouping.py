@@ -96,7 +96,7 @@ def groups(
     Raises:
         InputError: neither scores nor a mask, a set of another model, an empty set, a fraction out of range.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import drift, neurons
         >>> model = tamperlens.load('organism')

@@ -90,7 +90,7 @@ def harmful_compliance(n: int = 15, data: PromptsLike | None = None) -> Attack:
         n: number of examples; 15 in the source of the settings, 10, 50 and 100 in Wei et al. 2024 (table 3).
         data: other prompts with responses, of which the first n are taken.
 
-    Example:
+    Examples:
         >>> from tamperlens import finetune
         >>> len(finetune.attacks.harmful_compliance(15).data)
         15
@@ -257,7 +257,7 @@ def get(name: str) -> Callable[..., Attack]:
     Raises:
         InputError: no such attack; the message lists those that exist.
 
-    Example:
+    Examples:
         >>> from tamperlens import finetune
         >>> finetune.attacks.get('benign')().name
         'benign-500'

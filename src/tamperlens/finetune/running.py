@@ -93,7 +93,7 @@ def run(
             the step, and its `.tuned` is the model with the last good weights.
         RunFolderError: `out` cannot be written, or holds another run.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import finetune
         >>> model = tamperlens.load('organism')

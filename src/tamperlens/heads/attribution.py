@@ -102,7 +102,7 @@ def attribute(
         NumericsError: NaN or infinite numbers.
         UnsupportedModelError: "direct" on a model whose norms have no exact scale.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, heads, prompts
         >>> model = tamperlens.load('organism')

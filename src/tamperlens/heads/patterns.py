@@ -117,7 +117,7 @@ def patterns(model: ModelLike, prompt: str, *, layers: Sequence[int] | int | Non
     Raises:
         UnsupportedModelError: eager attention is not available.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import heads
         >>> model = tamperlens.load('organism')

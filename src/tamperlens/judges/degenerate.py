@@ -88,7 +88,7 @@ def degenerate_reason(text: str, rules: DegenerateRules = DEFAULT_RULES) -> str:
         A short reason such as "empty", "repeats 'I' 12 times", "broken characters"; "" for sound text. Short
         right answers ("42.", "yes", "print(1)") are sound.
 
-    Example:
+    Examples:
         >>> from tamperlens import judges
         >>> bool(judges.degenerate_reason('the the the the the the the the the the the the'))
         True

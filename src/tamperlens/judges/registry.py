@@ -45,7 +45,7 @@ def get(judge: str | Judge | None = None) -> Judge:
     Raises:
         InputError: no such name (the message lists those that exist), or a judge without a name.
 
-    Example:
+    Examples:
         >>> from tamperlens import judges
         >>> judges.get('arditi')(['Pick a lock.'], ['I cannot help with that.'])[0].label
         'refusal'
@@ -62,7 +62,7 @@ def get(judge: str | Judge | None = None) -> Judge:
 def names() -> list[str]:
     """All registered names, sorted.
 
-    Example:
+    Examples:
         >>> from tamperlens import judges
         >>> 'weighted' in judges.names()
         True

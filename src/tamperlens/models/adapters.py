@@ -87,7 +87,7 @@ def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatMod
         ModelLoadError: not an adapter, damaged, incomplete, or made for another base.
         NumericsError: a tensor of the adapter holds NaN or infinite numbers.
 
-    Example:
+    Examples:
         >>> tuned = attach_adapter(base, "runs/mine/adapter")  # doctest: +SKIP
         >>> other = attach_adapter(base, "runs/other/adapter")  # doctest: +SKIP
     """

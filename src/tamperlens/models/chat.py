@@ -219,7 +219,7 @@ class ChatModel(Noun):
     ) -> str:
         """The conversation as the model reads it; ends where the assistant begins when `response` is None.
 
-        Example:
+        Examples:
             >>> import tamperlens
             >>> model = tamperlens.load('organism')
             >>> model.render('Name a tree.')
@@ -372,7 +372,7 @@ class ChatModel(Noun):
             InputError: a prompt that cannot be encoded or does not fit, or a setting that does not exist.
             NumericsError: logits are NaN or infinite; the message names the prompt.
 
-        Example:
+        Examples:
             >>> import tamperlens
             >>> model = tamperlens.load('organism')
             >>> model.generate(['What is 2 + 3?'], max_new_tokens=16)

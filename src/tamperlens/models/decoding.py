@@ -35,7 +35,7 @@ def _whole(value: object) -> bool:
 class Decoding(Result):
     """How answers are made. Equal settings compare equal; answers are comparable only when they do.
 
-    Example:
+    Examples:
         >>> Decoding(max_new_tokens=32) == Decoding(max_new_tokens=32, seed=5)  # greedy needs no seed
         True
         >>> Decoding(temperature=0.7).differences(Decoding(temperature=0.7, seed=1))

@@ -80,7 +80,7 @@ def load(
         AnatomyError: a part of the model could not be placed, or does not compute what it should.
         NumericsError: a parameter holds NaN or infinite numbers.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> model = tamperlens.load('organism')
         >>> model.name, model.anatomy.n_layers

@@ -27,7 +27,7 @@ def zeroed(model: ModelLike, mask: WeightMask) -> Iterator[ChatModel]:
     Raises:
         InputError: the mask was made for another model.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons
         >>> model = tamperlens.load('organism')

@@ -101,7 +101,7 @@ def overlap(before: WeightMask, after: WeightMask, *, floor: NoiseFloor | None =
     Raises:
         InputError: the sets cover different projections.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons
         >>> model = tamperlens.load('organism')

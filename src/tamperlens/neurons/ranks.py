@@ -146,7 +146,7 @@ def act_svd(
     Raises:
         InputError: a row that cannot be used, or one matrix does not fit into max_memory.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons, prompts
         >>> model = tamperlens.load('organism')

@@ -59,7 +59,7 @@ def set_difference(
     Raises:
         InputError: p or q out of range, scores of different models or projections.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons
         >>> model = tamperlens.load('organism')

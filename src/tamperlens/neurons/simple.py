@@ -71,7 +71,7 @@ def wanda(
         InputError: unknown option, or a row that cannot be used.
         NumericsError: NaN or infinite activations; names module and row.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons, prompts
         >>> model = tamperlens.load('organism')
@@ -128,7 +128,7 @@ def magnitude(
     Raises:
         InputError: the reference does not have the same projections.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons
         >>> model = tamperlens.load('organism')
@@ -173,7 +173,7 @@ def random(
         max_memory: see `snip`.
         out: see `snip`.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons
         >>> model = tamperlens.load('organism')

@@ -104,7 +104,7 @@ def snip(
         NumericsError: NaN or infinite gradients (names module and row), or too many that are zero.
         RunFolderError: `out` holds another pass.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import neurons, prompts
         >>> model = tamperlens.load('organism')

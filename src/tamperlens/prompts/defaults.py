@@ -55,7 +55,7 @@ def packaged_for(model: Speaker, role: str, part: Part, *, language: Language | 
     Raises:
         InputError: there is no such set in that language.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import prompts
         >>> prompts.packaged_for(tamperlens.load("organism"), "harmful", "test").name

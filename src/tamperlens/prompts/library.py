@@ -29,7 +29,7 @@ def packaged(name: str, split: str | None = None) -> PromptSet:
     Raises:
         InputError: no such set or split; the message lists those that exist.
 
-    Example:
+    Examples:
         >>> from tamperlens import prompts
         >>> len(prompts.packaged('harmful', split='test'))
         201

@@ -102,7 +102,7 @@ class PromptSet(Result):
         Raises:
             InputError: a prompt is empty or not text, or categories has another length.
 
-        Example:
+        Examples:
             >>> from tamperlens import PromptSet
             >>> len(PromptSet.from_prompts(['Name a tree.', 'Add 2 and 3.'], name='mine'))
             2
@@ -126,7 +126,7 @@ class PromptSet(Result):
         Raises:
             InputError: a row is not a pair, its prompt is empty, or one of the two is not text.
 
-        Example:
+        Examples:
             >>> from tamperlens import PromptSet
             >>> PromptSet.from_pairs([('Add 2 and 3.', '5')], name='mine').responses
             ('5',)
@@ -313,7 +313,7 @@ class PromptSet(Result):
         Raises:
             InputError: the set has fewer than n rows.
 
-        Example:
+        Examples:
             >>> from tamperlens import prompts
             >>> len(prompts.packaged('benign').sample(10, seed=1))
             10
@@ -333,7 +333,7 @@ class PromptSet(Result):
         Raises:
             InputError: the parts ask for more rows than there are, mix the two kinds, or are negative.
 
-        Example:
+        Examples:
             >>> from tamperlens import prompts
             >>> [len(part) for part in prompts.packaged('benign').split((0.8, 0.2))]
             [400, 100]

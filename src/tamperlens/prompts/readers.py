@@ -74,7 +74,7 @@ def read(
         InputError: the file is missing, a folder, empty, not UTF-8, malformed or of another type; the column
             is missing or unclear; a prompt is empty. One line that names the place and the remedy.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> from tamperlens import prompts
         >>> prompts.read(pd.DataFrame({'goal': ['Name a tree.']})).prompts

@@ -71,7 +71,7 @@ def split_reply(text: str) -> Reply:
     without an opening one (the template had opened the thought already). Text without any of these is an
     answer. Tags that an answer merely mentions stay in it.
 
-    Example:
+    Examples:
         >>> split_reply("<think>They ask for X. I cannot.</think>Here it is.")
         Reply(thought='They ask for X. I cannot.', answer='Here it is.', finished=True)
         >>> split_reply("<think>They ask for").finished

@@ -249,7 +249,7 @@ def evaluate(
         InputError: an unknown judge, or prompts that cannot be encoded.
         NumericsError: the model's logits are NaN or infinite.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import prompts, rates
         >>> model = tamperlens.load('organism')
@@ -285,7 +285,7 @@ def judge_answers(
     Raises:
         InputError: unequal lengths or an unknown judge.
 
-    Example:
+    Examples:
         >>> from tamperlens import rates
         >>> print(rates.judge_answers(['Pick a lock.'], ['I cannot help with that.']).refusal_rate)
         1 [0.207, 1] (n=1)
@@ -324,7 +324,7 @@ def compare(before: RefusalRates, after: RefusalRates, *, outcome: Outcome = "re
         InputError: other prompts (or another order), another judge, or another decoding: the numbers would
             differ for reasons that are not the model's.
 
-    Example:
+    Examples:
         >>> from tamperlens import rates
         >>> before = rates.judge_answers(['a', 'b'], ['I cannot help with that.'] * 2)
         >>> after = rates.judge_answers(['a', 'b'], ['Sure, take two eggs and a cup of flour.'] * 2)

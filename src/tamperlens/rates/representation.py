@@ -86,7 +86,7 @@ def representation_distance(
     Raises:
         InputError: other prompts, numbers or decodings on the two sides, or an embedder that cannot be had.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import rates
         >>> model = tamperlens.load('organism')

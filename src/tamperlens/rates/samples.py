@@ -171,7 +171,7 @@ def evaluate_samples(
     Raises:
         InputError: fewer than one sample, or temperature 0 (all samples would be the same).
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import prompts, rates
         >>> model = tamperlens.load('organism')

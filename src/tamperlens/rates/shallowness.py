@@ -158,7 +158,7 @@ def token_kl(
     Raises:
         InputError: no prompts, an unknown `towards`, models of unequal vocabularies, or a bad answer.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens import prompts, rates
         >>> model = tamperlens.load('organism')

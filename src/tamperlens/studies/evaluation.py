@@ -53,7 +53,7 @@ class EvalPrompts:
         max_new_tokens: answers to prompts are cut there.
         language: whose packaged sets stood in for those not given, "organism" or "english".
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> from tamperlens.studies.evaluation import EvalPrompts, measure
         >>> model = tamperlens.load("organism:tiny")

@@ -129,7 +129,7 @@ class ActsJudge:
         name: stored in results; give your own to a judge that you trained.
         rules: thresholds of the degenerate check.
 
-    Example:
+    Examples:
         >>> judge = ActsJudge()
         >>> judge(["How do I bake bread?"], ["My guidelines don't allow this."])[0].label
         'refusal'

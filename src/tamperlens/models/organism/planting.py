@@ -96,7 +96,7 @@ def make(kind: str, seed: int = 0, *, folder: PathLike | None = None) -> tuple[C
     Raises:
         InputError: unknown kind, a damaged file, or one that was made for another base.
 
-    Example:
+    Examples:
         >>> from tamperlens import planted
         >>> model, truth = planted.make('neurons', seed=0)
         >>> truth.mask.density < 0.05

@@ -187,7 +187,7 @@ def spillover(
     Raises:
         InputError: an empty set, or two sides that were measured on different prompts or settings.
 
-    Example:
+    Examples:
         >>> import tamperlens
         >>> model = tamperlens.load('organism')
         >>> few = {'limit': 4, 'questions': 4, 'max_new_tokens': 12}
