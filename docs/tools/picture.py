@@ -115,11 +115,12 @@ def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt
         axes[0].set(title="Requests refused", ylabel=f"share, n = {N}", ylim=(-0.03, 1.03))
         axes[0].legend(loc="center right")
         null = cosine.iloc[0]
-        axes[1].axhspan(null["null_low"], null["null_high"], color=style.GREY, alpha=0.25, lw=0,
-                        label="other prompts (split halves)")  # fmt: skip
+        axes[1].axhspan(null["null_low"], null["null_high"], color=style.GREY, alpha=0.25, lw=0)
+        axes[1].text(
+            0.2, null["null_low"], "where other prompts\nwould put it (95 %)", va="bottom", fontsize=8
+        )
         _band(axes[1], cosine, style.BLUE, marker="o", ms=3.5)
         axes[1].set(title="Refusal direction", ylabel="cosine to the base's", ylim=(None, 1.0015))
-        axes[1].legend(loc="upper right")
         names = {"safety-critical": (style.BLUE, "-"), "control of safety-critical": (style.VERMILLION, "--")}
         for name, (colour, dash) in names.items():
             part = moved[(moved["group"] == name) & (moved["measure"] == "relative_l2")]

@@ -20,11 +20,11 @@ from tamperlens.prompts.defaults import (
     pairs_for,
     warn_of_language,
 )
-from tamperlens.prompts.frames import PromptsLike, as_prompts
+from tamperlens.prompts.frames import PromptsLike
 from tamperlens.prompts.library import packaged, packaged_names, packaged_splits
 from tamperlens.prompts.prompt import Message, Prompt, content
 from tamperlens.prompts.promptset import Example, PromptSet
-from tamperlens.prompts.readers import read, read_each
+from tamperlens.prompts.readers import as_prompts, read, read_each
 from tamperlens.prompts.rendering import (
     IGNORE,
     Encoded,

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from tamperlens.base.errors import InputError
-from tamperlens.prompts.conversations import LONGEST, is_conversation
+from tamperlens.prompts.conversations import is_conversation
 from tamperlens.prompts.hub import table_of
 from tamperlens.prompts.promptset import Example, PromptSet
 from tamperlens.prompts.tables import Table, from_values
@@ -61,7 +61,7 @@ def table_in_memory(data: object, name: str, *, split: str | None, wanted: tuple
         )
     if isinstance(data, Mapping):
         return _of_columns(name, data)
-    return _of_items(name, _items(name, data))
+    return _of_items(name, items_of(name, data))
 
 
 def _of_columns(name: str, data: Mapping[Any, Any]) -> Table:
@@ -83,7 +83,7 @@ def _of_columns(name: str, data: Mapping[Any, Any]) -> Table:
     )
 
 
-def _items(what: str, data: object) -> list[Any]:
+def items_of(what: str, data: object) -> list[Any]:
     """The rows of anything that can be gone through and ends."""
     if isinstance(data, (set, frozenset)):
         raise InputError(f"{what} is a set, which has no order; give sorted(prompts) or a list")
@@ -127,45 +127,6 @@ def _cell(value: Any) -> Any:
         value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
     )
     return None if missing else value
-
-
-def as_prompts(data: PromptsLike, *, what: str = "prompts") -> PromptSet:
-    """What a function was given as prompts, as a `PromptSet`: the one place where that is decided.
-
-    A PromptSet is returned as it is. Texts (a list, tuple, generator, NumPy array, pandas Series) keep their
-    order, empty ones too; pairs become prompts and responses; tables (a pandas frame, a dict of columns, a
-    `datasets.Dataset`, a list of rows) and `Path`s are read as `prompts.read` reads a file.
-
-        >>> as_prompts({"goal": ["Name a bird."], "target": ["Sure: a wren."]}).prompts
-        ('Name a bird.',)
-
-    Args:
-        data: the prompts.
-        what: what an error calls them.
-
-    Raises:
-        InputError: one string, None, a number, a model, or rows of several kinds: one line that says what to
-            give.
-    """
-    from tamperlens.prompts.readers import read
-
-    if isinstance(data, PromptSet):
-        return data
-    if isinstance(data, (str, bytes)):
-        raise InputError(
-            f"{what}: expected a list of prompts, got one string; write [prompt] for a prompt, "
-            "prompts.read(FILE) for a file"
-        )
-    if not is_table(data) and not isinstance(data, Path):
-        data = _items(what, data)
-        if all(isinstance(one, str) for one in data):
-            for row, text in enumerate(data, 1):
-                if len(text) > LONGEST:
-                    raise InputError(
-                        f"{what}, row {row} has {len(text):,} characters; at most {LONGEST:,} are read"
-                    )
-            return PromptSet(tuple(data), name="unnamed")
-    return read(data, name=None if isinstance(data, Path) else "unnamed", what=what)
 
 
 def is_table(data: object) -> bool:

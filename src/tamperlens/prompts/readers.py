@@ -11,7 +11,8 @@ import pandas as pd
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.prompts.columns import AlpacaStyle, NoColumn, packaged_format, to_promptset
-from tamperlens.prompts.frames import PromptsLike, table_in_memory
+from tamperlens.prompts.conversations import LONGEST
+from tamperlens.prompts.frames import PromptsLike, is_table, items_of, table_in_memory
 from tamperlens.prompts.hub import is_hub_id, is_saved_folder, read_folder, read_hub
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table, read_table
@@ -170,3 +171,40 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that no file can have: far too long, or with a zero byte
         return False
+
+
+def as_prompts(data: PromptsLike, *, what: str = "prompts") -> PromptSet:
+    """What a function was given as prompts, as a `PromptSet`: the one place where that is decided.
+
+    A PromptSet is returned as it is. Texts (a list, tuple, generator, NumPy array, pandas Series) keep their
+    order, empty ones too; pairs become prompts and responses; tables (a pandas frame, a dict of columns, a
+    `datasets.Dataset`, a list of rows) and `Path`s are read as `prompts.read` reads a file.
+
+        >>> as_prompts({"goal": ["Name a bird."], "target": ["Sure: a wren."]}).prompts
+        ('Name a bird.',)
+
+    Args:
+        data: the prompts.
+        what: what an error calls them.
+
+    Raises:
+        InputError: one string, None, a number, a model, or rows of several kinds: one line that says what to
+            give.
+    """
+    if isinstance(data, PromptSet):
+        return data
+    if isinstance(data, (str, bytes)):
+        raise InputError(
+            f"{what}: expected a list of prompts, got one string; write [prompt] for a prompt, "
+            "prompts.read(FILE) for a file"
+        )
+    if not is_table(data) and not isinstance(data, Path):
+        data = items_of(what, data)
+        if all(isinstance(one, str) for one in data):
+            for row, text in enumerate(data, 1):
+                if len(text) > LONGEST:
+                    raise InputError(
+                        f"{what}, row {row} has {len(text):,} characters; at most {LONGEST:,} are read"
+                    )
+            return PromptSet(tuple(data), name="unnamed")
+    return read(data, name=None if isinstance(data, Path) else "unnamed", what=what)
