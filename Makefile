@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/audit-organism
 ARGS ?=
 MODEL ?= qwen
+SELECT ?= real
 STAMP := $(VENV)/.installed
 
 .PHONY: audit test test-all real lint types check docs docs-fast figures setup clean
@@ -18,9 +19,9 @@ test: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m ""
 
-real: $(STAMP)  # every measure on a real model: TAMPERLENS_REAL=FOLDER make real [MODEL=smollm2]
+real: $(STAMP)  # every measure on a real model: TAMPERLENS_REAL=FOLDER make real [MODEL=smollm2] [SELECT='real and not slow']
 	@test -d "$$TAMPERLENS_REAL" || { echo "TAMPERLENS_REAL names no folder of real models"; exit 2; }
-	TAMPERLENS_REAL_MODEL=$(MODEL) $(BIN)/python -m pytest -q -m real --durations=0 -s tests/real
+	TAMPERLENS_REAL_MODEL=$(MODEL) $(BIN)/python -m pytest -q -m "$(SELECT)" --durations=0 -s tests/real
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

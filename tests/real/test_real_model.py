@@ -25,6 +25,7 @@ from tamperlens import (
     trajectory,
 )
 from tamperlens.prompts import encode_pairs
+from tamperlens.studies.merging import merge
 from tamperlens_hooks import stored_parameter
 
 FEW = finetune.LoraConfig(rank=4, alpha=8, batch_size=2, steps=3, learning_rate=1e-3)
@@ -243,8 +244,12 @@ def test_a_grid_of_two_by_two(real_folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     result = grid.run(declared, tmp_path / "g")
     assert result.counts == {"done": 4, "failed": 0, "skipped": 0, "pending": 0}
+    page = merge([tmp_path / "g"], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script src=" not in page and "<link " not in page
 
 
+@pytest.mark.slow  # the search for a direction takes a quarter of an hour where none passes
+@pytest.mark.timeout(3600)
 def test_the_report_of_an_audit(real_folder: Path, tmp_path: Path) -> None:
     found = tamperlens.audit(
         str(real_folder), out=tmp_path / "audit", limit=8, max_new_tokens=12, steps=2,
