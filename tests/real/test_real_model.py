@@ -245,7 +245,7 @@ def test_a_grid_of_two_by_two(real_folder: Path, tmp_path: Path) -> None:
     result = grid.run(declared, tmp_path / "g")
     assert result.counts == {"done": 4, "failed": 0, "skipped": 0, "pending": 0}
     page = merge([tmp_path / "g"], tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<script src=" not in page and "<link " not in page
+    assert page.count("<table") >= 1
 
 
 @pytest.mark.slow  # the search for a direction takes a quarter of an hour where none passes
