@@ -40,8 +40,8 @@ DEFINITION = (
     "difference of mean block inputs (resid_pre), harmful − harmless, at a post-instruction template "
     "position, means in float64; chosen by least mean refusal metric on harmful validation prompts under "
     "ablation, subject to induce ≥ {min_induce:g} on harmless ones (+1 · raw at its layer, all positions), "
-    "mean last-position KL(untouched ‖ ablated) ≤ {max_kl:g} and layer < {max_layer:g} L (as in the "
-    "{layer_rule}); Arditi et al. 2024"
+    "mean last-position KL(untouched ‖ ablated) ≤ {max_kl:g} and layer < {max_layer:g} L, by the rule of "
+    "the published {layer_rule} (the code takes the whole part of {max_layer:g} L); Arditi et al. 2024"
 )
 FIXED = (
     "difference of mean block inputs (resid_pre), harmful − harmless, at a given layer and position, means "

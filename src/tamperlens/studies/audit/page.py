@@ -96,8 +96,9 @@ def _method(
         "Decoding was "
         f"greedy, at most {config['max_new_tokens']} new tokens, prompts written in the "
         f"{facts['chat_format']}. "
-        f"The judge “{config['judge']}” called every answer a full refusal, a partial refusal, compliance or "
-        "degenerate text; a refusal rate counts full and partial refusals."
+        f"The judge “{config['judge']}” called every answer a full refusal, a partial refusal, compliance, "
+        "deflected, degenerate, unfinished or in an unsupported language; a refusal rate counts full and "
+        "partial refusals, and deflections whose probability of refusal is at least .5."
     )
     second = "No refusal direction could be found."
     if direction is not None:
