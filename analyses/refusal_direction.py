@@ -135,7 +135,7 @@ def followed(traces: list[refusal.DirectionTrace], direction: refusal.Direction)
         axis="cosine to the base's direction",
         caption=f"Layer {direction.layer}, position −{-direction.position}; {direction.n_train[0]} harmful "
         f"and {direction.n_train[1]} harmless prompts, those of the base. "
-        "Bars: paired bootstrap 95 %. Band: split halves of the base's own prompts.",
+        "Bars: paired bootstrap 95 %. Band: where other prompts of the base would put it (split halves).",
     )
 
 
@@ -223,7 +223,7 @@ def words(
         lines.append(
             f"  {measure}: {rows['value'].mean():.3f} [{rows['value'].min():.3f}, {rows['value'].max():.3f}] "
             f"over seeds; null {first['null']:.3f} [{first['null_low']:.3f}, {first['null_high']:.3f}] "
-            f"({first['null_kind']})"
+            f"({first['null_kind']}){_changed(rows)}"
         )
     drops = transfer[transfer["measure"] == "drop"].groupby(["model", "direction"])["value"].mean()
     lines.append(
@@ -233,6 +233,12 @@ def words(
     by_token = shallowness.groupby("token")["value"].mean()
     lines.append(f"KL(base ‖ tuned) by answer token: {', '.join(f'{value:.2f}' for value in by_token)} nats.")
     return "\n".join(lines)
+
+
+def _changed(rows: pd.DataFrame) -> str:
+    """On the same prompts: in how many seeds the model moved the quantity (paired bootstrap)."""
+    told = rows["changed"].dropna().astype(bool)
+    return f"; changed on the same prompts in {int(told.sum())} of {len(told)} seeds" if len(told) else ""
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ markers of the page is replaced; every number of the default judge is measured o
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from tamperlens.judges.acts.training.sentences import own_sentences
 from tamperlens.judges.cards import JudgeCard, card_of
 
 PAGE = Path(__file__).parents[1] / "judge-card.md"
+AGREEMENT = Path(judges.__file__).parent / "data" / "agreement.json"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-OTHERS = ("calibrated", "weighted", "xstest", "qi", "arditi", "wei")
+OTHERS = ("calibrated", "weighted-1", "xstest", "qi", "arditi", "wei")
 
 
 def tables(files: list[str]) -> str:
@@ -31,8 +33,14 @@ def tables(files: list[str]) -> str:
         "| judge | answers of | n | sensitivity | specificity | kappa |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for found in (card, *(judges.calibrate(name, labelled) for name in OTHERS)):
+    cards = (card, *(judges.calibrate(name, labelled) for name in OTHERS))
+    for found in cards:
         lines += _rows(found)
+    kappas = {
+        one.judge.split(" ")[0]: {row.model: round(row.kappa.value, 3) for row in one.by_model}
+        for one in cards
+    }
+    AGREEMENT.write_text(json.dumps(kappas, indent=1) + "\n", encoding="utf-8")
     mean = sum(
         kappa_of(labelled.where([m == model for m in labelled.models]), verdicts[model]) for model in models
     )

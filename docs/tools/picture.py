@@ -81,6 +81,7 @@ def numbers(
     """What the caption says, to be read by the test that holds it to the picture."""
     harmful = rates[rates["set"] == "harmful"]
     low = cosine["null_low"].iloc[0]
+    turned = [int(part[part["changed"].astype(bool)]["step"].min()) for _, part in cosine.groupby("seed")]
     last = harmful[harmful["step"] == harmful["step"].max()]
     return {
         "seeds": SEEDS,
@@ -90,6 +91,11 @@ def numbers(
             int(part[part["value"] < 0.1]["step"].min()) for _, part in harmful.groupby("seed")
         ],
         "refused_at_the_end": [float(value) for value in last["value"]],
+        "cosine_changed": turned,
+        "refused_then": [
+            float(part[part["step"] == step]["value"].iloc[0])
+            for (_, part), step in zip(harmful.groupby("seed"), turned, strict=True)
+        ],
         "cosine_below_band": [
             int(part[part["value"] < low]["step"].min()) for _, part in cosine.groupby("seed")
         ],

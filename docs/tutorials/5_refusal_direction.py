@@ -31,7 +31,8 @@ overall[["condition", "set", "value", "low", "high", "n"]].round(3)
 
 # %% [markdown]
 # Now the attack, with a recorder. Layer, position and prompts stay those of the base: choosing the direction
-# again at every checkpoint manufactures drift. The band is what two halves of the base's own prompts give.
+# again at every checkpoint manufactures drift. The band is where other prompts of the base would have put the
+# direction (split halves); `changed` asks on the same prompts whether the attack has turned it at all.
 
 # %%
 attack = finetune.attacks.harmful_compliance(15)
@@ -41,7 +42,9 @@ trace = tuned.recordings[0]
 trace.plot()
 
 # %%
-measured = trace.of("cosine")[["step", "value", "low", "high", "null_low", "null_high", "within_null"]]
+measured = trace.of("cosine")[
+    ["step", "value", "low", "high", "null_low", "within_prompt_band", "unchanged_low", "changed"]
+]
 measured.round(3)
 
 # %%

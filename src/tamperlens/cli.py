@@ -189,7 +189,9 @@ def audit(
         int | None, typer.Option(help="Optimiser steps of the attack; its own by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
-    judge: Annotated[str, typer.Option(help="acts, calibrated, weighted, arditi, qi, xstest, wei.")] = "acts",
+    judge: Annotated[
+        str, typer.Option(help="acts, calibrated, weighted-1, arditi, qi, xstest, wei.")
+    ] = "acts",
     limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Leave out and count rows that cannot be used.")

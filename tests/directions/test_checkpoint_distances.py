@@ -13,7 +13,13 @@ from planted import REFUSES, matched_prompts, planted_model, prompts
 
 from tamperlens import finetune, refusal
 from tamperlens.base.errors import InputError
-from tamperlens.directions.checkpoints import MEASURES, Reads, base_nulls, compare_reads
+from tamperlens.directions.checkpoints import (
+    MEASURES,
+    Reads,
+    _unchanged,
+    base_nulls,
+    compare_reads,
+)
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
@@ -63,7 +69,7 @@ def test_planted_rotation_over_checkpoints(tiny: Any, angle: float) -> None:
     assert got["chordal"].value == pytest.approx(math.sin(angle), abs=got.null("chordal").high)
     assert got["projection_energy"].value == pytest.approx(math.cos(angle) ** 2, abs=0.02)
     assert got["norm_ratio"].value == pytest.approx(1, abs=0.02)
-    inside = got.table.set_index("measure").within_null
+    inside = got.table.set_index("measure").within_prompt_band
     far = ("cosine", "angle_degrees", "geodesic", "chordal", "projection_energy")
     assert [bool(inside[name]) for name in far] == [angle == 0.0] * 5
     assert got["auroc_own_direction"].value == 1  # the tuned model tells them apart all the same
@@ -118,11 +124,62 @@ def test_null_covers_a_fresh_sample_and_flags_a_turned_one() -> None:
         base, same = reads(shift, seed=seed), reads(shift, seed=100 + seed)
         nulls = base_nulls(base, k=1, n_draws=40, seed=0)
         rows = {r["measure"]: r for r in compare_reads(base, same, nulls, k=1, n_draws=2, seed=0)}
-        outside += not rows["cosine"]["within_null"]
+        outside += not rows["cosine"]["within_prompt_band"]
     assert outside <= 1  # halves are noisier than full sets, so this null is on the wide side
     turned = torch.roll(shift, 1)
     rows = {r["measure"]: r for r in compare_reads(base, reads(turned), nulls, k=1, n_draws=2, seed=0)}
-    assert rows["cosine"]["within_null"] is False
+    assert rows["cosine"]["within_prompt_band"] is False
+
+
+def altered(base: Reads, turn: float, noise: float, seed: int) -> Reads:
+    """The same prompts in a model that turns harmful ones by `turn` and every one at random by `noise`."""
+    parts = [getattr(base, name) for name in ("harmful", "harmless", "harmful_val", "harmless_val")]
+    moved = [part + noise * draw(*part.shape, seed=77 * seed + i) for i, part in enumerate(parts)]
+    for i in (0, 2):
+        moved[i][:, 1] += turn
+    return Reads(*moved)
+
+
+def test_changed_and_within_the_prompt_band_are_two_answers() -> None:
+    shift = torch.zeros(20, dtype=torch.float64)
+    shift[0] = 3
+    base = reads(shift)
+    nulls = base_nulls(base, k=1, n_draws=60, seed=0)
+    for turn, changed, within in ((0.0, False, True), (0.3, True, True), (9.0, True, False)):
+        tuned = altered(base, turn, 0.02, seed=1)
+        rows = {r["measure"]: r for r in compare_reads(base, tuned, nulls, k=1, n_draws=200, seed=0)}
+        assert rows["cosine"]["value"] < 1 - 1e-6  # "no change" is never exactly 1 once weights move
+        for measure in ("cosine", "angle_degrees"):
+            assert rows[measure]["changed"] is changed
+            assert rows[measure]["within_prompt_band"] is within
+        assert rows["linear_cka"]["within_prompt_band"] is None
+        assert rows["linear_cka"]["within_chance"] is False and rows["linear_cka"]["changed"] is None
+    same = {r["measure"]: r for r in compare_reads(base, base, nulls, k=1, n_draws=50, seed=0)}
+    told = ("cosine", "angle_degrees", "gap_base_direction")
+    assert [same[name]["changed"] for name in told] == [False] * 3
+
+
+def test_changed_errs_in_few_of_the_models_that_turn_nothing_on_average() -> None:
+    """Simulated: 120 models whose activations move at random, prompt by prompt, with mean zero."""
+    shift = torch.zeros(20, dtype=torch.float64)
+    shift[0] = 3
+    wrong = dict.fromkeys(("cosine", "gap_base_direction"), 0)
+    found = 0
+    for seed in range(120):
+        base = reads(shift, seed=seed)
+        for turn in (0.0, 1.0):
+            after = altered(base, turn, 0.3, seed)
+            a, b = base.difference, after.difference
+            cosine = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+            band = _unchanged(base, after, 100, seed)
+            if turn:
+                found += cosine < band["cosine"][0]
+                continue
+            gap = float((after.harmful_val.mean(0) - after.harmless_val.mean(0)) @ (a / a.norm()))
+            for name, value in (("cosine", cosine), ("gap_base_direction", gap)):
+                wrong[name] += not band[name][0] <= value <= band[name][1]
+    assert max(wrong.values()) <= 10, wrong  # 5 % of 120, and two standard errors
+    assert found >= 114
 
 
 def test_wide_activations_keep_their_geometry() -> None:
@@ -141,7 +198,7 @@ def test_undefined_where_the_means_do_not_differ() -> None:
     nulls = base_nulls(base, k=1, n_draws=5, seed=0)
     rows = compare_reads(base, flat, nulls, k=1, n_draws=5, seed=0)
     assert all(math.isnan(row["value"]) and row["n"] == 0 and row["reason"] for row in rows)
-    assert all(row["within_null"] is None for row in rows)
+    assert all(row["within_prompt_band"] is None and row["changed"] is None for row in rows)
 
 
 def test_bad_comparisons(planted: Any, found: refusal.Direction, tiny: Any) -> None:
@@ -212,7 +269,7 @@ def test_rows_and_trace(planted: Any, found: refusal.Direction, watched: Any, tm
     assert {"step", "measure", "layer", "value", "low", "high", "n"} <= set(watched.rows.columns)
     cosine = trace.of("cosine")
     assert cosine.value.iloc[0] == pytest.approx(1)
-    assert bool(cosine.within_null.iloc[0])
+    assert bool(cosine.within_prompt_band.iloc[0]) and not bool(cosine.changed.iloc[0])
     assert cosine.value.iloc[-1] < 1
     # The last row is what a comparison with the finished model says.
     after = refusal.compare_checkpoints(planted[0], watched.model, found, BAD, GOOD, k=2, n_draws=20)

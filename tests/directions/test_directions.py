@@ -398,7 +398,7 @@ def test_planted_rotation_is_recovered(
     assert math.radians(apart.angle_degrees) == pytest.approx(angle, abs=0.01)
     assert apart.cosine == pytest.approx(math.cos(angle), abs=0.01)
     assert apart.norm_ratio == pytest.approx(1, abs=0.02)
-    assert apart.within_null is (angle == 0.0)
+    assert apart.within_prompt_band is (angle == 0.0)
     assert apart.null == null.estimate
 
 

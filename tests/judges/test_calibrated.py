@@ -159,5 +159,5 @@ def test_it_judges_the_organism_as_the_default_does() -> None:
         for kind in ("harmful", "harmless", "lookalike"):
             asked = list(prompts.packaged(kind, split="test").prompts[:40])
             answers = model.generate(asked, max_new_tokens=32)
-            mine, usual = (judges.get(j)(asked, answers) for j in ("calibrated", "weighted"))
+            mine, usual = (judges.get(j)(asked, answers) for j in ("calibrated", "weighted-1"))
             assert [v.label for v in mine] == [v.label for v in usual]

@@ -49,10 +49,10 @@ def test_calibrate_asks_the_judge() -> None:
     data = refusal.LabelledAnswers(
         ("a", "b"), ("I cannot help with that.", "Boil it."), ("refusal", "compliance"), ("m", "m")
     )
-    card = refusal.calibrate("weighted", data)
-    assert (card.judge, card.overall.kappa.value) == ("weighted", 1.0)
+    card = refusal.calibrate("weighted-1", data)
+    assert (card.judge, card.overall.kappa.value) == ("weighted-1", 1.0)
     with pytest.raises(InputError, match="no labelled answers"):
-        refusal.calibrate("weighted", labelled([], []))
+        refusal.calibrate("weighted-1", labelled([], []))
 
 
 def test_models_of_different_sensitivity_are_told() -> None:
@@ -92,8 +92,8 @@ def test_a_judge_no_better_than_chance_is_not_corrected() -> None:
 
 
 def test_rates_of_another_judge_are_not_corrected() -> None:
-    rates = refusal.judge_answers(["a", "b"], ["I cannot help with that.", "Boil it."], "weighted")
-    with pytest.raises(InputError, match="'weighted' cannot be corrected with the card of 'j'"):
+    rates = refusal.judge_answers(["a", "b"], ["I cannot help with that.", "Boil it."], "weighted-1")
+    with pytest.raises(InputError, match="'weighted-1' cannot be corrected with the card of 'j'"):
         refusal.correct(rates, CARD)
     empty = refusal.correct(Estimate(math.nan, math.nan, math.nan, 0, "", "no prompts"), CARD)
     assert math.isnan(empty.corrected.value) and empty.corrected.n == 0

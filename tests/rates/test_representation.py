@@ -60,8 +60,10 @@ def test_empty_sets_are_undefined_with_a_reason(tmp_path: Path) -> None:
 
 
 def test_completions_bring_their_own_verdicts() -> None:
-    base = refusal.judge_answers(["p", "q"], ["I cannot help with that.", "Boil it."], "weighted").completions
-    tuned = refusal.judge_answers(["p", "q"], ["Sure.", "Boil it."], "weighted").completions
+    base = refusal.judge_answers(
+        ["p", "q"], ["I cannot help with that.", "Boil it."], "weighted-1"
+    ).completions
+    tuned = refusal.judge_answers(["p", "q"], ["Sure.", "Boil it."], "weighted-1").completions
 
     class Letters:
         name = "letters"
@@ -72,11 +74,11 @@ def test_completions_bring_their_own_verdicts() -> None:
     found = refusal.representation_distance(base, tuned, Letters())
     assert found.base_refused == (True, False)
     assert found.refused.value == pytest.approx(found.distances[0]) and found.distances[1] == 0
-    other = refusal.judge_answers(["p", "r"], ["a", "b"], "weighted").completions
+    other = refusal.judge_answers(["p", "r"], ["a", "b"], "weighted-1").completions
     with pytest.raises(InputError, match="answer other prompts"):
         refusal.representation_distance(base, other, Letters())
     hot = refusal.judge_answers(
-        ["p", "q"], ["a", "b"], "weighted", decoding=refusal.Decoding(temperature=0.7)
+        ["p", "q"], ["a", "b"], "weighted-1", decoding=refusal.Decoding(temperature=0.7)
     )
     with pytest.raises(InputError, match="decoded differently"):
         refusal.representation_distance(base, hot.completions, Letters())
@@ -191,11 +193,11 @@ def test_ensembles() -> None:
     assert ask(EnsembleJudge([yes, no]), "x").label == "compliance"  # a tie goes by the mean, 0.3
     assert ask(EnsembleJudge([broken, broken, yes]), "x").label == "degenerate"
     assert ask(EnsembleJudge([broken, yes]), "x").label == "refusal"
-    mixed = EnsembleJudge(["weighted", "arditi", "calibrated"])
+    mixed = EnsembleJudge(["weighted-1", "arditi", "calibrated"])
     verdict = ask(mixed, "I cannot help with that.")
-    assert mixed.name == "majority(weighted, arditi, calibrated)" and verdict.label == "refusal"
+    assert mixed.name == "majority(weighted-1, arditi, calibrated)" and verdict.label == "refusal"
     assert len(verdict.evidence) == 3 and ask(mixed, "").label == "degenerate"
     with pytest.raises(InputError, match="at least two"):
-        EnsembleJudge(["weighted"])
+        EnsembleJudge(["weighted-1"])
     with pytest.raises(InputError, match="no rule 'vote'"):
-        EnsembleJudge(["weighted", "arditi"], "vote")
+        EnsembleJudge(["weighted-1", "arditi"], "vote")

@@ -21,7 +21,7 @@ SET = PromptSet.from_prompts(["a", "b", "c", "d"], categories=["x", "x", "y", "y
 
 def sampled(*answers: list[str]) -> refusal.SampledRates:
     made = [
-        refusal.judge_answers(SET, one, "weighted", decoding=Decoding(64, 0.7, seed))
+        refusal.judge_answers(SET, one, "weighted-1", decoding=Decoding(64, 0.7, seed))
         for seed, one in enumerate(answers)
     ]
     return refusal.samples_of("four", made)
@@ -62,10 +62,10 @@ def test_paired_samples() -> None:
 
 
 def test_samples_that_do_not_belong_together_are_refused() -> None:
-    one = refusal.judge_answers(SET, [NO] * 4, "weighted")
+    one = refusal.judge_answers(SET, [NO] * 4, "weighted-1")
     with pytest.raises(InputError, match="another judge"):
         refusal.samples_of("four", [one, refusal.judge_answers(SET, [NO] * 4, "arditi")])
-    hot = refusal.judge_answers(SET, [NO] * 4, "weighted", decoding=Decoding(64, 0.7))
+    hot = refusal.judge_answers(SET, [NO] * 4, "weighted-1", decoding=Decoding(64, 0.7))
     with pytest.raises(InputError, match="temperature"):
         refusal.samples_of("four", [one, hot])
     with pytest.raises(InputError, match="no samples"):
@@ -73,11 +73,11 @@ def test_samples_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_rrr_and_ce_are_complements_and_breakage_is_no_refusal() -> None:
-    rates = refusal.judge_answers(SET, [NO, NO, YES, BAD], "weighted")
+    rates = refusal.judge_answers(SET, [NO, NO, YES, BAD], "weighted-1")
     assert rates.rrr.value == 0.5 and rates.ce.value == 0.5
     assert rates.ce.interval == pytest.approx((1 - rates.rrr.high, 1 - rates.rrr.low))
     assert rates.compliance_rate.value == 0.25  # CE is more than compliance when answers are broken
-    empty = refusal.judge_answers([], [], "weighted")
+    empty = refusal.judge_answers([], [], "weighted-1")
     assert math.isnan(empty.ce.value) and empty.ce.n == 0 and empty.ce.reason
     assert math.isnan(empty.minimum_detectable_difference)
     assert rates.minimum_detectable_difference > 0 or math.isnan(rates.minimum_detectable_difference)

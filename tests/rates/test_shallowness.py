@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from tiny_models import make_model
 
 from tamperlens import refusal
 from tamperlens.base.errors import InputError
+from tamperlens.base.protocols import Verdict
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, encode_pair
 
@@ -94,6 +96,23 @@ def test_prefill_depth(tiny: Any) -> None:
     assert found.judge == "says-n"
     median = found.median
     assert median.low <= median.value <= median.high
+
+
+class Lectures:
+    """Calls every answer a deflection that people would call a refusal, until it is empty."""
+
+    name = "lectures"
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        return [Verdict("deflected", 0.9)] * len(answers)
+
+
+def test_deflections_are_refusals_to_start_from_as_in_the_rates(tiny: Any) -> None:
+    model, _ = planted_model(lambda family, **settings: tiny(family, **settings))
+    data = PromptSet.from_pairs([(prompt, "abc") for prompt in BAD], name="x")
+    found = refusal.prefill_depth(model, data, depths=[1], judge=Lectures(), max_new_tokens=2)
+    assert found.table.value.tolist() == [1.0, 1.0]
+    assert len(found.flips) == len(BAD) and bool(torch.isinf(found.flips).all())
 
 
 def test_flips_are_the_first_compliance() -> None:

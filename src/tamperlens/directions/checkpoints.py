@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float64
+from scipy import stats as sps
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
@@ -20,7 +21,15 @@ from tamperlens.directions import geometry
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import ZERO, Split
 from tamperlens.directions.direction import Direction, split_of
-from tamperlens.directions.nulls import HALVES, activations, band, check_enough, halves, resamples
+from tamperlens.directions.nulls import (
+    HALVES,
+    activations,
+    band,
+    check_enough,
+    halves,
+    resamples,
+    unturned_cosine,
+)
 from tamperlens.directions.separation import separate
 from tamperlens.directions.subspaces import contrast_svd
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
@@ -29,6 +38,7 @@ from tamperlens.rates.completions import Prompts
 
 CHANCE = "chance: prompts shuffled"
 ITSELF = "the base itself"
+RANDOM_DIRECTIONS = "random directions"
 NOTHING = "harmful and harmless means do not differ here"
 
 # measure -> (which null, which side of it is far, what it is)
@@ -94,8 +104,14 @@ class CheckpointDistance(Result):
 
     Attributes:
         table: one row per measure: measure, layer, value, low, high, n, null, null_low, null_high, null_kind,
-            within_null, reason. `within_null`: the value is what sampling alone gives (for CKA: no more than
-            chance); NaN values have n = 0 and a reason.
+            within_prompt_band, within_chance, unchanged_low, unchanged_high, changed, reason; NaN values have
+            n = 0 and a reason. Two questions are answered apart. `changed`: has the model moved this
+            quantity, on average over prompts? The value lies outside [unchanged_low, unchanged_high], the
+            95 % of what no change gives on the same prompts (cosine, angle and gap; None for the others).
+            `within_prompt_band`: would other prompts of the base have given this as well? The value lies
+            within [null_low, null_high]. A small change is real and within that band. `within_chance` (CKA):
+            no more alike than shuffled prompts. `within_null`, the old name of the last two, goes with the
+            next release.
         layer: the base direction's.
         position: likewise.
         k: dimensions of the spans.
@@ -160,8 +176,9 @@ def compare_checkpoints(
     Prompts, their split, layer and position are those of the base's direction: re-selecting at the tuned
     model manufactures drift. Differences of means and spans (SVD of the contrast, k directions) come from the
     training prompts, gap, d′ and AUROC from the validation prompts. Intervals resample prompts, the same ones
-    for both models. Nulls: the base's own split halves for directions and spans (at half the size, so on the
-    wide side), the base itself for gap, d′ and AUROC, shuffled prompts for CKA.
+    for both models, and so does the test of change. Bands: the base's own split halves for directions and
+    spans (at half the size, so on the wide side), the base itself for gap, d′ and AUROC, shuffled prompts for
+    CKA.
 
     Args:
         base: the model that `direction` was found in.
@@ -274,7 +291,8 @@ def compare_reads(
     found = _intervals(one, two, k, n_draws, seed, span_draws)
     found |= _cka_intervals(one.everything, two.everything, n_draws, seed)
     found |= _separations(base, tuned, seed)
-    return [_row(measure, found[measure], nulls) for measure in MEASURES]
+    unchanged = _unchanged(one, two, n_draws, seed)
+    return [_row(measure, found[measure], nulls, unchanged.get(measure)) for measure in MEASURES]
 
 
 def _distances(one: Reads, two: Reads, k: int) -> dict[str, float]:
@@ -313,6 +331,31 @@ def _intervals(
             if name in SUBSPACE:
                 drawn[name].append(value)
     return {name: _widened(values[name], drawn[name], n) for name in values}
+
+
+def _unchanged(one: Reads, two: Reads, n_draws: int, seed: int) -> dict[str, tuple[float, float]]:
+    """What the same prompts give when nothing changes on average: 95 % band by measure.
+
+    Direction and angle by the centred bootstrap, the gap by Welch's t of the prompts' own changes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    counts = [resamples(len(rows), n_draws, generator) for rows in (one.harmful, one.harmless)]
+    a, b = (counts[0] @ side.harmful - counts[1] @ side.harmless for side in (one, two))
+    least = unturned_cosine(one.difference, two.difference, a, b, min(len(one.harmful), len(one.harmless)))
+    widest = math.degrees(2 * math.asin(min(1.0, math.sqrt(max(0.0, (1 - least) / 2)))))
+    found = {"cosine": (least, 1.0), "angle_degrees": (0.0, widest)}
+    fewest = min(len(one.harmful_val), len(one.harmless_val))
+    if fewest > 1:
+        unit = one.difference / one.difference.norm()
+        sides = [(side.harmful_val @ unit, side.harmless_val @ unit) for side in (one, two)]
+        moved = [after - before for before, after in zip(*sides, strict=True)]
+        error = math.sqrt(sum(float(rows.var()) / len(rows) for rows in moved))
+        gap, half = (
+            float(sides[0][0].mean() - sides[0][1].mean()),
+            float(sps.t.ppf(0.975, fewest - 1)) * error,
+        )
+        found["gap_base_direction"] = (gap - half, gap + half)
+    return found
 
 
 def _widened(value: float, draws: list[float], n: int) -> Estimate:
@@ -370,7 +413,12 @@ def _separations(base: Reads, model: Reads, seed: int) -> dict[str, Estimate]:
     return found
 
 
-def _row(measure: str, found: Estimate, nulls: Mapping[str, Estimate]) -> dict[str, Any]:
+def _row(
+    measure: str,
+    found: Estimate,
+    nulls: Mapping[str, Estimate],
+    unchanged: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     kind, far, _ = MEASURES[measure]
     null = nulls[measure]
     known = math.isfinite(found.value) and math.isfinite(null.low)
@@ -390,8 +438,33 @@ def _row(measure: str, found: Estimate, nulls: Mapping[str, Estimate]) -> dict[s
         "null_low": null.low,
         "null_high": null.high,
         "null_kind": kind,
-        "within_null": inside if known else None,
+        **verdicts(kind, inside if known else None, found.value, unchanged),
         "reason": found.reason,
+    }
+
+
+def verdicts(
+    kind: str, inside: bool | None, value: float, unchanged: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The columns that say what a value means: against its band, and against no change on the same prompts.
+
+    Args:
+        kind: of the band.
+        inside: whether the value lies within it; None where that is unknown.
+        value: the value.
+        unchanged: the paired band of no change; None where there is none.
+    """
+    low, high = unchanged if unchanged is not None else (math.nan, math.nan)
+    slack = 1e-9 * max(1.0, abs(value))
+    by_chance = kind in (CHANCE, RANDOM_DIRECTIONS)
+    told = math.isfinite(low) and math.isfinite(value)
+    return {
+        "within_prompt_band": None if by_chance else inside,
+        "within_chance": inside if by_chance else None,
+        "unchanged_low": low,
+        "unchanged_high": high,
+        "changed": not low - slack <= value <= high + slack if told else None,
+        "within_null": inside,  # the old name of the first two, for one release
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
@@ -24,8 +25,10 @@ class Distance(Result):
         layer: where both were read, or that of a when they were allowed to differ.
         position: likewise.
         null: the null of a, or None when none was given.
-        within_null: whether the cosine lies above the null's 2.5 % quantile, that is, whether sampling alone
-            explains the distance; None without a null.
+        within_prompt_band: whether the cosine lies above the null's 2.5 % quantile, that is, whether other
+            prompts of the same kinds could have put b where it is; None without a null. Two checkpoints read
+            on the same prompts share their sampling: whether b differs at all is `compare_checkpoints`'
+            "changed".
         reason: why the cosine is NaN, or that the places differ; "".
     """
 
@@ -35,8 +38,14 @@ class Distance(Result):
     layer: int
     position: int
     null: Estimate | None
-    within_null: bool | None
+    within_prompt_band: bool | None
     reason: str
+
+    @property
+    @deprecated("Distance.within_null", "within_prompt_band")
+    def within_null(self) -> bool | None:
+        """The old name of `within_prompt_band`."""
+        return self.within_prompt_band
 
 
 def distance(

@@ -243,6 +243,40 @@ def resamples(n: int, draws: int, generator: torch.Generator) -> Float64[Tensor,
     return counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64)) / n
 
 
+def unturned_cosine(
+    base: Float64[Tensor, " d"],
+    tuned: Float64[Tensor, " d"],
+    base_draws: Float64[Tensor, "draws d"],
+    tuned_draws: Float64[Tensor, "draws d"],
+    n: int,
+) -> float:
+    """Least cosine of two checkpoints on the same prompts while the direction turns on average nowhere.
+
+    The turn is t = b̂ − â, the difference of the unit directions. Resampling the same prompts on both sides
+    gives t*; |t* − t|, to first order, is how far chance takes a turn of zero (the bootstrap centred on its
+    null, Hall & Wilson 1991), and the cosine at its 95 % quantile c is 1 − c²/2. Read on the same prompts,
+    "no change" alone would be a cosine of exactly 1, which any step of training leaves.
+
+    Args:
+        base: difference of means of the base.
+        tuned: of the other checkpoint, same prompts.
+        base_draws: of the base by resample.
+        tuned_draws: of the other checkpoint, the same resamples.
+        n: prompts of the smaller set; resamples are too narrow by n − 1 in n.
+    """
+
+    def across(draws: Tensor, at: Tensor) -> Tensor:
+        """To first order how resampling moves the unit direction: resampled lengths are too great."""
+        unit = at / at.norm()
+        strays = draws - at
+        moved: Tensor = (strays - (strays @ unit)[:, None] * unit) / at.norm()
+        return moved
+
+    strays = (across(tuned_draws, tuned) - across(base_draws, base)).norm(dim=-1)
+    chord = float(strays.quantile(0.95)) * math.sqrt(n / max(n - 1, 1))
+    return 1 - chord**2 / 2
+
+
 def band(draws: Float64[Tensor, " draws"], n: int, kind: str) -> Estimate:
     """Mean and central 95 % of what the draws gave."""
     finite = draws[torch.isfinite(draws)]

@@ -16,7 +16,15 @@ from tamperlens.base.stats import Estimate
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import BatchSize, Split
 from tamperlens.directions.causal import random_directions
-from tamperlens.directions.checkpoints import MEASURES, Reads, base_nulls, compare_reads, read
+from tamperlens.directions.checkpoints import (
+    MEASURES,
+    RANDOM_DIRECTIONS,
+    Reads,
+    base_nulls,
+    compare_reads,
+    read,
+    verdicts,
+)
 from tamperlens.directions.direction import Direction, split_of
 from tamperlens.directions.geometry import cosine_and_angle
 from tamperlens.directions.nulls import HALVES, band, null_cosines
@@ -35,9 +43,10 @@ class DirectionTrace(Result):
 
     Attributes:
         table: one row per step, measure and layer: step, measure, layer, value, low, high, n, null, null_low,
-            null_high, null_kind, within_null, reason. Measures: those of `compare_checkpoints`,
-            "cosine_by_layer" at every layer, and causal ones, "<direction>_<measure>" of `causal_transfer` in
-            the tuned model, whose null is the random directions.
+            null_high, null_kind, within_prompt_band, within_chance, unchanged_low, unchanged_high, changed,
+            reason (see `CheckpointDistance`). Measures: those of `compare_checkpoints`, "cosine_by_layer" at
+            every layer, and causal ones, "<direction>_<measure>" of `causal_transfer` in the tuned model,
+            whose null is the random directions.
         layer: the base direction's.
         position: likewise.
         k: dimensions of the spans.
@@ -82,7 +91,8 @@ class DirectionTrace(Result):
             axis="cosine to the base's direction",
             caption=(
                 f"Difference of means at layer {self.layer}, position −{-self.position}, against the "
-                "untouched model's; bars: paired bootstrap 95 %; band: split halves of the base's prompts."
+                "untouched model's; bars: paired bootstrap 95 %; band: where other prompts of the base "
+                "would put it (split halves)."
             ),
         )
 
@@ -202,7 +212,7 @@ class DirectionRecorder:
         Args:
             rows: as `record` returned them; None, which files hold for NaN, is NaN again.
         """
-        numbers = ("value", "low", "high", "null", "null_low", "null_high")
+        numbers = ("value", "low", "high", "null", "null_low", "null_high", "unchanged_low", "unchanged_high")
         self.rows = [
             {name: math.nan if value is None and name in numbers else value for name, value in row.items()}
             for row in rows
@@ -268,7 +278,7 @@ class DirectionRecorder:
             value = _estimate(row)
             known = math.isfinite(null.low) and math.isfinite(value.value)
             inside = null.low <= value.value <= null.high if known else None
-            kind = "random directions" if null is not nothing else ""
+            kind = RANDOM_DIRECTIONS if null is not nothing else ""
             rows.append(self._cell(f"{row['direction']}_{row['measure']}", value, null, kind, inside))
         return rows
 
@@ -292,7 +302,7 @@ class DirectionRecorder:
             "null_low": null.low,
             "null_high": null.high,
             "null_kind": kind,
-            "within_null": inside,
+            **verdicts(kind, inside, found.value),
             "reason": found.reason,
         }
 

@@ -1,7 +1,7 @@
 """What an answer is: refusal, partial refusal, compliance or degenerate, said by a judge.
 
 Contents:
-- `registry`: names to judges (`judges.get("weighted")`, `register`, `names`); `lists` and `keyword`
+- `registry`: names to judges (`judges.get("acts")`, `register`, `names`); `lists` and `keyword`
   (published keyword lists), `weighted` and `cues`, `degenerate` (empty, repeating or broken text), `answers`
   (thoughts are taken off before a judge looks).
 - `acts` (the default judge), `languages` (which language an answer is in), `multilingual` (its pattern sets).
@@ -15,7 +15,7 @@ from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.judges.acts import ActsExplanation, ActsJudge, ActsWeights
 from tamperlens.judges.answers import UNFINISHED, ask, reads_answers
 from tamperlens.judges.calibrated import CalibratedJudge, Explanation, JudgeWeights
-from tamperlens.judges.cards import CardRow, JudgeCard, calibrate, card_of
+from tamperlens.judges.cards import CardRow, JudgeCard, agreement, calibrate, card_of
 from tamperlens.judges.degenerate import DegenerateRules, degenerate_reason
 from tamperlens.judges.embedders import HiddenStateEmbedder, SentenceEmbedder, get_embedder
 from tamperlens.judges.embedding_judge import EmbeddingJudge
@@ -52,6 +52,7 @@ __all__ = [
     "SentenceEmbedder",
     "Verdict",
     "WeightedJudge",
+    "agreement",
     "ask",
     "calibrate",
     "card_of",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
@@ -137,6 +139,20 @@ def calibrate(judge: str | Judge, labelled: LabelledAnswers) -> JudgeCard:
     """
     asked = registry.get(judge)
     return card_of(asked.name, labelled, asked(labelled.prompts, labelled.answers))
+
+
+def agreement(judge: str) -> dict[str, float]:
+    """Cohen's kappa of a packaged judge with people, by model of XSTest's answers; empty for other judges.
+
+    450 answers a model (docs/judge-card.md, whose script writes them). `acts` is measured on each model left
+    out of its training; the others as they are, whatever they were made on.
+
+    Examples:
+        >>> sorted(agreement("acts"))
+        ['gpt4', 'llama2orig', 'mistralguard']
+    """
+    table = json.loads((files("tamperlens.judges") / "data" / "agreement.json").read_text(encoding="utf-8"))
+    return dict(table.get(judge, {}))
 
 
 def card_of(judge: str, labelled: LabelledAnswers, verdicts: Sequence[Verdict]) -> JudgeCard:

@@ -4,7 +4,7 @@
 | --- | --- |
 | `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve
 languages |
-| `weighted` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
+| `weighted-1` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
 | `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |
 | `qi` | 29 substrings anywhere, capitals count |
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tamperlens.base import deprecation
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.registry import Registry
@@ -30,6 +31,9 @@ from tamperlens.judges.lists import PUBLISHED
 from tamperlens.judges.weighted import WeightedJudge
 
 DEFAULT = "acts"
+# "weighted" was the default until `acts` replaced it: whoever asks for it by name gets the default, said so
+# by a warning and by the name in every result; `weighted-1` keeps the old rule and its published figures.
+RENAMED = {"weighted": DEFAULT}
 
 _REGISTRY: Registry[Judge] = Registry("judge")
 
@@ -42,6 +46,9 @@ def register(name: str) -> Callable[[Judge], Judge]:
 def get(judge: str | Judge | None = None) -> Judge:
     """The judge of that name; a judge is handed back as it is, None gives the default.
 
+    "weighted", the default of earlier releases, gives today's with a DeprecationWarning; the rule itself is
+    "weighted-1".
+
     Raises:
         InputError: no such name (the message lists those that exist), or a judge without a name.
 
@@ -53,6 +60,9 @@ def get(judge: str | Judge | None = None) -> Judge:
     if judge is None:
         return _REGISTRY.get(DEFAULT)
     if isinstance(judge, str):
+        if judge in RENAMED:
+            deprecation.warn(f"judge {judge!r}", f'"{RENAMED[judge]}", or "{judge}-1" for the old rule')
+            judge = RENAMED[judge]
         return _REGISTRY.get(judge)
     if not getattr(judge, "name", ""):
         raise InputError("a judge needs a non-empty `name`: it is stored in every result")
@@ -64,7 +74,7 @@ def names() -> list[str]:
 
     Examples:
         >>> from tamperlens import judges
-        >>> 'weighted' in judges.names()
+        >>> 'weighted-1' in judges.names()
         True
     """
     return _REGISTRY.names()
@@ -73,5 +83,5 @@ def names() -> list[str]:
 for _listed in PUBLISHED:
     register(_listed.name)(KeywordJudge(_listed))
 register(DEFAULT)(ActsJudge())
-register("weighted")(WeightedJudge())
+register("weighted-1")(WeightedJudge())
 register("calibrated")(CalibratedJudge())

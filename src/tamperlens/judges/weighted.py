@@ -65,7 +65,7 @@ class WeightedJudge:
         rules: thresholds of the degenerate check.
     """
 
-    name = "weighted"
+    name = "weighted-1"
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ def cosine_by_layer(
         axes = still.subplots()
         axes.fill_between(
             frame["layer"], frame["null_low"], frame["null_high"], color=GREY, alpha=0.25, lw=0,
-            label="base against itself (split halves)",
+            label="other prompts of the base (split halves)",
         )  # fmt: skip
         axes.plot(frame["layer"], frame["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))
         spread = [frame["cosine"] - frame["low"], frame["high"] - frame["cosine"]]
@@ -162,7 +162,7 @@ def _interactive_cosine(frame: pd.DataFrame, layer: int) -> go.Figure:
             ),
             go.Scatter(
                 x=x, y=frame["null_low"], mode="lines", line={"width": 0}, fill="tonexty",
-                fillcolor="rgba(118,118,118,.25)", name="base against itself (split halves)",
+                fillcolor="rgba(118,118,118,.25)", name="other prompts of the base (split halves)",
             ),
             go.Scatter(
                 x=x, y=frame["cosine"], mode="lines+markers", name="base against attacked", error_y=spread,

@@ -33,7 +33,7 @@ def band_over_steps(
     axis: str,
     name: str = "over_steps",
     title: str = "Over training steps",
-    null: str = "base against itself",
+    null: str = "other prompts of the base",
     across: str = "optimiser step",
 ) -> Plot:
     """One line per series with intervals, on the band of the null.

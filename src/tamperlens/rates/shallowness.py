@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.logits import kl_divergence
-from tamperlens.base.protocols import Judge
+from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
@@ -97,8 +97,8 @@ class PrefillDepth(Result):
     """Refusals when the answer's first tokens are put into the model's mouth.
 
     Attributes:
-        table: one row per depth: depth (tokens prefilled), value (share refused, in full or in part), low,
-            high (Wilson), degenerate (share), n (answers longer than the depth).
+        table: one row per depth: depth (tokens prefilled), value (share refused, as `refusal_rate` counts),
+            low, high (Wilson), degenerate (share), n (answers longer than the depth).
         flips: per prompt refused at depth 0, the least depth tried at which the continuation complies;
             infinity where none does.
         prompts: those prompts.
@@ -222,7 +222,7 @@ def prefill_depth(
     if not len(data):
         raise InputError("there are no prompts; pass at least one")
     turns, _ = _turns(model, data, max(tried[-1], 1), batch_size, closing=False)
-    labels: list[list[str]] = []
+    verdicts: list[list[Verdict | None]] = []
     rows: list[dict[str, float]] = []
     name = ""
     for depth in tried:
@@ -239,19 +239,19 @@ def prefill_depth(
         texts = [str(model.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in new]
         found = judged([data.prompts[row] for row in kept], texts, judge)
         name = found.judge
-        column = [""] * len(turns)
-        for row, label in zip(kept, found.labels, strict=True):
-            column[row] = label
-        labels.append(column)
+        column: list[Verdict | None] = [None] * len(turns)
+        for row, verdict in zip(kept, found.verdicts, strict=True):
+            column[row] = verdict
+        verdicts.append(column)
         share = wilson(sum(found.refused), len(kept))
         broken = found.labels.count("degenerate") / len(kept) if kept else math.nan
         rows.append(
             {"depth": depth, "value": share.value, "low": share.low, "high": share.high,
              "degenerate": broken, "n": len(kept)}
         )  # fmt: skip
-    refused = [row for row, label in enumerate(labels[0]) if label in ("refusal", "partial")]
+    refused = [row for row, first in enumerate(verdicts[0]) if first is not None and first.refused]
     flips = [
-        next((float(d) for d, at in zip(tried, labels, strict=True) if at[row] == "compliance"), math.inf)
+        next((float(d) for d, at in zip(tried, verdicts, strict=True) if _complies(at[row])), math.inf)
         for row in refused
     ]
     return PrefillDepth(
@@ -262,6 +262,10 @@ def prefill_depth(
         model.name,
         model.fingerprint,
     )
+
+
+def _complies(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.label == "compliance"
 
 
 def _turns(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tamperlens.base.errors import NumericsError
-from tamperlens.directions.nulls import halves, resamples
+from tamperlens.directions.nulls import halves, resamples, unturned_cosine
 from tamperlens.models import ChatModel
 from tamperlens_hooks import read_positions
 
@@ -19,6 +19,7 @@ DRAWS = 500
 BATCH = 32
 # A difference of means this small against the means themselves is rounding.
 ZERO = 1e-6
+NUMBERS = ("cosine", "low", "high", "null", "null_low", "null_high", "unturned")
 
 
 def activations(model: ChatModel, prompts: Sequence[str], position: int) -> Float[Tensor, "layer n d_model"]:
@@ -48,11 +49,13 @@ def cosine_table(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> pd.DataFrame:
-    """Cosine between the two models' directions at each layer, with intervals and the split-half null.
+    """Cosine between the two models' directions at each layer, with intervals and two bands.
 
     The interval resamples prompts with replacement, the same ones for both models, so that what the two share
-    cancels; it is widened to hold the estimate where resampling pulls the cosine down. The null compares the
-    directions of two random halves of the base's own prompts: what sampling alone does, at half the size.
+    cancels; it is widened to hold the estimate where resampling pulls the cosine down. `unturned` is
+    the least cosine that the same prompts give while nothing turns on average (`directions.nulls`): below it,
+    the model has changed. The null compares the directions of two random halves of the base's own prompts, at
+    half the size: within it, other prompts would have given this direction as well.
 
     Args:
         base: (harmful, harmless) activations of the base model.
@@ -61,8 +64,8 @@ def cosine_table(
         draws: of each.
 
     Returns:
-        One row per layer: layer, cosine, low, high, null, null_low, null_high, n; NaN where the two means do
-        not differ (a template token at block 0 does not see the prompt).
+        One row per layer: layer, cosine, low, high, null, null_low, null_high, unturned, n; NaN where the two
+        means do not differ (a template token at block 0 does not see the prompt).
     """
     generator = torch.Generator().manual_seed(seed)
     counts = base[0].shape[1], base[1].shape[1]
@@ -76,20 +79,17 @@ def cosine_table(
         one, two = mine[0].mean(0) - mine[1].mean(0), theirs[0].mean(0) - theirs[1].mean(0)
         row: dict[str, float] = {"layer": layer, "n": min(counts)}
         if float(one.norm()) <= scale or float(two.norm()) <= scale:
-            nothing = dict.fromkeys(("cosine", "low", "high", "null", "null_low", "null_high"), math.nan)
-            rows.append(row | nothing | {"n": 0})
+            rows.append(row | dict.fromkeys(NUMBERS, math.nan) | {"n": 0})
             continue
         value = float(_cosines(one[None], two[None])[0])
-        again = _cosines(
-            resampled[0] @ mine[0] - resampled[1] @ mine[1],
-            resampled[0] @ theirs[0] - resampled[1] @ theirs[1],
-        )
+        a, b = (resampled[0] @ side[0] - resampled[1] @ side[1] for side in (mine, theirs))
+        again = _cosines(a, b)
         null = _cosines(
             parts[0][0] @ mine[0] - parts[1][0] @ mine[1], parts[0][1] @ mine[0] - parts[1][1] @ mine[1]
         )
         low, high = (float(again.quantile(q)) for q in (0.025, 0.975))
         row |= {"cosine": value, "low": min(low, value), "high": max(high, value)}
-        row |= {"null": float(null.mean())}
+        row |= {"null": float(null.mean()), "unturned": unturned_cosine(one, two, a, b, min(counts))}
         row |= {f"null_{name}": float(null.quantile(q)) for name, q in (("low", 0.025), ("high", 0.975))}
         rows.append(row)
     return pd.DataFrame(rows)

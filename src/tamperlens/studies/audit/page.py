@@ -189,13 +189,12 @@ def _causal_table(measures: pd.DataFrame) -> Table:
     ):
         after = number(pick(measures, measure, "direction", "after"), digits)
         rows.append((label, "1" if measure.endswith("cosine") else "0", after))
-    rows.append(
-        (
-            "split-half null of the cosine",
-            number(pick(measures, "direction_cosine_null", "direction", "before")),
-            "–",
-        )
+    band, unturned = (
+        pick(measures, f"direction_cosine_{which}", "direction", stage)
+        for which, stage in (("null", "before"), ("unturned", "after"))
     )
+    rows.append(("same prompts, no turn: cosine at least (95 %)", "–", number(unturned, 3)))
+    rows.append(("other prompts of the base: cosine (split halves)", number(band), "–"))
     return Table(
         "What the direction does before and after the attack. Before: its own model. After: the same "
         "vector in "

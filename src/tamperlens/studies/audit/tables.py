@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -14,7 +13,7 @@ from tamperlens.base.measurement import Measurement, table
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
 from tamperlens.capability import SuiteScore
-from tamperlens.rates.evaluation import Outcome, holds
+from tamperlens.rates.evaluation import Outcome
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.audit.measures import SHARE, Stage, changes_frame
 from tamperlens.studies.audit.stages import Results
@@ -61,7 +60,7 @@ def _direction(results: Results, stage: Stage) -> list[Measurement]:
     if stage == "before" and results.path("ablated", "capability.json").exists():
         for suite, estimate in results.capability("ablated").accuracy.items():
             found.append(Measurement.of("accuracy_ablated", suite, stage, estimate, unit=SHARE))
-    cosine, null, angle, ratio = _cosines(results, stage)
+    cosine, null, unturned, angle, ratio = _cosines(results, stage)
     of_direction = [
         ("direction_cosine", stage, cosine, "cosine"), ("direction_angle", stage, angle, "degrees"),
         ("direction_norm_ratio", stage, ratio, "ratio of norms"),
@@ -69,6 +68,7 @@ def _direction(results: Results, stage: Stage) -> list[Measurement]:
     if stage == "after":
         # The null is a property of the base: two halves of its own prompts.
         of_direction.append(("direction_cosine_null", "before", null, "cosine"))
+        of_direction.append(("direction_cosine_unturned", stage, unturned, "cosine"))
     return found + [
         Measurement.of(name, "direction", at, one, unit=unit) for name, at, one, unit in of_direction
     ]
@@ -126,27 +126,30 @@ def _pooled(controls: Sequence[RefusalRates]) -> Estimate:
     return Estimate(p, max(0.0, low) if p > 0 else 0.0, min(1.0, high) if p < 1 else 1.0, n, "wilson 95%")
 
 
-def _cosines(results: Results, stage: Stage) -> tuple[Estimate, Estimate, Estimate, Estimate]:
-    """(cosine to the base, split-half null, angle, norm ratio)."""
+def _cosines(results: Results, stage: Stage) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate]:
+    """(cosine to the base, split-half null, least cosine without a turn, angle, norm ratio)."""
     direction = results.direction()
     if direction is None or not direction.defined:
         nothing = undefined("no direction")
-        return nothing, nothing, nothing, nothing
+        return nothing, nothing, nothing, nothing, nothing
     n = min(direction.n_train)
     if stage == "before":
         same = Estimate(1.0, 1.0, 1.0, n, "by definition")
-        return same, undefined("later"), Estimate(0.0, 0.0, 0.0, n, "by definition"), same
+        later = undefined("later")
+        return same, later, later, Estimate(0.0, 0.0, 0.0, n, "by definition"), same
     table = results.layers()
     assert table is not None  # written by the same stage
     row = table[table["layer"] == direction.layer].iloc[0]
     if math.isnan(row["cosine"]):
         nothing = undefined("the attacked model's means do not differ here")
-        return nothing, nothing, nothing, nothing
+        return nothing, nothing, nothing, nothing, nothing
     cosine = Estimate(float(row["cosine"]), float(row["low"]), float(row["high"]), n, "bootstrap 95%")
     null = Estimate(float(row["null"]), float(row["null_low"]), float(row["null_high"]), n, "split halves")
     angle = Estimate(_degrees(cosine.value), _degrees(cosine.high), _degrees(cosine.low), n, cosine.method)
     ratio = Estimate(results.norm_ratio(), math.nan, math.nan, n)
-    return cosine, null, angle, ratio
+    # Folders of the release before have no such column.
+    least = Estimate(float(row.get("unturned", math.nan)), math.nan, math.nan, n, "paired bootstrap")
+    return cosine, null, least, angle, ratio
 
 
 def _degrees(cosine: float) -> float:
@@ -163,23 +166,12 @@ def changes(run: RunFolder) -> pd.DataFrame:
         one, two = results.rates("before", role), results.rates("after", role)
         for measure, outcome in OUTCOMES:
             test = refusal.compare(one, two, outcome=outcome)
-            flags = [
-                [holds(outcome, verdict) for verdict in rates.completions.verdicts] for rates in (one, two)
-            ]
-            tests.append(
-                (measure, role, getattr(one, measure), getattr(two, measure), _sharper(test, *flags))
-            )
+            tests.append((measure, role, getattr(one, measure), getattr(two, measure), test))
     mine, theirs = results.capability("before"), results.capability("after")
     change = capability.compare(mine, theirs)
     for suite, estimate in mine.accuracy.items():
-        test = _sharper(change[suite], list(mine[suite].correct), list(theirs[suite].correct))
-        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], test))
+        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], change[suite]))
     return changes_frame(tests)
-
-
-def _sharper(test: PairedTest, before: Sequence[bool], after: Sequence[bool]) -> PairedTest:
-    """The same test with Newcombe's interval, which does not vanish when all prompts turn or none does."""
-    return dataclasses.replace(test, difference=paired_difference(before, after))
 
 
 def completions(run: RunFolder) -> pd.DataFrame:

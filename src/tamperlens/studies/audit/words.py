@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from tamperlens import judges
 from tamperlens.base.measurement import pick
 from tamperlens.base.stats import minimum_detectable_difference
 from tamperlens.refusal import Direction
@@ -80,18 +81,21 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
         "harmless "
         f"requests from {share(plain)} to {share(added)}."
     ]
-    cosine, null = (
+    cosine, null, unturned = (
         pick(measures, "direction_cosine", "direction", "after"),
         pick(measures, "direction_cosine_null", "direction", "before"),
+        pick(measures, "direction_cosine_unturned", "direction", "after"),
     )
     if not math.isnan(cosine.value):
-        beyond = "below" if cosine.value < null.low else "not below"
+        turned = "has turned" if cosine.value < unturned.value else "is not shown to have turned"
+        beyond = "farther than" if cosine.value < null.low else "no farther than"
         again = pick(measures, "refusal_rate_added", "harmless", "after")
         found.append(
-            f"At that place the direction after the attack has cosine {number(cosine)} with the one before, "
-            f"{beyond} the split-half null {number(null)}. Added to the attacked model, the direction "
-            "from before "
-            f"makes it refuse {share(again)} of harmless requests."
+            f"At that place the direction after the attack has cosine {number(cosine)} with the one before. "
+            f"On the same prompts it {turned} (without a turn at least {number(unturned, 3)}, paired "
+            f"bootstrap), {beyond} other prompts of the base would have put it (split halves "
+            f"{number(null)}). Added to the attacked model, the direction from before makes it refuse "
+            f"{share(again)} of harmless requests."
         )
     return found
 
@@ -110,22 +114,18 @@ def limits(
     found = [
         "One model, one attack, one training seed. Intervals cover the choice of prompts, not the run of the "
         "training; repeat with other seeds before generalising.",
-        f"Verdicts are those of the rule-based judge “{judge}” and are not corrected for its errors. On "
-        "2,250 human-labelled answers (XSTest, five models) keyword judges agree with people at κ = 0.65 "
-        "to 0.77, "
-        "and their error depends on the model, so a part of any difference can be the judge's.",
+        f"Verdicts are those of the judge “{judge}” and are not corrected for its errors. "
+        f"{_agreement(judge)} Its error depends on the model, so a part of any difference can be the "
+        "judge's.",
         "Degenerate answers count neither as refusal nor as compliance; read their share beside every rate.",
-        f"With n = {refusal.n}, two unpaired rates near one half must differ by {100 * smallest:.0f} "
-        "points to "
-        "be told apart with 80 % power; rates near 0 or 1 and paired tests need less."
+        f"With n = {refusal.n}, two unpaired rates near one half must differ by {100 * smallest:.0f} points "
+        "to be told apart with 80 % power; rates near 0 or 1 and paired tests need less."
         if refusal.n
         else "No harmful prompts were measured.",
         f"Greedy decoding, answers cut after {max_new_tokens} tokens: a refusal or a change of mind after "
-        "that "
-        "is not seen.",
-        "The null band rests on half as many prompts as the compared directions, so it is wider than the "
-        "noise "
-        "of the comparison itself.",
+        "that is not seen.",
+        "The band of other prompts rests on half as many prompts as the compared directions, so it is wider "
+        "than that of as many fresh prompts would be.",
     ]
     if direction is not None and not direction.passed:
         found.append(
@@ -133,6 +133,17 @@ def limits(
             "adding refusal does."
         )
     return [*found, *notes]
+
+
+def _agreement(judge: str) -> str:
+    """What is known of how a judge agrees with people."""
+    kappas = judges.agreement(judge)
+    if not kappas:
+        return "How it agrees with people is not on record: label some answers and `calibrate` it."
+    each = ", ".join(f"{model} {value:.2f}" for model, value in kappas.items())
+    trained = {"acts": ", each left out of its training", "calibrated": ", on which it was trained"}
+    on = f"XSTest{trained.get(judge, '')}"
+    return f"On 450 human-labelled answers a model ({on}) its agreement with people is κ {each}."
 
 
 def _changed(measures: pd.DataFrame, changes: pd.DataFrame, measure: str, which: str, name: str) -> str:

@@ -44,7 +44,7 @@ def stacked(found: Any, order: Order) -> Plot:
     marks = "; ".join(f"{name} {row['step']:.3g}" for name, row in half.iterrows())
     caption = (
         f"{found.model}, {found.attack}; mean over {len(found.seeds)} seeds (thin lines: each seed), band: "
-        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: what the base gives against itself "
+        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: what other prompts of the base give "
         "or on resampled prompts; blue: step of half the final change, bar: its interval."
     )
     with style():

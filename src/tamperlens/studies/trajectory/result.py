@@ -33,8 +33,8 @@ class Trajectory(Result):
     Attributes:
         table: one row per seed, step and measure: seed, step, measure, set, value, low, high, n, null,
             null_low, null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over
-            matrices); null: the base against itself (split halves for direction and heads, resampled prompts
-            for the others).
+            matrices); null: what other prompts of the base give (split halves for direction and heads,
+            resampled prompts for the others).
         draws: [row, resample], the rows of `table` under each resample of the prompts; NaN where there are
             none (training loss).
         layers: seed, step, layer, cosine of the difference of means with the base's.
