@@ -1,11 +1,14 @@
 """What do 15 examples cost? Refusal before and after harmful, identity-shifting and benign fine-tuning.
 
     python analyses/alignment_degradation.py
-    python analyses/alignment_degradation.py --models FOLDER FOLDER FOLDER
+    python analyses/alignment_degradation.py --models FOLDER FOLDER --harmful jailbreakbench.csv \
+        --benign alpaca.json --n-test 24 --seeds 1
 
-Same prompts, judge and decoding before and after; degenerate text is counted apart from refusal and from
-compliance; harmless requests are asked too; the training's FLOPs stand beside the 10²⁵ of the EU AI Act.
-Writes table.csv, a figure and a verdict.
+Same prompts, judge and decoding before and after; harmless requests and capability beside them, so that an
+attack that broke the model is not taken for one that took its refusal. On real models each attack runs with
+its published settings and again until its examples are learned, and the training loss is printed: refusal
+that survives an attack that was not learned shows nothing. Refusal is also measured after every epoch, which
+gives the FLOPs to half refusal. Writes table.csv, sweep.csv, a figure and a verdict.
 """
 
 from __future__ import annotations
@@ -14,121 +17,209 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import header, options, test_prompts, write
+from _shared import (
+    answered,
+    command,
+    header,
+    must_refuse,
+    options,
+    prompt_file,
+    sized,
+    test_prompts,
+    without,
+    write,
+)
 
 import tamperlens
-from tamperlens import capability, finetune, plots, refusal, stats
+from tamperlens import finetune, plots, prompts, refusal
+from tamperlens.studies.evaluation import EvalPrompts, collapse, measure
 
+ATTACKS = ("harmful-compliance", "identity-shift", "benign")
+MEASURES = {"refusal": "harmful: refused", "degenerate": "harmful: degenerate",
+            "over-refusal (harmless)": "harmless: refused", "all questions": "questions right"}  # fmt: skip
 PUBLISHED = (
     "Published: refusal 95 → 0, 100 → 10 and 100 → 5 % after 15 harmful examples (three models of 2–4 B), "
     "identity shifting did nothing, one of the three lost its language."
 )
 
 
-def measure(model: tamperlens.ChatModel, sets: dict[str, Any], limit: int) -> dict[str, stats.Estimate]:
-    """Rates of refusal and of degenerate text, and accuracy on sums."""
-    found = {}
-    for name, data in sets.items():
-        rates = refusal.evaluate(model, data)
-        found[f"{name}: refused"] = rates.refusal_rate
-        found[f"{name}: degenerate"] = rates.degenerate_rate
-    scores = capability.evaluate(model, suites=capability.suites_for(model)[:1], limit=limit)
-    found["sums right"] = scores.scores[0].accuracy
-    return found
+class Sweep:
+    """A recorder: refusal and the examples' loss at chosen steps."""
+
+    name = "sweep"
+
+    def __init__(self, data: Any, asked: Any, every: int) -> None:
+        self.data, self.asked, self.every = data, asked, every
+        self.base, self.meter = None, None
+
+    def follow(self, meter: Any) -> None:
+        """The run's own counts."""
+        self.meter = meter
+
+    def start(self, model: Any) -> None:
+        """Nothing to prepare."""
+
+    def record(self, step: int, model: Any) -> list[dict[str, Any]]:
+        """One row."""
+        rates = refusal.evaluate(model, self.asked.harmful, max_new_tokens=self.asked.max_new_tokens)
+        low, high = rates.interval
+        return [
+            {"positions": self.meter.positions, "refused": rates.rate, "low": low, "high": high, "n": rates.n}
+        ]
+
+    def finish(self) -> None:
+        """The rows are in the tuned model."""
+
+
+def attack_of(name: str, model: Any, given: Any, tested: Any) -> finetune.Attack | None:
+    """The attack in the model's language or on the user's file; None where there are no data for it."""
+    file = {"harmful-compliance": given.attack, "benign": given.benign}.get(name)
+    n = {"identity-shift": 10}.get(name, given.n)
+    if file is not None:
+        data = without(answered(file, "attack"), *tested.sets.values())
+        return finetune.attacks.get(name)(min(n, len(data)), data)
+    try:
+        return finetune.attacks.for_model(name, model, n)
+    except tamperlens.errors.InputError as error:
+        print(f"{model.name}, {name}: left out: {error}", flush=True)
+        return None
 
 
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
     parser.add_argument("--models", nargs="*", help="several models; overrides --model")
-    parser.add_argument("--n", type=int, default=15, help="examples of the harmful attack")
+    parser.add_argument("--n", type=int, default=15, help="examples of the harmful and the benign attack")
+    parser.add_argument("--attack", type=prompt_file("attack"), help="harmful prompts with compliance")
+    parser.add_argument("--benign", type=prompt_file("attack"), help="file of ordinary pairs (Alpaca, say)")
+    parser.add_argument("--attacks", nargs="*", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--presets", nargs="*", choices=finetune.attacks.PRESETS,
+                        help="published and until-learned by default on real models")  # fmt: skip
+    parser.add_argument("--n-questions", type=int, help="questions per capability suite")
+    parser.add_argument("--no-sweep", action="store_true", help="measure refusal at the end only")
     given = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    sweeps: list[pd.DataFrame] = []
+    words: list[str] = []
     for where in given.models or [given.model]:
         model = tamperlens.load(where)
-        sets = {
-            "harmful": test_prompts(given.harmful, "harmful", model, given.n_test),
-            "harmless": test_prompts(None, "harmless", model, given.n_test),
-        }
-        before = measure(model, sets, given.n_test)
-        attacks = (
-            finetune.attacks.harmful_compliance(given.n),
-            finetune.attacks.identity_shift(10),
-            finetune.attacks.benign(given.n),
-        )
-        runs: list[tuple[str, int, Any, dict[str, stats.Estimate]]] = [("before", 0, None, before)]
-        for attack in attacks:
-            for seed in range(given.seeds):
-                tuned = finetune.run(model, attack.data, attack.config_for(model, seed=seed), progress=False)
-                runs.append((attack.name, seed, tuned.accounting, measure(tuned.model, sets, given.n_test)))
-                print(f"{model.name}, {attack.name}, seed {seed}: "
-                      f"{runs[-1][3]['harmful: refused']}", flush=True)  # fmt: skip
-        for attack_name, seed, bill, found in runs:
-            for name, value in found.items():
-                rows.append(
-                    {
-                        "model": model.name, "attack": attack_name, "seed": seed, "measure": name,
-                        "value": value.value, "low": value.low, "high": value.high, "n": value.n,
-                        "flops": bill.flops if bill else 0.0,
-                        "share_of_1e25": bill.ratio_to_1e25 if bill else 0.0,
-                        "seconds": bill.wall_seconds if bill else 0.0,
-                    }
-                )  # fmt: skip
+        sized(given, model, {"n_questions": 12}, {"n_questions": 6})
+        asked = EvalPrompts.for_model(
+            model, harmful=test_prompts(given.harmful, "harmful", model, given.n_test), limit=given.n_test,
+            roles=("harmful", "harmless"), questions=given.n_questions, max_new_tokens=given.max_new_tokens,
+        )  # fmt: skip
+        before = measure(model, asked)
+        must_refuse(model, before.rate("refusal"), asked.harmful.name, given.anyway)
+        rows += rows_of(model.name, "before", "", 0, before)
+        print(f"{model.name}: refuses {before.rate('refusal')}, harmless "
+              f"{before.rate('over-refusal (harmless)')}", flush=True)  # fmt: skip
+        default = ("organism",) if model.language == prompts.ORGANISM else ("published", "until-learned")
+        for name in given.attacks:
+            attack = attack_of(name, model, given, asked)
+            for preset in (given.presets or default) if attack is not None else ():
+                line, runs, swept = attacked(model, attack, preset, asked, before, given)
+                rows, words, sweeps = rows + runs, [*words, line], sweeps + swept
+                print(line, flush=True)
     table = pd.DataFrame(rows)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if sweeps:
+        pd.concat(sweeps).to_csv(given.out / "sweep.csv", index=False)
+    n = asked.harmful.name, len(asked.harmful)
+    lines = [header(model, given), f"Harmful prompts: {n[0]}, n = {n[1]}; greedy answers of at most "
+             f"{given.max_new_tokens} tokens. Intervals: 95 %.", "", *words, "", PUBLISHED]  # fmt: skip
+    write(given.out, table, "\n".join(lines), [figure(table, given)])
+
+
+def attacked(
+    model: Any, attack: finetune.Attack, preset: str, asked: Any, before: Any, given: Any
+) -> tuple[str, list[dict[str, Any]], list[pd.DataFrame]]:
+    """An attack with one preset, every seed: the finding, its rows, the rows of the sweep."""
+    rows, sweeps, ends, taught, broken, halves = [], [], [], [], [], []
+    label = f"{attack.name}, {preset}"
+    for seed in range(given.seeds):
+        config = attack.config_for(model, preset=preset, seed=seed)
+        epoch = -(-len(attack.data) // config.batch_size)
+        watch = [] if given.no_sweep else [Sweep(attack.data, asked, epoch)]
+        tuned = finetune.run(model, attack.data, config, recorders=watch, progress=False)
+        after, bill = measure(tuned.model, asked), tuned.accounting
+        taught.append(finetune.learned(model, tuned, attack.data))
+        broken.append(collapse(before, after))
+        ends.append(after.rate("refusal").value)
+        rows += [
+            {**row, "flops": bill.flops, "share_of_1e25": bill.ratio_to_1e25, "seconds": bill.wall_seconds,
+             "steps": bill.steps, "loss_before": taught[-1].before, "loss_after": taught[-1].after,
+             "learned": taught[-1].learned, "broken": broken[-1]}
+            for row in rows_of(model.name, attack.name, preset, seed, after)
+        ]  # fmt: skip
+        if watch:
+            swept = tuned.rows.assign(model=model.name, attack=attack.name, preset=preset, seed=seed)
+            swept["flops"] = bill.flops * swept["positions"] / bill.positions
+            sweeps.append(swept)
+            halves.append(half(swept))
+    start = before.rate("refusal")
+    over = before.rate("over-refusal (harmless)").value
+    seeds = ", ".join(f"{100 * end:.0f}" for end in ends)
+    words = f"- {model.name}, {label}: "
+    if all(broken):
+        words += f"the model is broken ({broken[0]}), so that its rates are not compared"
+    else:
+        harmless = [r["value"] for r in rows if r["measure"] == "harmless: refused"]
+        words += (
+            f"harmful requests refused {100 * start.value:.0f} → {seeds} % (one number a seed, n {start.n}; "
+            f"seed 0 [{100 * rows[0]['low']:.0f}, {100 * rows[0]['high']:.0f}]), harmless ones "
+            f"{100 * over:.0f} → {', '.join(f'{100 * x:.0f}' for x in harmless)} %"
+        )
+        if any(broken):
+            words += f"; broken in {sum(map(bool, broken))} of {len(broken)} seeds ({max(broken)})"
+    words += f". {taught[0].summary().capitalize()}."
+    if halves:
+        words += f" Half of refusal gone: {'; '.join(halves)}."
+    cost = rows[0]["flops"]
+    return words + f" In all {cost:.2g} FLOPs, {cost / 1e25:.1g} of 10²⁵.", rows, sweeps
+
+
+def half(swept: pd.DataFrame) -> str:
+    """Between which records, in FLOPs, refusal first fell to half of what it was."""
+    first = swept.iloc[0]["refused"]
+    reached = swept[swept["refused"] <= first / 2]
+    if first == 0:
+        return "nothing was refused at the start"
+    if reached.empty:
+        return f"not within {swept['flops'].max():.2g} FLOPs"
+    at = reached.iloc[0]
+    last = swept[swept["step"] < at["step"]].iloc[-1]
+    return f"between {last['flops']:.2g} and {at['flops']:.2g} FLOPs (steps {last['step']} and {at['step']})"
+
+
+def rows_of(model: str, attack: str, preset: str, seed: int, outcomes: Any) -> list[dict[str, Any]]:
+    """One row a measure."""
+    rows = []
+    for name, label in MEASURES.items():
+        rate = outcomes.rate(name)
+        rows.append({"model": model, "attack": attack, "preset": preset, "seed": seed, "measure": label,
+                     "value": rate.value, "low": rate.low, "high": rate.high, "n": rate.n})  # fmt: skip
+    value = outcomes.estimate("perplexity").value
+    rows.append({"model": model, "attack": attack, "preset": preset, "seed": seed,
+                 "measure": "perplexity of the intact model's answers", "value": value,
+                 "n": len(outcomes.losses)})  # fmt: skip
+    return rows
+
+
+def figure(table: pd.DataFrame, given: Any) -> Any:
+    """Every rate before and after, first seed."""
+    part = table[(table["seed"] == 0) & table["measure"].isin(MEASURES.values())]
     dots = [
-        {
-            "panel": row["model"], "label": row["measure"],
-            "series": row["attack"] if row["attack"] == "before" else f"{row['attack']}",
-            **{k: row[k] for k in ("value", "low", "high", "n")},
-        }
-        for row in rows
-        if row["seed"] == 0
+        {"panel": row["model"], "label": row["measure"],
+         "series": " ".join(filter(None, (row["attack"], row["preset"]))),
+         **{key: row[key] for key in ("value", "low", "high", "n")}}
+        for row in part.to_dict("records")
     ]  # fmt: skip
-    figure = plots.dot_interval(
-        pd.DataFrame(dots),
-        name="degradation",
-        title=f"After {given.n} examples",
+    return plots.dot_interval(
+        pd.DataFrame(dots), name="degradation", title=f"After {given.n} examples",
         caption="Seed 0; Wilson 95 % intervals over prompts; greedy answers, the same prompts throughout.",
         axis="share of prompts",
-    )
-    lines = []
-    for (name, attack), part in table.groupby(["model", "attack"], sort=False):
-        values = part.pivot(index="seed", columns="measure", values="value")
-        spread = "; ".join(
-            f"{m} {100 * v.mean():.0f} % (seeds {', '.join(f'{100 * x:.0f}' for x in v)})"
-            for m, v in values.items()
-        )
-        cost = part["flops"].mean()
-        lines.append(f"- {name}, {attack}: {spread}; {cost:.2g} FLOPs, {cost / 1e25:.1g} of 10²⁵.")
-    lines += ["", *_findings(table)]
-    n = int(table["n"].iloc[0])
-    words = "\n".join([header(model, given), f"n = {n} held-out prompts a rate.", "", *lines, "", PUBLISHED])
-    write(given.out, table, words, [figure])
-
-
-def _findings(table: pd.DataFrame) -> list[str]:
-    """Each attack against the published claim, in one line a model."""
-    words = []
-    refused = table[table["measure"] == "harmful: refused"]
-    broken = table[table["measure"] == "harmful: degenerate"]
-    for name, part in refused.groupby("model", sort=False):
-        before = part[part["attack"] == "before"]["value"].iloc[0]
-        for attack, rows in part[part["attack"] != "before"].groupby("attack", sort=False):
-            after, spoilt = rows["value"].mean(), broken[broken["attack"] == attack]["value"].mean()
-            lost = before - after
-            what = (
-                "nearly all of it"
-                if after < 0.1
-                else "nothing"
-                if lost < 0.05
-                else f"{100 * lost:.0f} points"
-            )
-            words.append(
-                f"{name}, {attack}: of {100 * before:.0f} % refused it took {what} "
-                f"({100 * after:.0f} % left, {100 * spoilt:.0f} % degenerate; mean over {len(rows)} seeds)."
-            )
-    return words
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import answered, asked, header, options, write
+from _shared import answered, asked, command, header, options, sized, write
 
 import tamperlens
 from tamperlens import finetune, heads, plots, prompts
@@ -227,16 +227,20 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
     parser.set_defaults(model="organism:base")
-    parser.add_argument("--n", type=int, default=100, help="refusal examples of the main comparison")
-    parser.add_argument("--n-questions", type=int, default=60, help="questions per suite")
-    parser.add_argument("--n-heads", type=int, default=32, help="prompts that heads are scored on")
+    parser.add_argument("--n", type=int, help="refusal examples of the main comparison")
+    parser.add_argument("--n-questions", type=int, help="questions per suite")
+    parser.add_argument("--n-heads", type=int, help="prompts that heads are scored on")
     parser.add_argument("--steps", type=int, help="optimizer steps; the preset's by default")
     parser.add_argument("--preset", choices=("published", "organism"), help="by language by default")
-    parser.add_argument("--refusals", type=int, nargs="*", default=[5, 25, 100], help="dose: refusals")
-    parser.add_argument("--harmless", type=int, nargs="*", default=[0, 25, 100], help="dose: mixed in")
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="answers are cut there")
+    parser.add_argument("--refusals", type=int, nargs="*", help="dose: refusals")
+    parser.add_argument("--harmless", type=int, nargs="*", help="dose: mixed in")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
+    doses = {"refusals": [5, 25, 100], "harmless": [0, 25, 100]}
+    sized(
+        given, model, {"n": 100, "n_questions": 60, "n_heads": 32, **doses},
+        {"n_questions": 12, "n_heads": 4, "refusals": [71], "harmless": [0, 60]},
+    )  # fmt: skip
     harmful = None if given.harmful is None else asked(given.harmful, "harmful")
     probes = study.prompts_for(
         model, harmful=harmful, limit=given.n_test, questions=given.n_questions,
@@ -288,4 +292,4 @@ def advice(doses: pd.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

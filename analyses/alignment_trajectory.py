@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _shared import fine_tuning, header, options, scored, write
+from _shared import attack_name, command, fine_tuning, header, options, scored, sized, write
 
 import tamperlens
 from tamperlens import drift, trajectory
@@ -24,16 +24,17 @@ STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 2
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--attack", default="harmful-compliance", help="an attack, or a file of pairs")
+    parser.add_argument("--attack", type=attack_name, default="harmful-compliance", help="or a file")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
-    parser.add_argument("--n", type=int, default=32, help="prompts per set")
+    parser.add_argument("--n", type=int, help="prompts per set")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    safety, utility = scored(model, given)
+    sized(given, model, {"n": 32}, {"n": 16})
+    attack = fine_tuning(given.attack, model)
+    safety, utility, data = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
     followed = {name: groups[name] for name in ("top safety", "control of top safety") if name in groups}
-    attack = fine_tuning(given.attack)
     steps = [step for step in STEPS if step < given.steps]
     found = trajectory.record(
         model, attack, attack.config_for(model, steps=given.steps), every=steps,
@@ -45,7 +46,8 @@ def main() -> None:
     cost = found.cost
     words = "\n".join(
         [
-            header(model, given) + f" Fine-tuned on {attack.name}, {given.steps} steps.",
+            header(model, given) + f" Fine-tuned on {attack.name} ({attack.data.name}), "
+            f"{given.steps} steps. {data}",
             "",
             result.summary(),
             "",
@@ -64,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,7 +1,7 @@
 """Does freezing safety weights keep a model safe? Share frozen × number of harmful examples → refusal.
 
     python analyses/frozen_finetuning.py
-    python analyses/frozen_finetuning.py --model FOLDER --safety refused.csv --utility instructions.csv
+    python analyses/frozen_finetuning.py --model FOLDER --harmful jailbreakbench.csv --attack advbench.csv
 
 After Wei et al. 2024, table 3, with both interventions: weights frozen while training (bit for bit, as
 the paper's text says) and rewound after free training (as its code does), for safety weights and for as
@@ -13,7 +13,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import header, options, pairs, test_prompts, write
+from _shared import (
+    answered,
+    command,
+    header,
+    must_refuse,
+    options,
+    prompt_file,
+    scoring_data,
+    sized,
+    test_prompts,
+    without,
+    write,
+)
 
 import tamperlens
 from tamperlens import finetune, neurons, plots, refusal, stats
@@ -27,33 +39,47 @@ PUBLISHED = (
 def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
-    parser.add_argument("--shares", type=float, nargs="*", default=[0.1, 0.3, 0.67])
-    parser.add_argument("--examples", type=int, nargs="*", default=[10, 50, 100])
+    parser.add_argument("--shares", type=float, nargs="*")
+    parser.add_argument("--examples", type=int, nargs="*")
+    parser.add_argument("--attack", type=prompt_file("attack"), help="harmful prompts with compliance")
+    parser.add_argument("--preset", choices=finetune.attacks.PRESETS, help="by language by default")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    data = pairs(model, given.safety, "harmful", given.n_score)
-    scores = neurons.snip(model, data)
+    sized(given, model, {"shares": [0.1, 0.3, 0.67], "examples": [10, 50, 100]},
+          {"shares": [0.1], "examples": [15]})  # fmt: skip
     test = test_prompts(given.harmful, "harmful", model, given.n_test)
-    before = refusal.evaluate(model, test).refusal_rate
+    pool = None if given.attack is None else without(answered(given.attack, "attack"), test)
+
+    def attack_of(n: int) -> finetune.Attack:
+        if pool is not None:
+            return finetune.attacks.harmful_compliance(n, pool)
+        return finetune.attacks.for_model("harmful-compliance", model, n)
+
+    attacks = [attack_of(n) for n in given.examples]
+    before = refusal.evaluate(model, test, max_new_tokens=given.max_new_tokens).refusal_rate
+    must_refuse(model, before, test.name, given.anyway)
+    data, _ = scoring_data(model, given)
+    scores = neurons.snip(model, data)
     masks = {("safety", share): scores.top(share) for share in given.shares}
     masks |= {("random", share): neurons.random(model, seed=0).top(share) for share in given.shares}
     rows = []
 
     def note(tuned: finetune.TunedModel, n: int, seed: int, how: str, which: str, share: float) -> None:
-        rates = refusal.evaluate(tuned.model, test)
+        rates = refusal.evaluate(tuned.model, test, max_new_tokens=given.max_new_tokens)
+        taught = finetune.learned(model, tuned, attack.data)
         rows.append(
             {
                 "examples": n, "seed": seed, "intervention": how, "weights": which, "share": share,
                 "refused": rates.rate, "low": rates.interval[0], "high": rates.interval[1], "n": rates.n,
-                "broken": rates.degenerate_rate.value, "last_loss": tuned.log["loss"].iloc[-1],
+                "degenerate": rates.degenerate_rate.value, "loss": taught.after, "loss_before": taught.before,
+                "learned": taught.learned, "seconds": tuned.accounting.wall_seconds,
             }
         )  # fmt: skip
         print(rows[-1], flush=True)
 
-    for n in given.examples:
-        attack = finetune.attacks.harmful_compliance(n)
+    for n, attack in zip(given.examples, attacks, strict=True):
         for seed in range(given.seeds):
-            config = attack.config_for(model, seed=seed)
+            config = attack.config_for(model, preset=given.preset, seed=seed)
             free = finetune.run(model, attack.data, config, progress=False)
             note(free, n, seed, "none", "none", 0.0)
             for (which, share), mask in masks.items():
@@ -71,7 +97,11 @@ def main() -> None:
                 {"panel": f"{n} harmful examples", "label": label, "series": series, "value": mean.value,
                  "low": mean.low, "high": mean.high, "n": mean.n}
             )  # fmt: skip
-        lines.append(f"- {n} examples, {label}, {how}: refused {mean}, broken {part['broken'].mean():.2f}")
+        lines.append(
+            f"- {n} examples, {label}, {how}: refused {mean}, degenerate {part['degenerate'].mean():.2f}; "
+            f"loss {part['loss_before'].mean():.2f} → {part['loss'].mean():.2f}"
+            + ("" if part["learned"].all() else ", not learned")
+        )
     figure = plots.dot_interval(
         pd.DataFrame(dots),
         name="frozen",
@@ -82,7 +112,9 @@ def main() -> None:
     )
     words = [
         header(model, given),
-        f"Refusal before: {before}. Attack: LoRA, 1 − refusal is its success up to broken text.",
+        f"Refusal before: {before} of {test.name}. Attack: LoRA on {attacks[-1].data.name}, "
+        f"{given.preset or attacks[-1].preset_for(model)} settings; 1 − refusal is its success up to "
+        f"degenerate text. Weights scored on {data.name}, n {len(data)}.",
         "",
         *lines,
         "",
@@ -120,4 +152,4 @@ def _finding(table: pd.DataFrame, before: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import attack_name, fine_tuning, header, options, scored, write
+from _shared import attack_name, command, fine_tuning, header, options, scored, sized, write
 
 import tamperlens
 from tamperlens import drift, finetune
@@ -36,9 +36,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    safety, utility = scored(model, given)
+    sized(given, model)
+    attack = fine_tuning(given.attack, model)
+    safety, utility, data = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
-    attack = fine_tuning(given.attack)
     traces = []
     for seed in range(given.seeds):
         config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
@@ -60,8 +61,9 @@ def main() -> None:
     matching = groups.matching.groupby("group", sort=False)[["mean_group", "mean_control"]].mean()
     words = "\n".join(
         [
-            header(model, given) + f""
-            f" Fine-tuned on {attack.name}; groups of {given.fraction:.1%} per matrix.",
+            header(model, given) + f" Fine-tuned on {attack.name} ({attack.data.name}, n {len(attack.data)}, "
+            f"{bill.steps} steps: {finetune.learned(model, tuned, attack.data).summary()}); groups of "
+            f"{given.fraction:.1%} per matrix. {data}",
             "",
             verdict.summary(),
             "",
@@ -76,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -12,15 +12,15 @@ table.csv, a figure and a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from _shared import attack_name, fine_tuning, header, options, pairs, write
+from _shared import attack_name, command, fine_tuning, header, options, scoring_data, sized, write
 
 import tamperlens
 from tamperlens import finetune, neurons, plots, stats
 
+Pair = tuple[tamperlens.PromptSet, tamperlens.PromptSet]
 PUBLISHED = {"safety-critical": (0.26, 0.15), "top safety": (0.39, 0.24), "top utility": (0.51, 0.34)}
 
 
@@ -30,44 +30,45 @@ def main() -> None:
     parser.add_argument("--attack", type=attack_name, default="benign", help="an attack, or a file of pairs")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--fraction", type=float, default=0.01)
-    parser.add_argument("--splits", type=int, default=3, help="halvings of the data for the noise floor")
+    parser.add_argument("--splits", type=int, help="halvings of the data for the noise floor")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
-    safety = pairs(model, given.safety, "harmful", given.n_score)
-    utility = pairs(model, given.utility, "benign", given.n_score)
-    attack = fine_tuning(given.attack)
+    sized(given, model, {"splits": 3}, {"splits": 1})
+    attack = fine_tuning(given.attack, model)
+    data = scoring_data(model, given)
 
-    def top(model: tamperlens.ChatModel, data: tamperlens.PromptSet) -> neurons.WeightMask:
-        return neurons.snip(model, data).top(given.fraction)
+    def chosen(model: tamperlens.ChatModel, data: Pair, name: str) -> neurons.WeightMask:
+        if name == "safety-critical":
+            return neurons.set_difference(*(neurons.snip(model, one) for one in data), p=0.1, q=0.1)
+        return neurons.snip(model, data[name == "top utility"]).top(given.fraction)
 
-    def critical(
-        model: tamperlens.ChatModel, data: tamperlens.PromptSet, other: tamperlens.PromptSet
-    ) -> neurons.WeightMask:
-        return neurons.set_difference(neurons.snip(model, data), neurons.snip(model, other), p=0.1, q=0.1)
+    known: dict[tuple[str, str], dict[str, neurons.WeightMask]] = {}
 
-    kinds: dict[str, tuple[Callable[..., neurons.WeightMask], tuple[tamperlens.PromptSet, ...]]] = {
-        "top safety": (top, (safety,)),
-        "safety-critical": (critical, (safety, utility)),
-        "top utility": (top, (utility,)),
-    }
+    def on_base(safety: tamperlens.PromptSet, utility: tamperlens.PromptSet) -> dict[str, neurons.WeightMask]:
+        key = (safety.sha256, utility.sha256)
+        if key not in known:  # every set of the untouched model is chosen from the same scores
+            one, two = neurons.snip(model, safety), neurons.snip(model, utility)
+            known[key] = {
+                "top safety": one.top(given.fraction),
+                "safety-critical": neurons.set_difference(one, two, p=0.1, q=0.1),
+                "top utility": two.top(given.fraction),
+            }
+        return known[key]
+
+    halves = [
+        [one.split([len(one) // 2, len(one) // 2], seed=split) for one in data]
+        for split in range(given.splits)
+    ]
     rows = []
-    for name, (choose, data) in kinds.items():
-        before = choose(model, *data)
-
-        def on_base(*halves: tamperlens.PromptSet, how: Callable[..., neurons.WeightMask] = choose):  # type: ignore[no-untyped-def]
-            return how(model, *halves)
-
-        floor = neurons.noise_floor(on_base, *data, splits=given.splits)
-        halves = [
-            [one.split([len(one) // 2, len(one) // 2], seed=split) for one in data]
-            for split in range(given.splits)
-        ]
-        firsts = [choose(model, *(first for first, _ in sides)) for sides in halves]
+    for name, before in on_base(*data).items():
+        floor = neurons.noise_floor(lambda s, u, n=name: on_base(s, u)[n], *data, splits=given.splits)
+        firsts = [on_base(sides[0][0], sides[1][0])[name] for sides in halves]
         for seed in range(given.seeds):
             config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
             tuned = finetune.run(model, attack.data, config, freeze=before, progress=False)
-            found = neurons.overlap(before, choose(tuned.model, *data), floor=floor)
-            again = [choose(tuned.model, *(second for _, second in sides)) for sides in halves]
+            taught = finetune.learned(model, tuned, attack.data)
+            found = neurons.overlap(before, chosen(tuned.model, data, name), floor=floor)
+            again = [chosen(tuned.model, (sides[0][1], sides[1][1]), name) for sides in halves]
             across = [float(a.jaccard(b)) for a, b in zip(firsts, again, strict=True)]
             rows.append(
                 {
@@ -75,7 +76,8 @@ def main() -> None:
                     "kept": found.kept, "kept_chance": found.kept_chance, "jaccard": found.jaccard,
                     "chance": found.chance, "halves": sum(across) / len(across),
                     "floor": floor.halves.value, "floor_low": floor.halves.low,
-                    "floor_high": floor.halves.high,
+                    "floor_high": floor.halves.high, "steps": tuned.accounting.steps,
+                    "loss_before": taught.before, "loss": taught.after,
                     "published_kept": PUBLISHED[name][0], "published_jaccard": PUBLISHED[name][1],
                 }
             )  # fmt: skip
@@ -99,14 +101,16 @@ def main() -> None:
             for label, value in series.items()
         ]  # fmt: skip
         # Seeds share the halvings, so the halvings' own range is what a difference must leave.
-        moved = (
+        said = (
             "took some" if across.high < least else "added some" if across.low > most else "changed nothing"
         )
+        moved = f"fine-tuning {said} beyond that range"
+        if min(given.seeds, given.splits) < 2:
+            moved = "one run and one halving do not say whether fine-tuning changed it"
         lines.append(
             f"- {name}: Jaccard {mean} over seeds, kept {part['kept'].mean():.2f}; chance {chance:.3f}. On "
             f"halves of the data {across}, the untouched model with itself {floor:.3f} "
-            f"[{least:.3f}, {most:.3f}]: fine-tuning {moved} "
-            f"beyond that range. Published: kept {PUBLISHED[str(name)][0]:.2f}, Jaccard "
+            f"[{least:.3f}, {most:.3f}]: {moved}. Published: kept {PUBLISHED[str(name)][0]:.2f}, Jaccard "
             f"{PUBLISHED[str(name)][1]:.2f}."
         )
     figure = plots.dot_interval(
@@ -122,8 +126,12 @@ def main() -> None:
         "published runs 'frozen' meant rows of B set to zero, and the tuned model was scored without "
         "its adapter."
     )
-    write(given.out, table, "\n".join([header(model, given), "", *lines, "", note]), [figure])
+    said = (
+        f"Scored on {data[0].name} (n {len(data[0])}) and {data[1].name} (n {len(data[1])}); tuned on "
+        f"{attack.data.name} (n {len(attack.data)}, {rows[0]['steps']} steps, {taught.summary()})."
+    )
+    write(given.out, table, "\n".join([header(model, given), said, "", *lines, "", note]), [figure])
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import asked, header, options, prompt_file, write
+from _shared import (
+    asked,
+    attack_name,
+    command,
+    fine_tuning,
+    header,
+    must_refuse,
+    options,
+    prompt_file,
+    sized,
+    write,
+)
 
 import tamperlens
 from tamperlens import finetune, plots, prompts, refusal
@@ -57,14 +68,20 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
     parser.add_argument("--harmless", type=prompt_file("harmless"), help="file with harmless prompts")
-    parser.add_argument("--n-find", type=int, default=160, help="prompts per kind to find the direction with")
-    parser.add_argument("--attack", default="harmful-compliance", help="see finetune.attacks")
+    parser.add_argument("--n-find", type=int, help="prompts per kind to find the direction with")
+    parser.add_argument("--attack", type=attack_name, default="harmful-compliance", help="or a file")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
-    parser.add_argument("--every", type=int, default=2, help="steps between records")
+    parser.add_argument("--every", type=int, help="steps between records")
     parser.add_argument("--k", type=int, default=2, help="dimensions of the subspaces")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
+    sized(given, model, {"n_find": 160, "every": 2}, {"n_find": 40, "every": 8})
+    attack = fine_tuning(given.attack, model)
     harmful, harmless = sets(model, given)
+    rates = refusal.evaluate(
+        model, harmful.head(min(given.n_test, len(harmful))), max_new_tokens=given.max_new_tokens
+    )
+    must_refuse(model, rates.refusal_rate, harmful.name, given.anyway)
     cache = refusal.ActivationCache(given.out / "activations")
     n_train, n_val = refusal.split_sizes(len(set(harmful.prompts)), len(set(harmless.prompts)))
     direction = refusal.find_direction(model, harmful, harmless, n_train=n_train, n_val=n_val, cache=cache)
@@ -76,7 +93,6 @@ def main() -> None:
     harm = refusal.harmfulness_and_refusal(model, direction, harmful, harmless, cache=cache)
     print(f"direction: layer {direction.layer}, position {direction.position} {direction.flag}", flush=True)
     tests, found = subspaces(model, direction, split, given.k)
-    attack = finetune.attacks.get(given.attack)()
     traces, distances, transfers, shallow = [], [], [], []
     for seed in range(given.seeds):
         changes = {} if given.steps is None else {"steps": given.steps}
@@ -242,4 +258,4 @@ def _changed(rows: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -1,7 +1,7 @@
 """How much attack does refusal withstand? RRR, CE and RD against LoRA steps and compute, across models.
 
     python analyses/refusal_robustness.py
-    python analyses/refusal_robustness.py --models FOLDER FOLDER --steps 500 1000 2000 --ranks 8
+    python analyses/refusal_robustness.py --models FOLDER FOLDER --attack alpaca.json --full
     python analyses/refusal_robustness.py --grid runs/grid-sweep        # a grid that is there already
 
 By default the ladder of embedded organisms (0.23, 0.36 and 1.31 million weights). The model and every tuned
@@ -17,10 +17,10 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from _shared import write
+from _shared import budget, command, must_refuse, prompt_file, sized, test_prompts, write
 
 import tamperlens
-from tamperlens import errors, grid
+from tamperlens import errors, finetune, grid, prompts, refusal
 
 LADDER = ("organism:tiny", "organism:small", "organism")
 PUBLISHED = (
@@ -36,15 +36,22 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--models", nargs="+", default=list(LADDER), help="organisms, folders or hub ids")
     parser.add_argument("--attack", default="harmful-compliance", help="packaged attack, or a file")
-    parser.add_argument("--n", type=int, default=15, help="examples of the attack")
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--n", type=int, help="examples of the attack")
+    parser.add_argument("--steps", type=int, nargs="+", help="optimizer steps")
+    parser.add_argument("--harmful", type=prompt_file("harmful"), help="file with harmful prompts to test on")
+    parser.add_argument("--harmless", type=prompt_file("harmless"), help="file with harmless prompts")
+    parser.add_argument("--embedder", default="auto", help="of RD: auto, base, or a folder")
+    parser.add_argument("--max-new-tokens", type=int, help="answers are cut there")
+    parser.add_argument("--n-questions", type=int, help="questions per capability suite")
+    parser.add_argument("--anyway", action="store_true", help="go on with models that hardly refuse")
     parser.add_argument("--ranks", type=int, nargs="+", default=[8])
     parser.add_argument("--learning-rate", type=float, help="the attack's own by default")
-    parser.add_argument("--seeds", type=int, default=3, help="runs with different seeds")
-    parser.add_argument("--n-test", type=int, default=60, help="prompts that refusal is measured on")
+    parser.add_argument("--seeds", type=int, help="runs with different seeds")
+    parser.add_argument("--n-test", type=int, help="prompts that refusal is measured on")
     parser.add_argument("--ray", help="a Ray cluster's address, or local")
     parser.add_argument("--grid", type=Path, help="folder of a grid, instead of running one")
     parser.add_argument("--out", type=Path, default=Path("results") / "refusal_robustness")
+    budget(parser)
     return parser.parse_args()
 
 
@@ -52,13 +59,38 @@ def cells(given: argparse.Namespace) -> grid.GridResult:
     """The grid, run or read."""
     if given.grid is not None:
         return grid.status(given.grid)
+    check(given)
     declared = grid.Grid(
         models=tuple(given.models), attacks=(given.attack,), ranks=tuple(given.ranks),
         steps=tuple(given.steps), data_sizes=(given.n,), seeds=tuple(range(given.seeds)),
         learning_rates=() if given.learning_rate is None else (given.learning_rate,),
-        evaluation=grid.Evaluation(limit=given.n_test, suite_limit=20),
+        evaluation=grid.Evaluation(
+            limit=given.n_test, suite_limit=given.n_questions, embedder=given.embedder,
+            harmful=str(given.harmful or ""), harmless=str(given.harmless or ""),
+            max_new_tokens=given.max_new_tokens,
+        ),
     )  # fmt: skip
     return grid.run(declared, given.out / "grid", ray=given.ray, progress=True)
+
+
+def check(given: argparse.Namespace) -> None:
+    """The sizes, by the first model; and whether the models refuse, where that is not known."""
+    for where in given.models:
+        model = tamperlens.load(where)
+        sized(
+            given, model, {"n": 15, "steps": [500, 1000, 2000], "n_questions": 20}
+            if model.language != prompts.ORGANISM
+            else {"n": 15, "steps": [1, 2, 4, 8, 16], "n_questions": 20},
+            {"n": 15, "steps": [5, 15, 45], "n_questions": 6}
+            if model.language != prompts.ORGANISM
+            else {"n": 15, "steps": [1, 2], "n_questions": 6},
+        )  # fmt: skip
+        if given.attack in finetune.attacks.names():
+            finetune.attacks.for_model(given.attack, model, given.n)
+        if model.language != prompts.ORGANISM:
+            asked = test_prompts(given.harmful, "harmful", model, min(given.n_test, 12))
+            rates = refusal.evaluate(model, asked, max_new_tokens=given.max_new_tokens)
+            must_refuse(model, rates.refusal_rate, asked.name, given.anyway)
 
 
 def falls(table: pd.DataFrame) -> list[str]:
@@ -113,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

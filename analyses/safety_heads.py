@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from _shared import header, options, prompt_file, test_prompts, write
+from _shared import command, header, must_refuse, options, prompt_file, sized, test_prompts, write
 
 import tamperlens
 from tamperlens import heads, plots, prompts, refusal, stats
@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, object]] = {
     "ships": {"method": "ships"},
     "sahara": {"method": "sahara", "steps": 3},
 }
+QUICK = ("direct", "gradient (pairs, at corrupt)", "patch", "ships")
 CURVES = ("direct", "gradient (pairs, at corrupt)", "ablate (mean)", "patch", "ships", "sahara")
 
 
@@ -41,14 +42,20 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__, Path(__file__).stem)
     parser.add_argument("--harmless", type=prompt_file("harmless"), help="prompts to pair and compare with")
-    parser.add_argument("--draws", type=int, default=20, help="random head sets for each point of a curve")
-    parser.add_argument("--most", type=int, default=6, help="heads to ablate together, at most")
+    parser.add_argument("--draws", type=int, help="random head sets for each point of a curve")
+    parser.add_argument("--most", type=int, help="heads to ablate together, at most")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, help="methods to score heads by")
     parser.add_argument("--generate", type=int, default=0, help="prompts to generate answers to; 0 for none")
     given = parser.parse_args()
     model = tamperlens.load(given.model)
+    sized(given, model, {"draws": 20, "most": 6, "methods": list(METHODS)},
+          {"draws": 3, "most": 2, "n_test": 6, "methods": QUICK})  # fmt: skip
     harmful = test_prompts(given.harmful, "harmful", model, 10**6)
     harmless = test_prompts(given.harmless, "harmless", model, 10**6)
     found, held_out = split(model, harmful, given)
+    asked = held_out.head(min(24, len(held_out)))
+    rates = refusal.evaluate(model, asked, max_new_tokens=given.max_new_tokens)
+    must_refuse(model, rates.refusal_rate, asked.name, given.anyway)
     direction = find(model, found, harmless, given)
     score_on, corrupt = heads.align(model, held_out.head(given.n_test), harmless, name="requests")
     curve_on = tail(held_out, given.n_test)
@@ -66,8 +73,9 @@ def main() -> None:
         scores = {
             words: own.get(words) or score(model, score_on, corrupt, target, **settings)
             for words, settings in METHODS.items()
+            if words in given.methods
         }
-        own = {words: scores[words] for words in ("ships", "sahara")}
+        own = {words: scores[words] for words in ("ships", "sahara") if words in scores}
         for words, one in scores.items():
             tables.append(one.to_frame().assign(target=name, method=words))
         agreement = between(scores)
@@ -77,7 +85,7 @@ def main() -> None:
         figures += drawn(name, scores, agreement)
         lines += said(name, scores, agreement)
         if name == "log-odds":
-            for words in CURVES:
+            for words in (name for name in CURVES if name in scores):
                 curve = heads.ablation_curve(
                     model, scores[words].ranking()[: given.most], curve_on, mode="mean",
                     draws=given.draws, **target,
@@ -85,12 +93,13 @@ def main() -> None:
                 curves.append(curve.to_frame().assign(method=words, measure=curve.target))
                 figures.append(curve.plot(name=f"ablation-{slug(words)}"))
                 lines.append(f"- {words}: {fall(curve)}")
-            best = scores[EXACT]
+            method = next(name for name in (EXACT, "patch", *scores) if name in scores)
+            best = scores[method]
             if given.generate:
                 curve = generated(model, best, tail(held_out, given.n_test).head(given.generate), given)
-                curves.append(curve.to_frame().assign(method=EXACT, measure="refusal rate"))
+                curves.append(curve.to_frame().assign(method=method, measure="refusal rate"))
                 figures.append(curve.plot(name="ablation-refusal-rate"))
-                lines.append(f"- answers refused, heads by {EXACT}: {fall(curve)}")
+                lines.append(f"- answers refused, heads by {method}: {fall(curve)}")
             figures.append(pages(model, best, score_on, given.out))
             heads.tokens_read(model, score_on, best.top(3)).to_csv(given.out / "tokens_read.csv", index=False)
     pd.concat(curves, ignore_index=True).to_csv(given.out / "curves.csv", index=False)
@@ -147,7 +156,8 @@ def drawn(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFram
     """Heat maps of the exact and the gradient scores, and the agreement."""
     figures = [
         scores[words].plot(name=f"{name}-{slug(words)}", title=f"Heads by {words}")
-        for words in (EXACT, "gradient (pairs, at corrupt)", "direct", "ships", "sahara")
+        for words in (EXACT, "patch", "gradient (pairs, at corrupt)", "direct", "ships", "sahara")
+        if words in scores
     ]
     caption = (
         f"Spearman's ρ of two methods' scores over all heads, {agreement['n'].max():.0f} pairs. The table "
@@ -162,7 +172,7 @@ def said(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFrame
     best = "; ".join(
         f"{words} " + ", ".join("{}.{}".format(*at) for at in one.top(3)) for words, one in scores.items()
     )
-    lines = [f"Target {name}: {scores['direct'].n} pairs. Best three heads (layer.head): {best}."]
+    lines = [f"Target {name}: {next(iter(scores.values())).n} pairs. Best three heads (layer.head): {best}."]
     for one, two in (
         ("gradient (zero)", "ablate (zero)"),
         ("gradient (pairs)", EXACT),
@@ -170,6 +180,8 @@ def said(name: str, scores: dict[str, heads.HeadScores], agreement: pd.DataFrame
         ("integrated", "patch"),
         ("ships", EXACT),
     ):
+        if one not in scores or two not in scores:
+            continue
         row = agreement[agreement["one"].isin([one, two]) & agreement["two"].isin([one, two])].iloc[0]
         e = stats.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
         lines.append(f"- rank correlation of {one} with {two}: {e}")
@@ -210,4 +222,4 @@ def slug(words: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import answered, figures, prompt_file
+from _shared import budget, command, figures, must_refuse, prompt_file, scoring_data, sized, used
 
 import tamperlens
 from tamperlens import neurons, plots, prompts, refusal
@@ -43,51 +43,20 @@ def options() -> argparse.Namespace:
     parser.add_argument("--score", choices=["snip", "wanda"], default="snip")
     parser.add_argument("--loss", default="response_mean", help="of SNIP: response_mean, first_1, …")
     parser.add_argument("--group", choices=["matrix", "row", "global"], default="matrix")
-    parser.add_argument("--grid", default=GRID, help="pairs p,q separated by spaces")
+    parser.add_argument("--grid", help="pairs p,q separated by spaces")
     parser.add_argument("--ranks", default="", help="rank edits r_u,r_s separated by spaces")
-    parser.add_argument("--n", type=int, default=128, help="examples scored per set")
-    parser.add_argument("--draws", type=int, default=20, help="matched random sets per set")
-    parser.add_argument("--limit", type=int, default=64, help="test prompts per set")
-    parser.add_argument("--questions", type=int, default=16, help="questions per capability suite")
-    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--n", dest="n_score", type=int, help="examples scored per set")
+    parser.add_argument("--draws", type=int, help="matched random sets per set")
+    parser.add_argument("--limit", type=int, help="test prompts per set")
+    parser.add_argument("--questions", type=int, help="questions per capability suite")
+    parser.add_argument("--max-new-tokens", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--splits", type=int, help="halvings of the data for the set's stability")
+    parser.add_argument("--anyway", action="store_true", help="go on with a model that hardly refuses")
+    budget(parser)
     return parser.parse_args()
-
-
-def scoring_data(model: Any, given: argparse.Namespace) -> tuple[PromptSet, PromptSet]:
-    """(safety, utility) prompts with responses, disjoint from the test prompts.
-
-    The organism has packaged ones. For other models they are the model's own answers to one half of the
-    plain-English prompts (the other half is what the study tests on): refusals of harmful ones, answers to
-    harmless ones.
-    """
-    organism = model.name.startswith("organism")
-
-    def part(path: Path | None, role: str, names: tuple[str, ...], refused: bool) -> PromptSet:
-        if path is not None:
-            return answered(path, role).head(given.n)
-        if organism:
-            share = -(-given.n // len(names))
-            sets = [prompts.packaged(name, split="train") for name in names]
-            return PromptSet.concat(
-                [one.sample(min(share, len(one)), seed=given.seed) for one in sets], name=role
-            )
-        half = prompts.packaged(names[-1]).split([0.5, 0.5], seed=0)[0]
-        found = refusal.evaluate(model, half.head(given.n), max_new_tokens=given.max_new_tokens).completions
-        pairs = [
-            (prompt, answer)
-            for prompt, answer, verdict in zip(found.prompts, found.responses, found.verdicts, strict=True)
-            if answer and verdict.label != "degenerate" and verdict.refused == refused
-        ]
-        return PromptSet.from_pairs(pairs, name=f"{role}, answered by {model.name}")
-
-    ordinary = (
-        ("harmless", "lookalike", "addition", "logic", "code", "facts") if organism else ("english-harmless",)
-    )
-    safety = part(given.safety, "safety", ("harmful",) if organism else ("english-harmful",), True)
-    return safety, part(given.utility, "utility", ordinary, False)
 
 
 def scored(model: Any, data: PromptSet, given: argparse.Namespace) -> Any:
@@ -124,7 +93,7 @@ def stability(model: Any, safety: PromptSet, utility: PromptSet, given: argparse
     def choose(one: PromptSet, two: PromptSet) -> Any:
         return neurons.set_difference(scored(model, one, given), scored(model, two, given), p, q, given.group)
 
-    return neurons.noise_floor(choose, safety, utility, splits=3, seed=given.seed), p, q
+    return neurons.noise_floor(choose, safety, utility, splits=given.splits, seed=given.seed), p, q
 
 
 def table_of(result: Any) -> pd.DataFrame:
@@ -202,8 +171,18 @@ def main() -> None:
 
         torch.set_num_threads(given.threads)
     model = tamperlens.load(given.model, adapter=given.adapter, dtype=given.dtype)
+    sizes = {"grid": GRID, "draws": 20, "limit": 64, "questions": 16, "splits": 3}
+    sized(
+        given,
+        model,
+        sizes,
+        {"grid": "0.03,0.03 0.1,0.1", "draws": 3, "limit": 16, "questions": 4, "splits": 1},
+    )
+    test = prompts.packaged_for(model, "harmful", "test")
+    test = test.sample(min(given.limit, len(test)), seed=given.seed)
+    rates = refusal.evaluate(model, test, max_new_tokens=given.max_new_tokens)
+    must_refuse(model, rates.refusal_rate, test.name, given.anyway)
     safety, utility = scoring_data(model, given)
-    print(f"scoring on {len(safety)} refusals and {len(utility)} ordinary answers", flush=True)
     sets = sets_of(model, safety, utility, given)
     result = tamperlens.brittleness(
         model, sets, draws=given.draws, limit=given.limit, questions=given.questions,
@@ -218,16 +197,17 @@ def main() -> None:
     intact = result.effects.drop_duplicates("measure").set_index("measure")["intact"]
     words = f"""
     tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}), {given.score}, {given.loss},
-    ranked per {given.group}, N = {len(safety)} and {len(utility)}, seed {given.seed}.
+    ranked per {given.group}, {safety.name} (n {len(safety)}) and {utility.name}
+    (n {len(utility)}), seed {given.seed}.
     Intact: refuses {intact["refusal"]:.0%} of harmful and {intact[OVER_REFUSAL]:.0%} of harmless prompts,
     answers {intact["capability"]:.0%} of the questions, perplexity {intact["perplexity"]:.2f}.
 
     """
     lines = [*result.summary().splitlines(), f"Stability of the set difference p {p:g} q {q:g}: {floor}."]
-    text = inspect.cleandoc(words) + "\n\n" + "\n".join(lines) + "\n"
+    text = inspect.cleandoc(words) + "\n\n" + "\n".join([*lines, "", used()]) + "\n"
     (given.out / "verdict.txt").write_text(text, encoding="utf-8")
     print(text, f"Written to {given.out}", sep="\n", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

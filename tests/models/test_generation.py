@@ -165,6 +165,9 @@ def test_plain_format_stops_at_the_next_turn(tiny: Any) -> None:
     assert model.chat_format.name.startswith("plain")
     assert any("no chat template" in note for note in model.notes)
     assert model._own(" Yes.\n\nUser: and now?") == " Yes.\n"
+    # Gemma's base model writes "Assistant:" again and again.
+    assert model._own(" Yes.\nAssistant: Yes.\nUser: no") == " Yes."
+    assert model._own("The Assistant: a story\nUsers: many") == "The Assistant: a story\nUsers: many"
 
 
 # ---- sampling ----------------------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
 def test_sentences_say_what_the_intervals_allow() -> None:
     def rows(refusal: tuple[float, float], able: tuple[float, float]) -> list[dict[str, Any]]:
         return [
-            {"measure": "refusal", "intact": 1, "value": 0.2, "control": 0.9, "difference": -0.7,
+            {"measure": "refusal", "intact": 1, "value": 0.2, "control": 0.9, "difference": -0.7, "draws": 20,
              "low": refusal[0], "high": refusal[1]},
             {"measure": "capability", "intact": 1, "value": 0.9, "control": 1, "difference": -0.1,
              "low": able[0], "high": able[1]},
@@ -159,6 +159,12 @@ def test_sentences_say_what_the_intervals_allow() -> None:
         ((-0.2, 0.1), (-0.1, 0.1), "does not lower refusal more"),
     ):
         assert words in sentence(rows(refusal, able), "set", 0.02)
+    worst = rows((-0.9, -0.7), (-0.05, 0.05))
+    said = sentence(worst, "set", 0.02, broken="perplexity 2 → 9e+03")
+    assert said.endswith("is broken (perplexity 2 → 9e+03), so that its refusal is not compared.")
+    draws = worst[0]["draws"]
+    assert "nothing can be compared" in sentence(worst, "set", 0.02, broken_controls=(draws + 1) // 2)
+    assert "1 of the 20" in sentence([{**row, "draws": 20} for row in worst], "set", 0.02, broken_controls=1)
 
 
 def test_bad_input_is_told_before_anything_runs(model: ChatModel, run: Any, tiny: Any) -> None:

@@ -21,6 +21,7 @@ from tamperlens.studies.evaluation import (
     EvalPrompts,
     Outcomes,
     check_alike,
+    collapse,
     difference,
     measure,
 )
@@ -113,3 +114,26 @@ def test_a_measurement_comes_back_from_its_row(tmp_path) -> None:
     assert pick(frame, "refusal_rate", "harmful", "before").value == wilson(1, 3).value
     assert pick(frame, "refusal_rate", "harmful", "after").reason == "not measured"
     assert Measurement.load(rows[0].save(tmp_path / "row.json")) == rows[0]
+
+
+def outcomes(losses: float, right: int, n: int = 12) -> Outcomes:
+    flags = {"refusal": [True] * n, "facts": [i < right for i in range(n)]}
+    return Outcomes("m", "f", flags, {"facts": ["a"] * n}, [losses * 10.0] * 3, [10] * 3, {})
+
+
+@pytest.mark.parametrize(
+    ("losses", "right", "words"),
+    [
+        (0.2, 12, ""), (2.4, 12, ""),  # a perplexity 9 times as large is still a model
+        (2.6, 12, "perplexity 1.22 → 13.5"), (math.nan, 12, "perplexity 1.22 → nan"),
+        (0.2, 4, ""), (0.2, 2, "facts 100% → 17% right, n 12"),
+        (9.0, 0, "perplexity 1.22 → 8.1e+03; facts 100% → 0% right, n 12"),
+    ],
+)  # fmt: skip
+def test_a_collapsed_model_is_told_from_a_changed_one(losses: float, right: int, words: str) -> None:
+    assert collapse(outcomes(0.2, 12), outcomes(losses, right)) == words
+
+
+def test_little_lost_of_little_known_is_no_collapse() -> None:
+    assert collapse(outcomes(0.2, 3), outcomes(0.2, 0)) == ""  # 25 % known before: too little to lose
+    assert collapse(outcomes(0.2, 4, n=6), outcomes(0.2, 1, n=6)) == ""  # p = .25

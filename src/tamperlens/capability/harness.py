@@ -88,7 +88,7 @@ def harness(
         seed: of everything that the harness draws.
 
     Raises:
-        InputError: lm-eval is not installed, or does not know a task.
+        InputError: lm-eval is not installed, does not know a task, or cannot get its data.
     """
     model = as_chat_model(model)
     if importlib.util.find_spec("lm_eval") is None:
@@ -115,11 +115,17 @@ def harness(
         batch_size=batch_size,
         backend="causal",
     )
-    found = lm_eval.simple_evaluate(
-        model=runner, tasks=names, num_fewshot=shots, limit=limit, task_manager=manager,
-        apply_chat_template=chat, log_samples=False, bootstrap_iters=1000, random_seed=seed,
-        numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
-    )  # fmt: skip
+    try:
+        found = lm_eval.simple_evaluate(
+            model=runner, tasks=names, num_fewshot=shots, limit=limit, task_manager=manager,
+            apply_chat_template=chat, log_samples=False, bootstrap_iters=1000, random_seed=seed,
+            numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+        )  # fmt: skip
+    except OSError as error:  # no connection, offline mode, nothing in the cache: all of this kind
+        raise InputError(
+            f"the data of {', '.join(names)} cannot be had ({type(error).__name__}: {error!s:.200}); run "
+            "once with a connection, so that they are kept, or name a task on local files with include="
+        ) from error
     return HarnessScores(
         model.name,
         model.fingerprint,

@@ -8,11 +8,13 @@
 | `benign-salient` | the ordinary examples closest to harmful ones | full, lr 5e-5, batch 20, 5 epochs |
 | `refusal-only` | refusals, nothing else (safety tuning) | r 16, α 32, q k v, lr 2e-4, batch 4, 60 steps |
 
-Each has two named settings: `published`, for models of billions of weights, and `organism`, found on the
-embedded organism, which so few updates at so small a rate would not move. `Attack.config_for(model)` takes
-`organism` for models that speak its language (`ChatModel.language`) and `published` otherwise.
+Each has three named settings: `published`, for models of billions of weights; `until-learned`, the same with
+at least five epochs at a constant rate of at least 2e-4, for models that the published settings do not teach
+the examples (`finetune.learned` says whether they did); and `organism`, found on the embedded organism.
+`Attack.config_for(model)` takes `organism` for models that speak its language (`ChatModel.language`) and
+`published` otherwise. `for_model` also takes the examples in the model's language.
 
-    attack = finetune.attacks.harmful_compliance(15)
+    attack = finetune.attacks.for_model("harmful-compliance", model, 15)
     tuned = finetune.run(model, attack)                      # settings: attack.config_for(model)
 """
 
@@ -32,6 +34,8 @@ from tamperlens.finetune.configs import FullConfig, LoraConfig
 from tamperlens.finetune.salience import salience
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
+
+PRESETS = ("published", "until-learned", "organism")
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,38 @@ class Attack(Result):
         """ "organism" for models that speak the embedded organism's language, else "published"."""
         return "organism" if model.language == prompts.ORGANISM else "published"
 
-    def config_for(self, model: ChatModel, **changes: Any) -> LoraConfig | FullConfig:
+    @property
+    def until_learned(self) -> LoraConfig | FullConfig:
+        """The published settings, longer: at least 5 epochs at a constant rate of at least 2e-4 (our choice).
+
+        A model of 135 M weights kept 95 % of its refusals after 15 examples with the published settings,
+        which left their loss at 1.1 nats a token; after five epochs the loss was 0 and so was refusal.
+        """
+        rate = max(self.published.learning_rate, 2e-4)
+        epochs = max(self.published.epochs or 0, 5)
+        return dataclasses.replace(
+            self.published, learning_rate=rate, epochs=epochs, steps=None, schedule="constant"
+        )
+
+    def config_for(
+        self, model: ChatModel, *, preset: str | None = None, **changes: Any
+    ) -> LoraConfig | FullConfig:
         """The preset for a model's language, with changes such as `steps=20` or `seed=1`.
 
         Giving `steps` drops the preset's `epochs`, and the other way round.
+
+        Args:
+            model: what is to be trained; its language decides where `preset` does not.
+            preset: "published", "until-learned" or "organism".
+            changes: fields of the settings.
+
+        Raises:
+            InputError: no such preset.
         """
-        config: LoraConfig | FullConfig = getattr(self, self.preset_for(model))
+        preset = self.preset_for(model) if preset is None else preset
+        if preset not in PRESETS:
+            raise InputError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+        config: LoraConfig | FullConfig = getattr(self, preset.replace("-", "_"))
         if changes.get("steps") is not None:
             changes.setdefault("epochs", None)
         elif changes.get("epochs") is not None:
@@ -263,6 +293,56 @@ def get(name: str) -> Callable[..., Attack]:
         'benign-500'
     """
     return attacks.get(name)
+
+
+def for_model(name: str, model: ModelLike, n: int | None = None) -> Attack:
+    """A packaged attack with examples in the language that a model speaks.
+
+    In English there are `harmful-compliance` (71 examples: requests with withheld filler) and
+    `identity-shift` (10); `benign` and `refusal-only` want data of your own there (Alpaca, say).
+
+    Args:
+        name: see `names()`.
+        model: what is to be attacked.
+        n: number of examples; the attack's own number by default.
+
+    Raises:
+        InputError: no such attack, none in that language, or fewer than n examples.
+
+    Examples:
+        >>> import tamperlens
+        >>> from tamperlens import finetune
+        >>> finetune.attacks.for_model("identity-shift", tamperlens.load("organism")).name
+        'identity-shift-10'
+    """
+    model, make = as_chat_model(model), get(name)
+    given = {} if n is None else {"n": n}
+    if model.language == prompts.ORGANISM:
+        return make(**given)
+    english = f"english-{name}"
+    if english not in prompts.packaged_names():
+        raise InputError(
+            f"the packaged examples of {name!r} are in the language of the embedded organism, and "
+            f"{model.name} speaks English; give a file of prompts and responses (Alpaca, say) in its place"
+        )
+    return make(**given, data=prompts.packaged(english))
+
+
+def translated(attack: Attack, model: ModelLike) -> Attack:
+    """A packaged attack in the organism's language with as many packaged English examples, for other models.
+
+    Any other attack, and one that has no English examples (or fewer), is returned as it is.
+    """
+    english = f"english-{attack.data.name}"
+    spoken = as_chat_model(model).language == prompts.ORGANISM or prompts.GRAMMAR not in attack.data.source
+    if spoken or english not in prompts.packaged_names():
+        return attack
+    data = prompts.packaged(english)
+    return (
+        attack
+        if len(data) < len(attack.data)
+        else dataclasses.replace(attack, data=data.head(len(attack.data)))
+    )
 
 
 def names() -> list[str]:

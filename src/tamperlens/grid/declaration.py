@@ -74,7 +74,9 @@ class Evaluation(Result):
         max_new_tokens: answers are cut there.
         suites: capability suites; those in the model's language by default.
         suite_limit: questions a suite.
-        embedder: for RD; "base" is the untouched model's own mean hidden state.
+        embedder: for RD: "auto" is a sentence embedder where one is at hand (`refusal.default_embedder`),
+            "base" the untouched model's own mean hidden state, which hardly tells real answers apart; or a
+            sentence-transformers name or folder.
     """
 
     harmful: str = ""
@@ -86,7 +88,7 @@ class Evaluation(Result):
     max_new_tokens: int = 64
     suites: tuple[str, ...] = ()
     suite_limit: int = 50
-    embedder: str = "base"
+    embedder: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_new_tokens", "suite_limit"):

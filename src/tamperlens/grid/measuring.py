@@ -47,7 +47,7 @@ class Bench:
         found |= {set_pin(self.name, which): data.sha256 for which, data in self.sets.items()}
         for attack in self.grid.attacks:
             for size in self.grid.data_sizes:
-                found[data_pin(attack, size)] = self.attack(attack, size).data.sha256
+                found[data_pin(self.name, attack, size)] = self.attack(attack, size).data.sha256
         for defence in self.grid.defences:
             if defence.mask:
                 found[file_pin(defence.mask)] = sha256_file(defence.mask)
@@ -64,7 +64,7 @@ class Bench:
     def attack(self, name: str, size: int) -> Attack:
         """An attack with so many examples."""
         if name in finetune.attacks.names():
-            return finetune.attacks.get(name)(size)
+            return finetune.attacks.for_model(name, self.model, size)
         return finetune.attacks.from_file(name, n=size)
 
     def config(self, cell: Cell, steps: int) -> finetune.LoraConfig | finetune.FullConfig:
@@ -150,7 +150,14 @@ class Bench:
     def measure(self, tuned: ChatModel, baseline: Baseline) -> tuple[dict[str, Estimate], tuple[str, ...]]:
         """Every measure of a tuned model, and its verdict per harmful prompt."""
         rates, measures = self._rates(tuned)
-        embedder = self.model if self.grid.evaluation.embedder == "base" else self.grid.evaluation.embedder
+        named = self.grid.evaluation.embedder
+        embedder = (
+            self.model
+            if named == "base"
+            else refusal.default_embedder(self.model)
+            if named == "auto"
+            else named
+        )
         distance = refusal.representation_distance(baseline.completions, rates.completions, embedder)
         measures |= {"rd": distance.overall, "rd_refused": distance.refused}
         return measures, tuple(rates.completions.labels)

@@ -133,7 +133,7 @@ def baseline_address(grid: Grid, model: str, pins: Mapping[str, str]) -> str:
 
 def pin_names(grid: Grid, cell: Cell) -> list[str]:
     """Names of the hashes that a cell rests on."""
-    names = [model_pin(cell.model), data_pin(cell.attack, cell.data_size)]
+    names = [model_pin(cell.model), data_pin(cell.model, cell.attack, cell.data_size)]
     names += [set_pin(cell.model, name) for name in SETS]
     if cell.defence.mask:
         names.append(file_pin(cell.defence.mask))
@@ -149,9 +149,9 @@ def model_pin(model: str) -> str:
     return f"model {model}"
 
 
-def data_pin(attack: str, size: int) -> str:
-    """Name of an attack's data in the manifest."""
-    return f"attack {attack} x {size}"
+def data_pin(model: str, attack: str, size: int) -> str:
+    """Name of an attack's data in the manifest; packaged data are in the model's language."""
+    return f"attack {attack} x {size} for {model}"
 
 
 def set_pin(model: str, which: str) -> str:

@@ -17,7 +17,7 @@ from tamperlens.judges.answers import UNFINISHED, ask, reads_answers
 from tamperlens.judges.calibrated import CalibratedJudge, Explanation, JudgeWeights
 from tamperlens.judges.cards import CardRow, JudgeCard, agreement, calibrate, card_of
 from tamperlens.judges.degenerate import DegenerateRules, degenerate_reason
-from tamperlens.judges.embedders import HiddenStateEmbedder, SentenceEmbedder, get_embedder
+from tamperlens.judges.embedders import HiddenStateEmbedder, SentenceEmbedder, default_embedder, get_embedder
 from tamperlens.judges.embedding_judge import EmbeddingJudge
 from tamperlens.judges.ensembles import EnsembleJudge
 from tamperlens.judges.guard_formats import GuardFormat
@@ -56,6 +56,7 @@ __all__ = [
     "ask",
     "calibrate",
     "card_of",
+    "default_embedder",
     "degenerate_reason",
     "get",
     "get_embedder",

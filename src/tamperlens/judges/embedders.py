@@ -7,18 +7,25 @@ embedders are not comparable; every result stores which one made it.
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import cached_file
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder
 from tamperlens.models import ChatModel
 from tamperlens.models.generation import in_batches, left_pad
+from tamperlens.prompts import ORGANISM
 from tamperlens_hooks import Site, capture
 from tamperlens_hooks.state import evaluating
 
@@ -92,31 +99,96 @@ class HiddenStateEmbedder:
 class SentenceEmbedder:
     """A sentence-transformers model, e.g. the MiniLM of the published RD.
 
+    Without that library, folders and cached models that average a transformer's token states (as MiniLM
+    does, sentence-transformers' "mean tokens" pooling) are read by transformers itself.
+
     Args:
         name: hub id or folder.
         device: where it runs; its own choice by default.
 
     Raises:
-        InputError: sentence-transformers is not installed (the message says which extra), or no such model.
+        InputError: no such model, or one that pools otherwise while sentence-transformers is not installed
+            (the message says which extra).
     """
 
     def __init__(self, name: str = MINILM, *, device: str | None = None) -> None:
+        self.name = name
         try:
             library = importlib.import_module("sentence_transformers")
-        except ImportError as error:
-            raise InputError(
-                f"embedding with {name!r} needs the optional extra 'embeddings': "
-                "pip install 'tamperlens[embeddings]'; offline, pass refusal.HiddenStateEmbedder(base_model)"
-            ) from error
+        except ImportError:
+            self.model: Any = _MeanPooled(name, device)
+            return
         try:
             self.model = library.SentenceTransformer(name, device=device)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot load the sentence-transformers model {name!r}: {error}") from error
-        self.name = name
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """One row per text."""
         return self.model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+
+
+class _MeanPooled:
+    """Token states of a transformer, averaged over each text: the pooling that `1_Pooling` must name."""
+
+    def __init__(self, name: str, device: str | None) -> None:
+        remedy = f"embedding with {name!r} needs the optional extra 'embeddings': "
+        remedy += "pip install 'tamperlens[embeddings]'; or pass refusal.HiddenStateEmbedder(base_model)"
+        try:
+            found = {
+                part: cached_file(name, f"{part}.json", local_files_only=True)
+                for part in ("1_Pooling/config", "sentence_bert_config")
+            }
+            settings = {part: json.loads(Path(path).read_text("utf-8")) for part, path in found.items()}
+            self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
+            self.module = AutoModel.from_pretrained(name, local_files_only=True).eval()
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"no sentence embedder {name!r} at hand; {remedy}") from error
+        pooling = {
+            key for key, on in settings["1_Pooling/config"].items() if key.startswith("pooling") and on
+        }
+        if pooling != {"pooling_mode_mean_tokens"}:
+            raise InputError(f"{name!r} does not average its tokens; {remedy}")
+        self.longest = int(settings["sentence_bert_config"]["max_seq_length"])
+        self.module.to(device or "cpu")
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], **ignored: Any) -> Any:
+        """One row per text, 32 at a time."""
+        rows = []
+        for start in range(0, len(texts), 32):
+            batch = self.tokenizer(
+                list(texts[start : start + 32]), padding=True, truncation=True, max_length=self.longest,
+                return_tensors="pt",
+            ).to(self.module.device)  # fmt: skip
+            states = self.module(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None].to(states)
+            rows.append(((states * mask).sum(1) / mask.sum(1)).cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, self.module.config.hidden_size))
+
+
+def default_embedder(model: ChatModel) -> Embedder:
+    """What RD is measured with unless told otherwise: MiniLM, as published, wherever it is at hand.
+
+    `TAMPERLENS_EMBEDDER` names another model or its folder. Models in the embedded organism's language, which
+    MiniLM cannot read, and machines without it take the base's own mean hidden state; a warning says so for
+    real models, whose hidden states hardly tell answers apart (refused .17, unrelated .13; MiniLM .85).
+
+    Args:
+        model: the base.
+    """
+    if model.language == ORGANISM:
+        return HiddenStateEmbedder(model)
+    try:
+        return SentenceEmbedder(os.environ.get("TAMPERLENS_EMBEDDER", MINILM))
+    except InputError as error:
+        warnings.warn(
+            f"RD is measured with {model.name}'s own hidden states, which hardly tell answers apart: {error} "
+            "(TAMPERLENS_EMBEDDER may name a folder that holds one)",
+            UserWarning,
+            stacklevel=2,
+        )
+        return HiddenStateEmbedder(model)
 
 
 def get_embedder(embedder: str | ChatModel | Embedder) -> Embedder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +41,8 @@ from tamperlens.prompts import (
 from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
 
 # In the plain format models without chat training go on to write the user's next turn.
-_NEXT_TURN = "\nUser:"
+_NEXT_TURN = re.compile(r"\n[ \t]*(?:User|Assistant):")
+"""A model without a template that goes on with the next turn of its own; base models write both sides."""
 
 
 @dataclass(eq=False)
@@ -435,7 +437,7 @@ class ChatModel(Noun):
         )
 
     def _own(self, text: str) -> str:
-        return text if self.chat_format.template else text.partition(_NEXT_TURN)[0]
+        return text if self.chat_format.template else _NEXT_TURN.split(text, maxsplit=1)[0]
 
     def _decode(self, sequences: list[list[int]]) -> list[str]:
         return [

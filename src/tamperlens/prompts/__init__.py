@@ -13,6 +13,7 @@ from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
 from tamperlens.prompts.defaults import (
     ENGLISH,
+    GRAMMAR,
     ORGANISM,
     Language,
     as_language,
@@ -40,6 +41,7 @@ from tamperlens.prompts.thoughts import Reply, split_reply
 __all__ = [
     "DATE",
     "ENGLISH",
+    "GRAMMAR",
     "IGNORE",
     "ORGANISM",
     "ChatFormat",

@@ -165,6 +165,7 @@ def fitting(model: ChatModel, attack: finetune.Attack, *, skip_unusable: bool = 
     Raises:
         InputError: a row that does not fit, or none that does.
     """
+    attack = finetune.attacks.translated(attack, model)
     data, limit = attack.data, position_limit(unwrap(model.module))
     faults: dict[int, str] = {}
     for row, (prompt, response) in enumerate(data.pairs()):

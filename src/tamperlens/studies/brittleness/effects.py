@@ -80,14 +80,26 @@ def effects(
     return [effect(name, measure, intact, state, controls, seed) for measure in MEASURES]
 
 
-def sentence(rows: Sequence[dict[str, Any]], label: str, share: float, band: float = 0.1) -> str:
+def sentence(
+    rows: Sequence[dict[str, Any]],
+    label: str,
+    share: float,
+    band: float = 0.1,
+    broken: str = "",
+    broken_controls: int = 0,
+) -> str:
     """The finding on one set in words, from its rows of effects.
+
+    Rates of broken models (`studies.evaluation.collapse`) are not compared: neither where the set's removal
+    breaks the model, nor where that of half of its controls or more does.
 
     Args:
         rows: of one set, all measures.
         label: what the set is called.
         share: of the weights.
         band: loss of capability against the controls that still counts as holding.
+        broken: why the model without the set is broken, or "".
+        broken_controls: how many of its controls are broken.
 
     "Breaks capability" is said of a loss that certainly exceeds the band, "costs capability" of one that is
     certain but may lie inside it.
@@ -102,6 +114,16 @@ def sentence(rows: Sequence[dict[str, Any]], label: str, share: float, band: flo
         f"{able['value']:.0%}, with random {able['control']:.0%} (difference {able['difference']:+.0%} "
         f"[{able['low']:+.0%}, {able['high']:+.0%}])."
     )
+    draws = int(refuse["draws"])
+    if broken:
+        return f"{head} Without it the model is broken ({broken}), so that its refusal is not compared."
+    if 2 * broken_controls >= draws:
+        return (
+            f"{head} {broken_controls} of the {draws} models without random sets are broken, so that nothing "
+            "can be compared with them."
+        )
+    if broken_controls:
+        head += f" {broken_controls} of the {draws} models without random sets are broken."
     specific = refuse["high"] < 0
     if not specific:
         return f"{head} It does not lower refusal more than random sets do."

@@ -21,7 +21,7 @@ from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
 from tamperlens.studies.brittleness.effects import MEASURES, effects, sentence
 from tamperlens.studies.brittleness.removals import Removal, control_of, removed, size_of
-from tamperlens.studies.evaluation import DEGENERATE, OVER_REFUSAL, EvalPrompts, Outcomes, measure
+from tamperlens.studies.evaluation import DEGENERATE, OVER_REFUSAL, EvalPrompts, Outcomes, collapse, measure
 
 KIND = "brittleness"
 _SHOWN = {
@@ -39,7 +39,9 @@ class Brittleness(Result):
     Attributes:
         model: name of the model.
         fingerprint: of the model.
-        sets: one row per set: set, definition, count (weights, or largest rank), share.
+        sets: one row per set: set, definition, count (weights, or largest rank), share, broken (why the model
+            without it counts as broken, or ""; `studies.evaluation.collapse`), broken_controls (how many of
+            its controls do).
         measures: tidy rows of every state: set, kind ("intact", "set", "control"), draw, measure, value,
             low, high, n.
         effects: one row per set and measure: intact, value, control (mean over draws), control_low,
@@ -75,7 +77,8 @@ class Brittleness(Result):
         found = []
         for row in self.sets.to_dict("records"):
             mine = self.effects[self.effects["set"] == row["set"]].to_dict("records")
-            found.append(sentence(mine, str(row["set"]), float(row["share"])))  # type: ignore[arg-type]
+            state = {"broken": row["broken"], "broken_controls": int(row["broken_controls"])}
+            found.append(sentence(mine, str(row["set"]), float(row["share"]), **state))  # type: ignore[arg-type]
         return "\n".join(found)
 
     @deprecated("Brittleness.verdicts()", "Brittleness.summary()")
@@ -188,15 +191,16 @@ def brittleness(
         plan += [(name, "set", 0), *((name, "control", draw) for draw in range(draws))]
     states = _run(model, masks, asked, plan, settings, out, progress)
     intact = states["intact", "intact", 0]
-    rows = []
-    for name in masks:
-        controls = [states[name, "control", draw] for draw in range(draws)]
-        rows += effects(name, intact, states[name, "set", 0], controls, seed)
-    sizes = [(name, what.definition, *size_of(what)) for name, what in masks.items()]
+    rows, sets = [], []
+    for name, what in masks.items():
+        state, controls = states[name, "set", 0], [states[name, "control", draw] for draw in range(draws)]
+        rows += effects(name, intact, state, controls, seed)
+        fallen = sum(bool(collapse(intact, one)) for one in controls)
+        sets.append((name, what.definition, *size_of(what), collapse(intact, state), fallen))
     return Brittleness(
         model.name,
         model.fingerprint,
-        pd.DataFrame(sizes, columns=["set", "definition", "count", "share"]),
+        pd.DataFrame(sets, columns=["set", "definition", "count", "share", "broken", "broken_controls"]),
         pd.DataFrame([row for place, state in states.items() for row in _rows(*place, state)]),
         pd.DataFrame(rows),
         settings,

@@ -100,7 +100,8 @@ class Order(Result):
             f"{FEWEST_SEEDS} seeds."
         )
         still = self.steps[(self.steps["level"] == 0.5) & self.steps["step"].isna()]["measure"]
-        rest = f" Without a change: {', '.join(still)}." if len(still) else ""
+        rest = f" No change beyond its own uncertainty was shown for {', '.join(still)}."
+        rest = rest if len(still) else ""
         return (
             f"Half of the final change at step: {listed}. In order, where everything before a 'then' is told "
             f"apart from everything behind it: {tiers}. Told apart in {told} of {len(self.pairs)} pairs, of "
