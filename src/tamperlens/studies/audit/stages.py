@@ -185,7 +185,7 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
 def run_attack(bench: Bench) -> None:
     """Fine-tune an adapter in a folder of its own, with checkpoints; the base stays as it is."""
     settings, attack = bench.settings, bench.attack
-    changes = {} if settings.steps is None else {"steps": settings.steps}
+    changes: dict[str, Any] = {} if settings.steps is None else {"steps": settings.steps}
     config = attack.config_for(bench.model, **changes)
     tuned = finetune.run(
         bench.model, attack, config, out=bench.run.path / ATTACK, progress=bench.progress, seed=settings.seed
@@ -208,9 +208,16 @@ def run_attack(bench: Bench) -> None:
             "flops": spent.flops,
             "formula": spent.formula,
             "wall_seconds": spent.wall_seconds,
+            **_taught(bench, tuned),
         },
     )
     write_csv(bench.results.path("attack", "log.csv"), tuned.log)
+
+
+def _taught(bench: Bench, tuned: finetune.TunedModel) -> dict[str, Any]:
+    """Whether the attack's examples were learned: an attack that was not learned shows no robustness."""
+    found = finetune.learned(bench.model, tuned, bench.attack.data)
+    return {"loss_before": found.before, "loss_after": found.after, "learned": found.learned}
 
 
 def attacked(bench: Bench) -> ChatModel:
