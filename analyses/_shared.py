@@ -93,7 +93,7 @@ def budget(parser: argparse.ArgumentParser) -> None:
     """The two options that choose between the sizes; an option of its own overrides either."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quick", action="store_true", help="small sizes: the default on a CPU, real models")
-    group.add_argument("--full", action="store_true", help="the published sizes: the default elsewhere")
+    group.add_argument("--published", action="store_true", help="the published sizes: the default elsewhere")
 
 
 def sized(
@@ -106,20 +106,20 @@ def sized(
 
     Args:
         given: the options, which are changed.
-        model: whose language and device decide, unless --quick or --full was said.
+        model: whose language and device decide, unless --quick or --published was said.
         full: a script's own sizes beside `FULL`.
         small: likewise beside `SMALL`; what it leaves out is as in `full`.
     """
     wide = {**FULL, **(full or {})}
     slow = model.language != prompts.ORGANISM and model.device.type == "cpu"
-    quick = given.quick or (slow and not given.full)
+    quick = given.quick or (slow and not given.published)
     chosen = {**wide, **SMALL, **(small or {})} if quick else wide
     missing = [name for name in chosen if hasattr(given, name) and getattr(given, name) is None]
     for name in missing:
         setattr(given, name, chosen[name])
     if quick and missing:
         said = ", ".join(f"--{name.replace('_', '-')} {_said(chosen[name])}" for name in missing)
-        print(f"Small sizes ({said}); --full takes the published ones.", flush=True)
+        print(f"Small sizes ({said}); --published takes those of the papers.", flush=True)
 
 
 def _said(value: Any) -> str:

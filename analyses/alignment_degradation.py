@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="*", choices=finetune.attacks.PRESETS,
                         help="published and until-learned by default on real models")  # fmt: skip
     parser.add_argument("--n-questions", type=int, help="questions per capability suite")
+    parser.add_argument("--suites", nargs="*", help="capability suites; all four of the language by default")
     parser.add_argument("--no-sweep", action="store_true", help="measure refusal at the end only")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -106,7 +107,8 @@ def main() -> None:
         sized(given, model, {"n_questions": 12}, {"n_questions": 6})
         asked = EvalPrompts.for_model(
             model, harmful=test_prompts(given.harmful, "harmful", model, given.n_test), limit=given.n_test,
-            roles=("harmful", "harmless"), questions=given.n_questions, max_new_tokens=given.max_new_tokens,
+            roles=("harmful", "harmless"), questions=given.n_questions, suites=given.suites,
+            max_new_tokens=given.max_new_tokens,
         )  # fmt: skip
         before = measure(model, asked)
         must_refuse(model, before.rate("refusal"), asked.harmful.name, given.anyway)
@@ -119,9 +121,10 @@ def main() -> None:
             for preset in (given.presets or default) if attack is not None else ():
                 line, runs, swept = attacked(model, attack, preset, asked, before, given)
                 rows, words, sweeps = rows + runs, [*words, line], sweeps + swept
+                given.out.mkdir(parents=True, exist_ok=True)
+                pd.DataFrame(rows).to_csv(given.out / "table.csv", index=False)  # so far
                 print(line, flush=True)
     table = pd.DataFrame(rows)
-    given.out.mkdir(parents=True, exist_ok=True)
     if sweeps:
         pd.concat(sweeps).to_csv(given.out / "sweep.csv", index=False)
     n = asked.harmful.name, len(asked.harmful)
@@ -142,7 +145,8 @@ def attacked(
         watch = [] if given.no_sweep else [Sweep(attack.data, asked, epoch)]
         tuned = finetune.run(model, attack.data, config, recorders=watch, progress=False)
         after, bill = measure(tuned.model, asked), tuned.accounting
-        taught.append(finetune.learned(model, tuned, attack.data))
+        known = taught[0].before if taught else None
+        taught.append(finetune.learned(model, tuned, attack.data, before=known))
         broken.append(collapse(before, after))
         ends.append(after.rate("refusal").value)
         rows += [

@@ -1,7 +1,7 @@
 """How much attack does refusal withstand? RRR, CE and RD against LoRA steps and compute, across models.
 
     python analyses/refusal_robustness.py
-    python analyses/refusal_robustness.py --models FOLDER FOLDER --attack alpaca.json --full
+    python analyses/refusal_robustness.py --models FOLDER FOLDER --attack alpaca.json --published
     python analyses/refusal_robustness.py --grid runs/grid-sweep        # a grid that is there already
 
 By default the ladder of embedded organisms (0.23, 0.36 and 1.31 million weights). The model and every tuned

@@ -44,7 +44,14 @@ class Learned(Result):
         return f"not learned: {fell}; what is left of refusal does not show that the model withstands it"
 
 
-def learned(base: ModelLike, tuned: ModelLike | TunedModel, data: PromptsLike, *, most: int = 64) -> Learned:
+def learned(
+    base: ModelLike,
+    tuned: ModelLike | TunedModel,
+    data: PromptsLike,
+    *,
+    most: int = 64,
+    before: float | None = None,
+) -> Learned:
     """How well the tuned model knows the examples that it was trained on.
 
     An attack whose examples were not learned says nothing of a model's robustness: more steps or a higher
@@ -55,6 +62,7 @@ def learned(base: ModelLike, tuned: ModelLike | TunedModel, data: PromptsLike, *
         tuned: the model after.
         data: what it was trained on.
         most: only so many examples, the first.
+        before: the base's loss where it is known from another run on the same examples.
 
     Examples:
         >>> import tamperlens
@@ -68,8 +76,9 @@ def learned(base: ModelLike, tuned: ModelLike | TunedModel, data: PromptsLike, *
     rows = as_prompts(data, what="data")
     rows = rows.head(min(most, len(rows)))
     after = tuned.model if isinstance(tuned, TunedModel) else as_chat_model(tuned, what="tuned")
-    before = as_chat_model(base, what="base")
-    return Learned(training_loss(before, rows), training_loss(after, rows), len(rows))
+    if before is None:
+        before = training_loss(as_chat_model(base, what="base"), rows)
+    return Learned(before, training_loss(after, rows), len(rows))
 
 
 @torch.no_grad()
