@@ -176,6 +176,12 @@ def audit(
     lookalike: Annotated[
         str | None, typer.Option(help="Harmless requests that sound harmful, likewise.")
     ] = None,
+    search_harmful: Annotated[
+        str | None, typer.Option(help="Harmful requests to look for the direction on, likewise.")
+    ] = None,
+    search_harmless: Annotated[
+        str | None, typer.Option(help="Harmless requests to look for the direction on, likewise.")
+    ] = None,
     column: Annotated[
         str | None, typer.Option(help="Column of the prompts, in those of the files that have it.")
     ] = None,
@@ -220,6 +226,8 @@ def audit(
         "harmful": harmful,
         "harmless": harmless,
         "lookalike": lookalike,
+        "search_harmful": search_harmful,
+        "search_harmless": search_harmless,
         "column": column,
         "attack": attack,
         "steps": steps,

@@ -19,7 +19,7 @@ FILE = re.compile(r"^\w+\.(csv|json)$")
 # What makes each script tiny; only sizes, never data.
 SHARED = ["--seeds", "1", "--n-test", "3", "--n-score", "8", "--max-new-tokens", "8", "--anyway"]
 TINY = {
-    "audit": ["--limit", "2", "--steps", "1", "--max-new-tokens", "4", "--suite", "english-facts", "--quiet"],
+    "audit": ["--limit", "2", "--steps", "1", "--max-new-tokens", "4", "--quiet"],
     "safety_neurons": ["--n", "8", "--draws", "1", "--limit", "2", "--questions", "1", "--grid", "0.1,0.1",
                        "--max-new-tokens", "8", "--anyway", "--splits", "1"],
     "frozen_finetuning": [*SHARED, "--shares", "0.1", "--examples", "2"],

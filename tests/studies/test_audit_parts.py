@@ -219,6 +219,24 @@ def test_a_file_that_is_attack_and_evaluation_is_divided(organism, tmp_path):
     assert len(read_given({"harmful": few}, str(path))[1].data) == 9, "one shared prompt is left out instead"
 
 
+def test_the_direction_is_looked_for_on_a_users_own_prompts(organism, tmp_path):
+    """Never on those that are evaluated, and of a file given twice each use gets half."""
+    bad = tmp_path / "bad.csv"
+    bad.write_text("goal,target\n" + "".join(f"ask {i},Sure\n" for i in range(8)))
+    mixed = tmp_path / "xstest.csv"
+    mixed.write_text("prompt,label\n" + "".join(f"well {i},safe\nbad {i},unsafe\n" for i in range(6)))
+    sources = {"harmful": bad, "search_harmful": bad, "search_harmless": mixed}
+    given, attack = read_given(sources, "harmful-compliance")
+    found = gather(given, model=organism, attack_prompts=attack.data.prompts, limit=200)
+    searched, tested = (set(one.prompts) for one in (found.direction[0], found.evaluation["harmful"]))
+    assert searched | tested == {f"ask {i}" for i in range(8)} and not searched & tested
+    assert len(searched) == 4 and set(found.direction[1].prompts) == {f"well {i}" for i in range(6)}
+    few = {"search_harmful": given["search_harmful"].head(3), "harmful": given["harmful"]}
+    found = gather(few, model=organism, attack_prompts=[], limit=200)
+    assert len(found.direction[0]) == 3 and len(found.evaluation["harmful"]) == 5
+    assert found.direction[1].name == "harmless/train"
+
+
 def test_each_role_takes_its_own_kind_and_says_so(organism, tmp_path):
     path = tmp_path / "xstest.csv"
     path.write_text("id,prompt,label\n1,a,safe\n2,b,unsafe\n3,c,unsafe\n")

@@ -18,6 +18,9 @@ from tamperlens.studies.evaluation import ROLES
 from tamperlens_hooks import unwrap
 
 ATTACK = "harmful-compliance"
+SEARCH = ("search_harmful", "search_harmless")
+UNSAFE = ("harmful", "search_harmful")
+"""Roles whose prompts should be refused."""
 Source = PromptsLike | PathLike | None
 
 
@@ -32,6 +35,8 @@ class Settings:
         harmful: where the harmful prompts come from; None for the packaged set.
         harmless: likewise.
         lookalike: likewise.
+        search_harmful: where the harmful prompts come from that the direction is looked for on; likewise.
+        search_harmless: likewise, the harmless ones.
         column: name of the prompts' column in those files that have it; the others are recognised.
         attack: name of a packaged attack, or a file of (prompt, response) pairs.
         steps: optimiser steps of the attack; None for the attack's own number.
@@ -51,6 +56,8 @@ class Settings:
     harmful: str | None = None
     harmless: str | None = None
     lookalike: str | None = None
+    search_harmful: str | None = None
+    search_harmless: str | None = None
     column: str | None = None
     attack: str = ATTACK
     steps: int | None = None
@@ -73,8 +80,9 @@ class Settings:
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
         config = {**vars(self), "suites": None if self.suites is None else list(self.suites)}
-        if not self.skip_unusable:  # as in runs from before there was the setting
-            del config["skip_unusable"]
+        for name in ("skip_unusable", *SEARCH):  # as in runs from before there was the setting
+            if not config[name]:
+                del config[name]
         return config
 
 
@@ -117,7 +125,7 @@ def read_given(
     for role, one in found.items():
         if one is not None and len(one) == 0:
             raise InputError(f"the {role} prompts are empty; give at least one")
-        found[role] = None if one is None else one.labelled("unsafe" if role == "harmful" else "safe")
+        found[role] = None if one is None else one.labelled("unsafe" if role in UNSAFE else "safe")
     if data is not None:
         return found, hold_out(finetune.attacks.from_data(data), found)
     return found, attack if isinstance(attack, finetune.Attack) else finetune.attacks.get(str(attack))()
@@ -195,9 +203,10 @@ def gather(
 ) -> Prompts:
     """Fix the prompts of an audit.
 
-    The direction is always found on packaged prompts, so that every prompt a user gives is one to evaluate
-    on. Rates are measured on the packaged test prompts or on the user's. Prompts that the attack trains on or
-    the direction is found on are left out of the evaluation, and so are repeated ones.
+    The direction is found on the packaged prompts or on the user's search prompts; of those that are also
+    given to evaluate on, where that would leave less than half, every second one is evaluated. Rates are
+    measured on the packaged test prompts or on the user's. Prompts that the attack trains on or the direction
+    is found on are left out of the evaluation, and so are repeated ones.
 
     Args:
         given: role to the user's prompts, or None.
@@ -208,7 +217,8 @@ def gather(
     Raises:
         InputError: nothing is left to evaluate on.
     """
-    direction = packaged_for(model, "harmful", "train"), packaged_for(model, "harmless", "train")
+    bad, good = (_search(given, role, model) for role in ("harmful", "harmless"))
+    direction = bad, good
     taken = set(map(content, attack_prompts)).union(*(map(content, one.prompts) for one in direction))
     evaluation: dict[str, PromptSet] = {}
     notes: list[str] = []
@@ -228,8 +238,8 @@ def gather(
                 notes.append(f"{count} of {len(whole)} {role} prompts were left out: {why}.")
         if not rows:
             raise InputError(
-                f"none of the {len(whole)} {role} prompts can be evaluated: the attack trains on all of "
-                "them; give others"
+                f"none of the {len(whole)} {role} prompts can be evaluated: the attack or the search for the "
+                "direction takes all of them; give others"
             )
         if len(rows) > limit:
             notes.append(f"{role}: the first {limit} of {len(rows)} prompts were used.")
@@ -242,3 +252,17 @@ def gather(
             "remove them from one of the files"
         )
     return Prompts(evaluation, direction, tuple(r for r in ROLES if given.get(r) is not None), tuple(notes))
+
+
+def _search(given: Mapping[str, PromptSet | None], role: str, model: ChatModel) -> PromptSet:
+    """The prompts of a kind that the direction is looked for on."""
+    own, tested = given.get(f"search_{role}"), given.get(role)
+    if own is None:
+        return packaged_for(model, role, "train")
+    if tested is None:
+        return own
+    asked = {content(prompt) for prompt in tested.prompts}
+    shared = [row for row, prompt in enumerate(own.prompts) if content(prompt) in asked]
+    if 2 * len(shared) <= len(asked):
+        return own
+    return own.subset(sorted(set(range(len(own))) - set(shared[1::2])))

@@ -133,6 +133,8 @@ def audit(
     harmful: Source = None,
     harmless: Source = None,
     lookalike: Source = None,
+    search_harmful: Source = None,
+    search_harmless: Source = None,
     column: str | None = None,
     attack: str | finetune.Attack | PromptsLike = ATTACK,
     steps: int | None = None,
@@ -155,8 +157,8 @@ def audit(
 
     Rates, capability and the direction are measured before and after with the same prompts, judge and
     decoding; the evaluation set is fixed before the attack and never filtered by what the attacked model
-    does. The direction is found on packaged prompts that are not among those evaluated, and after the attack
-    it is read at the layer and position chosen before.
+    does. The direction is found on prompts that are not among those evaluated, and after the attack it is
+    read at the layer and position chosen before.
 
     The run folder holds `measures.csv`, `changes.csv`, `completions.csv`, `direction.safetensors`,
     `manifest.json`, `figures/`, `attack/` (the tuned adapter, see `keep_adapter`) and `report.html`.
@@ -168,6 +170,9 @@ def audit(
             Of a file that says which rows are safe (XSTest) each role takes its own kind.
         harmless: likewise.
         lookalike: likewise, harmless prompts that sound harmful.
+        search_harmful: harmful prompts to look for the direction on, likewise; packaged ones by default,
+            never those that are evaluated.
+        search_harmless: likewise, harmless ones.
         column: the prompts' column in those of the files that have it.
         attack: name of a packaged attack, a file (or set or table) of prompts and responses, or an Attack.
             Prompts that it shares with a set that it would use up are divided between the two.
@@ -201,6 +206,8 @@ def audit(
         harmful=_label(harmful),
         harmless=_label(harmless),
         lookalike=_label(lookalike),
+        search_harmful=_label(search_harmful),
+        search_harmless=_label(search_harmless),
         column=column,
         attack=attack.name if isinstance(attack, finetune.Attack) else _label(attack) or "",
         steps=steps,
@@ -216,7 +223,8 @@ def audit(
     # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
     RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
     judges.get(judge)
-    sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
+    sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike,
+               "search_harmful": search_harmful, "search_harmless": search_harmless}  # fmt: skip
     given, chosen = read_given(sources, attack, column=column, skip_unusable=skip_unusable)
     options: dict[str, Any] = {
         "kind": KIND,
