@@ -217,8 +217,7 @@ def gather(
     Raises:
         InputError: nothing is left to evaluate on.
     """
-    bad, good = (_search(given, role, model) for role in ("harmful", "harmless"))
-    direction = bad, good
+    direction = _search(given, "harmful", model), _search(given, "harmless", model)
     taken = set(map(content, attack_prompts)).union(*(map(content, one.prompts) for one in direction))
     evaluation: dict[str, PromptSet] = {}
     notes: list[str] = []
