@@ -257,6 +257,48 @@ def audit(
     _echo(lines)
 
 
+@app.command(
+    help="""Judge answers that are there already: rates with intervals, one verdict a row with --out.
+
+    FILE holds prompts and responses (jsonl, json, csv, tsv, parquet), one pair a row.
+
+    [bold]Examples[/bold]
+
+    tamperlens judge answers.jsonl
+
+    tamperlens judge answers.csv --column goal --response-column output --judge arditi --out verdicts.csv"""
+)
+@guarded
+@no_type_check
+def judge(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts and responses.")],
+    judge: Annotated[str, typer.Option(help="acts, calibrated, weighted, arditi, qi, xstest, wei.")] = "acts",
+    column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
+    response_column: Annotated[str | None, typer.Option(help="Column of the responses.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A CSV of the verdicts.")] = None,
+) -> None:
+    """Print the rates of a file of answers."""
+    from tamperlens import prompts, rates
+    from tamperlens.base.errors import InputError
+    from tamperlens.base.files import write_csv
+    from tamperlens.rates.evaluation import OUTCOMES
+
+    if not file.is_file():
+        raise InputError(f"{file} is no file; give one with prompts and responses")
+    data = prompts.read(file, column, response_column)
+    if data.responses is None:
+        raise InputError(f"{file} has no responses; name their column by --response-column")
+    found = rates.judge_answers(data, data.responses, judge)
+    _echo(f"judge {found.judge}, {len(data)} answers")
+    for rates_here in (found.overall, *found.by_category):
+        shares = ", ".join(f"{name} {getattr(rates_here, name)}" for name in OUTCOMES)
+        _echo(f"{rates_here.category}: {shares}")
+    if out is not None:
+        frame = found.completions.to_frame()
+        write_csv(out, frame[["prompt", "response", "label", "refused", "probability", "evidence"]])
+        _echo(f"verdicts {out}")
+
+
 def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Settings of the run in a folder, for the options that were not given on the command line."""
     from tamperlens.base.runs import RunFolder
