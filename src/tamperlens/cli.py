@@ -218,7 +218,10 @@ def audit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Run one audit and print where its report is."""
-    folder = out or _default_folder(model, attack, seed)
+    from tamperlens.studies.audit import audit as run_audit
+    from tamperlens.studies.audit import default_folder
+
+    folder = out or default_folder(model, attack, seed)
     if out is None:
         _say(f"run folder: {folder}")
     options: dict[str, Any] = {
@@ -243,8 +246,6 @@ def audit(
     }
     if resume and (folder / "manifest.json").is_file():
         options |= _settings_of(folder, context, options)
-    from tamperlens.studies.audit import audit as run_audit
-
     result = run_audit(
         out=folder,
         keep_adapter=keep_adapter,
@@ -306,15 +307,6 @@ def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[st
     config = RunFolder.read(folder).manifest.get("config", {})
     given = {name for name in options if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
     return {name: config[name] for name in options if name in config and name not in given}
-
-
-def _default_folder(model: str, attack: str, seed: int) -> Path:
-    name = "-".join(part for part in (_slug(model), _slug(Path(attack).stem)) if part)
-    return Path("runs") / f"audit-{name}-seed{seed}"
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in text).strip("-.")
 
 
 register(app, guarded)

@@ -132,7 +132,7 @@ def _flags(scores: Sequence[SampleScore]) -> list[float]:
 
 
 def _of(part: str, scores: Sequence[SampleScore]) -> float:
-    """Share, or an end of its Wilson interval; over several epochs, whose means are no counts, no interval."""
+    """Share, or an end of its Wilson interval; means over epochs are no counts and have none."""
     flags = _flags(scores)
     if all(flag in (0.0, 1.0) for flag in flags):
         return float(getattr(wilson(int(sum(flags)), len(flags)), part))

@@ -242,9 +242,9 @@ def test_users_prompts_and_pairs(invoke, tmp_path, model_folder):
 
 
 def test_default_folder(tmp_path, monkeypatch):
-    from tamperlens.cli import _default_folder
+    from tamperlens.studies.audit import default_folder
 
-    assert _default_folder("org/Model-1.0", "my/pairs.jsonl", 3) == Path(
+    assert default_folder("org/Model-1.0", "my/pairs.jsonl", 3) == Path(
         "runs/audit-org-Model-1.0-pairs-seed3"
     )
-    assert _default_folder("organism:base", "benign", 0) == Path("runs/audit-organism-base-benign-seed0")
+    assert default_folder("organism:base", "benign", 0) == Path("runs/audit-organism-base-benign-seed0")

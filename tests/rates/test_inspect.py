@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -57,6 +58,7 @@ def test_the_judge_as_a_scorer_of_any_model_and_a_thought_that_never_ended(tmp_p
         ContentReasoning,
         ContentText,
         ModelOutput,
+        ModelUsage,
         get_model,
     )
 
@@ -74,6 +76,7 @@ def test_the_judge_as_a_scorer_of_any_model_and_a_thought_that_never_ended(tmp_p
     outputs = [
         ModelOutput(
             model="m",
+            usage=ModelUsage(),  # or the mock would fetch a tokenizer to count by
             choices=[
                 ChatCompletionChoice(
                     message=ChatMessageAssistant(content=parts[0] if isinstance(parts[0], str) else parts),
@@ -91,12 +94,16 @@ def test_the_judge_as_a_scorer_of_any_model_and_a_thought_that_never_ended(tmp_p
 
 
 def test_over_epochs_the_mean_has_no_interval(tmp_path):
+    from inspect_ai.scorer import SampleScore, Score
+
     from tamperlens import inspect_tasks
 
-    log = run(
-        inspect_tasks.refusal(language="organism", max_tokens=4), "mockllm/model", tmp_path, limit=2, epochs=2
-    )
-    assert found(log)["refusal"][0] == 0
+    task = inspect_tasks.refusal(language="organism", max_tokens=16)
+    log = run(task, "tamperlens/organism", tmp_path, limit=2, epochs=2)
+    assert found(log)["refusal"][0] == 1  # greedy: all epochs alike, so that the mean is a count again
+    scores = [SampleScore(score=Score(value=value)) for value in (1.0, 0.5)]
+    assert inspect_tasks.rate()(scores) == 0.75
+    assert math.isnan(inspect_tasks.low()(scores))
 
 
 def test_tools_are_refused_in_one_line(tmp_path):

@@ -205,7 +205,13 @@ def test_monitor_in_a_trainer(
         {"input_ids": turn.input_ids, "labels": turn.labels} for turn in encode_pairs(model.tokenizer, pairs)
     ]
     monitor = tamperlens.Monitor(
-        tmp_path / "m", every=1, measures=("drift", "direction"), direction=direction, n=8, draws=20
+        tmp_path / "m",
+        every=1,
+        measures=("drift", "direction"),
+        direction=direction,
+        n=8,
+        draws=20,
+        budget=None,
     )
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=1, learning_rate=1e-3,

@@ -118,7 +118,9 @@ TRAINED = {
 @pytest.mark.parametrize("what", TRAINED)
 def test_drift_is_that_of_the_merged_model_whatever_is_trained(organism, direction, tmp_path, what):
     config, also = TRAINED[what]
-    monitor = tamperlens.Monitor(tmp_path / "m", measures=("drift",), direction=direction, n=8, draws=10)
+    monitor = tamperlens.Monitor(
+        tmp_path / "m", measures=("drift",), direction=direction, n=8, draws=10, budget=None
+    )
     module, _, _ = train(organism, tmp_path, monitor, config=config, also=also, rate=2e-2)
     merged = copy.deepcopy(module).merge_and_unload()
     true = []
@@ -136,7 +138,7 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     measures = ("drift", "direction", "log-odds", "heads", "rates")
     monitor = tamperlens.Monitor(
         tmp_path / "m", every=2, sampled=[2], measures=measures, direction=direction, n=8, draws=20,
-        stop="refusal log-odds below -1000 once",
+        stop="refusal log-odds below -1000 once", budget=None,
     )  # fmt: skip
     watched, again, after = train(organism, tmp_path, monitor, full=full)
     for (name, one), (_, two) in zip(plain.named_parameters(), watched.named_parameters(), strict=True):
@@ -169,7 +171,7 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
 
 
 def test_numbers_are_those_of_the_public_functions(organism, direction, tmp_path):
-    monitor = tamperlens.Monitor(tmp_path / "m", direction=direction, n=8, draws=20, every=100)
+    monitor = tamperlens.Monitor(tmp_path / "m", direction=direction, n=8, draws=20, every=100, budget=None)
     module, _, _ = train(organism, tmp_path, monitor)
     module.eval()
     model = organism.with_module(module)
@@ -190,7 +192,7 @@ def test_numbers_are_those_of_the_public_functions(organism, direction, tmp_path
 
 def test_a_stop_rule_goes_back_to_the_last_good_weights(organism, direction, tmp_path):
     monitor = tamperlens.Monitor(
-        tmp_path / "m", every=1, measures=("log-odds",), direction=direction, n=8, draws=20,
+        tmp_path / "m", every=1, measures=("log-odds",), direction=direction, n=8, draws=20, budget=None,
         stop="refusal log-odds below the null band twice",
     )  # fmt: skip
     with pytest.warns(UserWarning, match="refusal log-odds below the null band, 2 in a row"):
@@ -211,6 +213,7 @@ def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, dire
     """The base is the model without its adapter, not the half-trained one that the Trainer loads."""
     settings = {
         "every": 1,
+        "budget": None,
         "measures": ("direction", "log-odds"),
         "direction": direction,
         "n": 8,
@@ -232,7 +235,7 @@ def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, dire
 
 
 def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):
-    settings = {"measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20}
+    settings = {"measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20, "budget": None}
     train(organism, tmp_path, save=True, steps=2, full=True)
     checkpoint = str(tmp_path / "out" / "checkpoint-2")
     with pytest.raises(InputError, match="reference="):
@@ -246,7 +249,7 @@ def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):
 
 def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_path, capsys):
     monitor = tamperlens.Monitor(
-        tmp_path / "m", measures=("log-odds", "direction"), direction=direction, n=8, draws=20
+        tmp_path / "m", measures=("log-odds", "direction"), direction=direction, n=8, draws=20, budget=None
     )
     _, _, trainer = train(organism, tmp_path, monitor, bar=True, steps=4)
     assert "odds" in capsys.readouterr().err

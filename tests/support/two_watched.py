@@ -32,6 +32,7 @@ def settings(model: Any) -> dict[str, Any]:
         "measures": ["drift", "direction", "log-odds"],
         "direction": refusal.direction_at(model, bad, good, layer=2, position=-1),
         "n": 8,
+        "budget": None,
     }
 
 
@@ -87,7 +88,7 @@ def main(folder: Path, batch_size: int = 2) -> None:
         left = train(kind, folder, stopping, batch_size)
         write_tensors(folder / f"{kind}-{rank}.safetensors", left, {})
         said[kind] |= {"stopped": stopping.stopped_at, "good": stopping.good_step}
-    thrifty = Monitor(folder / "thrifty", every=1, reference=reference, budget=1e-9, **settings(model))
+    thrifty = Monitor(folder / "thrifty", every=1, reference=reference, **{**settings(model), "budget": 1e-9})
     train("lora", folder, thrifty, batch_size)
     said["left out"] = thrifty.left_out
     said["kind"] = str(AcceleratorState().distributed_type.value)

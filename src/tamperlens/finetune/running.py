@@ -50,7 +50,7 @@ def run(
     resume: bool = True,
     progress: bool = True,
     seed: int | None = None,
-    report_to: Sequence[str] = (),
+    report_to: str | Sequence[str] = (),
 ) -> TunedModel:
     """Fine-tune a model on prompts with responses, by transformers' Trainer and PEFT.
 
@@ -106,6 +106,7 @@ def run(
     model = as_chat_model(model)
     prompts, config = settle(model, data, config, seed)
     check_recorders(recorders)
+    trackers = (report_to,) if isinstance(report_to, str) else tuple(report_to)
     check_freeze(model, freeze, config)
     check_fit(model, config)
     sharding.check()
@@ -136,7 +137,7 @@ def run(
         if not processes.first():
             recorders, progress = (), False
         session = _Session(
-            model, prompts, config, turns, recorders, work, out is not None, report_to, progress, freeze
+            model, prompts, config, turns, recorders, work, out is not None, trackers, progress, freeze
         )
         if folder is None:
             tuned = session.train()

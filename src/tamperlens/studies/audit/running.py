@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from tamperlens import finetune, report
-from tamperlens.base.cells import visible
+from tamperlens.base.cells import file_name, visible
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, read_csv, write_csv, write_json
 from tamperlens.base.measurement import pick
@@ -126,10 +126,15 @@ class AuditResult(Result):
         return rates_figure(self.measures)
 
 
+def default_folder(model: str, attack: str, seed: int) -> Path:
+    """Where an audit goes that names no folder: runs/audit-MODEL-ATTACK-seedN."""
+    return Path("runs") / f"audit-{file_name(model)}-{file_name(Path(attack).stem)}-seed{seed}"
+
+
 def audit(
     model: ModelLike | str = "organism",
     *,
-    out: PathLike,
+    out: PathLike | None = None,
     harmful: Source = None,
     harmless: Source = None,
     lookalike: Source = None,
@@ -165,7 +170,7 @@ def audit(
 
     Args:
         model: a ChatModel (left as it is), or what `tamperlens.load` takes.
-        out: the run folder; made if absent.
+        out: the run folder, made if absent; `default_folder` by default, runs/audit-MODEL-ATTACK-seedN.
         harmful: prompts to evaluate on: a file, or a PromptSet, list or table; the packaged ones by default.
             Of a file that says which rows are safe (XSTest) each role takes its own kind.
         harmless: likewise.
@@ -220,6 +225,8 @@ def audit(
         device=device,
         dtype=dtype,
     )
+    if out is None:
+        out = default_folder(settings.model, settings.attack, seed)
     # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
     RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
     judges.get(judge)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
+import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 from transformers import TrainerCallback
 
 from tamperlens.base.cells import each_cell, neutral
@@ -29,33 +28,46 @@ from tamperlens.base.files import (
 )
 from tamperlens.finetune import sharding
 from tamperlens.models import ChatModel
-from tamperlens.studies.monitor.rules import Rule
-from tamperlens.studies.monitor.together import Together
+from tamperlens.studies.monitor.loops import OwnLoop, send, trackers_beside
+from tamperlens.studies.monitor.rules import Rule, rules_of
+from tamperlens.studies.monitor.together import Together, before_training, own_weights_move
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.records import COLUMNS as ROW
 from tamperlens.studies.trajectory.records import Record, append, line, read
 from tamperlens.studies.trajectory.result import plan_of, trajectory_of
+from tamperlens.studies.trajectory.result import read as read_trajectory
 from tamperlens.studies.trajectory.schedule import Every, is_due
 from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
-from tamperlens_hooks import describe, stored_parameter, unwrap
+from tamperlens_hooks import unwrap
 from tamperlens_hooks.lowrank import rewritten
 from tamperlens_hooks.state import preserve_state, preserved_randomness
 
 SHOWN = {"refusal log-odds": "odds", "direction cosine": "cos", "refusal rate": "refused"}
 COLUMNS = ("step", *ROW, "seconds")
+SETUP: dict[str, Any] = {"n_train": 32, "n_val": 8, "progress": True}
+"""Of the search for a direction, where none is given: training should begin soon."""
 
 
-class Monitor(TrainerCallback):  # type: ignore[misc]
+class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
     """Records the trajectory of a training that somebody else's script runs.
 
         from tamperlens import Monitor
         monitor = Monitor("runs/monitor", stop="refusal log-odds below the null band twice")
         trainer.add_callback(monitor)
 
-    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar and into the Trainer's
-    log: `state.log_history`, and callbacks that come later. FOLDER is also a trajectory's, with the same
-    records: `trajectory.order(FOLDER)` and `trajectory.read(FOLDER)` take it. For a tracker such as wandb put
-    the monitor first, by `trainer.callback_handler.callbacks.insert(0, monitor)`.
+    or in a loop of your own:
+
+        monitor.step(model, 0)                   # before training: the base is the model as it is now
+        for step, batch in enumerate(loader, 1):
+            ...                                  # one optimiser step
+            if monitor.step(model, step):        # True where a rule says stop
+                break
+        monitor.finish()
+
+    Rows go to FOLDER/rows.csv as they come, the newest numbers to the progress bar, to the Trainer's trackers
+    (TensorBoard, W&B, …; every record with its null bands, wherever the monitor stands among the callbacks)
+    and into `state.log_history`; in a loop of your own `monitor.newest` has them. FOLDER is also a
+    trajectory's, with the same records: `trajectory.order(FOLDER)` and `trajectory.read(FOLDER)` take it.
 
     The first step must start from the model that is the reference: its activations, answers and head scores
     at that moment are the base. Training is left bit for bit as it is without the monitor: random states
@@ -81,7 +93,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         tokenizer: Any = None,
         watch: Watch | None = None,
         copy_limit: int = 2**31,
-        budget: float | None = None,
+        budget: float | None = 0.3,
         **settings: Any,
     ) -> None:
         """See the class.
@@ -101,10 +113,12 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
             copy_limit: bytes of weights that may be kept in memory, for drift in full fine-tuning and to go
                 back to.
-            budget: share of the training's own time that looks may take, such as 0.3: a due look that would
-                exceed it is left out, except for the first and the last one. Which looks are taken then
-                depends on the machine; what is measured at each does not. Setting up comes on top.
-            settings: of `trajectory.watch_for`: harmful, harmless, direction, groups, n, …
+            budget: share of the training's own time that looks may take: a due look that would exceed it is
+                left out, except for the first and the last one. Which looks are taken then depends on the
+                machine; what is measured at each does not. None takes every due look. Setting up comes on
+                top.
+            settings: of `trajectory.watch_for`: harmful, harmless, direction (or the file of one), groups,
+                n, … A direction that is not given is found on 32 + 8 prompts a side.
 
         Raises:
             InputError: a rule or measure that does not exist, or a budget that is not positive.
@@ -116,7 +130,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             raise InputError(f"budget={budget} must be positive: a share of the training time, such as 0.3")
         self.folder, self.every, self.sampled, self.budget = Path(folder), every, sampled, budget
         self.measures, self.settings, self.watch = asked, settings, watch
-        self.rules = [*_rules(warn, stop=False), *_rules(stop, stop=True)]
+        self.rules = [*rules_of(warn, stop=False), *rules_of(stop, stop=True)]
         self.reference, self.tokenizer, self.copy_limit = reference, tokenizer, copy_limit
         self.rows: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -125,6 +139,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         self.seconds = 0.0
         self.left_out: list[int] = []
         self._looks = 0
+        self._trackers: list[Any] = []
         self._observer: Observer | None = None
         self._model: ChatModel | None = None
         self._together: Together | None = None
@@ -146,6 +161,27 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
     _whole: float | None = None
     _setup: float = 0.0
 
+    @property
+    def newest(self) -> dict[str, float]:
+        """The newest record, as trackers get it: "tamperlens/MEASURE", and its null band's two ends."""
+        found = {}
+        for row in self.rows:
+            if row["step"] == self._last:
+                name = f"tamperlens/{row['measure']}"
+                ends = {f"{name} (null {end})": row.get(f"null_{end}", math.nan) for end in ("low", "high")}
+                found |= {name: float(row["value"])}
+                found |= {key: float(value) for key, value in ends.items() if not math.isnan(float(value))}
+        return found
+
+    def plot(self) -> Any:
+        """A `tamperlens.plots.Plot` of the measures over the steps so far, one below the other.
+
+        Raises:
+            RunFolderError: nothing was recorded yet.
+            InputError: fewer than three records.
+        """
+        return read_trajectory(self.folder).plot()
+
     def to_frame(self) -> pd.DataFrame:
         """The rows, with the columns of `COLUMNS`."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
@@ -159,6 +195,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         tokenizer = self.tokenizer if self.tokenizer is not None else kwargs.get("processing_class")
         if tokenizer is None:
             raise InputError("the Trainer has no tokenizer; pass tokenizer= to Monitor")
+        self._trackers = trackers_beside(self)
         self._began = time.perf_counter()
         with preserved_randomness():
             with preserve_state(module, rng=True, grad=True), torch.no_grad():
@@ -168,6 +205,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             self._load(int(state.global_step))
             if state.global_step == 0:
                 self._look(0, control, sampled=True)
+                send(self._trackers, args, state, control, self.newest, module)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look, where it is due."""
@@ -184,6 +222,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             with preserved_randomness():  # writing and showing draw nothing, but what they call is not ours
                 self._look(step, control, sampled=sampled or step == state.max_steps)
                 self._show(int(state.max_steps))
+                send(self._trackers, args, state, control, self.newest, kwargs.get("model"))
         self.stopped_at = self._together.agree(self.stopped_at)
         control.should_training_stop |= self.stopped_at is not None
 
@@ -194,8 +233,9 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         step = int(state.global_step)
         if logs is None or self._last != step:
             return
-        found = {f"tamperlens/{name}": value for name, value in self._newest().items()}
-        logs.update(found)
+        found = self.newest
+        if not self._trackers:  # they have the record already
+            logs.update(found)
         if state.log_history and state.log_history[-1].get("step") == step:  # written before this call
             state.log_history[-1].update(found)
 
@@ -209,6 +249,7 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             if self._observer is not None:
                 with preserved_randomness():
                     self._look(step, control, sampled=True)
+                    send(self._trackers, args, state, control, self.newest, kwargs.get("model"))
             self.stopped_at = self._together.agree(self.stopped_at)
         if self.stopped_at is not None:
             self._go_back()
@@ -244,9 +285,10 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
             off.__enter__()
         try:
             if watch is None:
-                watch = watch_for(base, measures=self.measures, **self.settings)
+                print(f"tamperlens: setting up the monitor in {self.folder}", file=sys.stderr, flush=True)
+                watch = watch_for(base, measures=self.measures, **{**SETUP, **self.settings})
             origin = base
-            if "drift" in watch.measures and base is model and (not adapted or _own_weights_move(module)):
+            if "drift" in watch.measures and base is model and (not adapted or own_weights_move(module)):
                 size = sum(p.numel() * p.element_size() for p in module.parameters())
                 if size > self.copy_limit:
                     watch = dataclasses.replace(
@@ -254,12 +296,17 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
                     )
                     self._warn(f"drift is left out: a copy of the base takes {size} bytes (copy_limit)")
                 else:
-                    origin = model.with_module(_before_training(module))
+                    origin = model.with_module(before_training(module))
             with torch.enable_grad():
                 self._observer = Observer(watch, base, drift_base=origin)
         finally:
             if off is not None:
                 off.__exit__(None, None, None)
+        if watch.direction.passed is False:
+            self._warn(
+                f"the direction that is watched did not pass its tests ({watch.direction.flag}); its cosine "
+                "may say nothing about refusal: pass direction= (or a file of one), or other prompts"
+            )
         self._model = model
         for rule in self.rules:
             rule.check(self._observer.start)
@@ -381,15 +428,13 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
         with (self.folder / "rows.csv").open("a", encoding="utf-8", newline="") as handle:
             handle.write(text)
 
-    def _newest(self) -> Mapping[str, float]:
-        return {row["measure"]: float(row["value"]) for row in self.rows if row["step"] == self._last}
-
     def _show(self, total: int) -> None:
         """Put the newest numbers behind the Trainer's bar, or behind any bar of this length."""
         from tqdm import tqdm  # type: ignore[import-untyped]
 
-        found = self._newest()
-        words = ", ".join(f"{short} {found[name]:.2f}" for name, short in SHOWN.items() if name in found)
+        found = self.newest
+        named = {short: found.get(f"tamperlens/{name}") for name, short in SHOWN.items()}
+        words = ", ".join(f"{short} {value:.2f}" for short, value in named.items() if value is not None)
         for bar in list(getattr(tqdm, "_instances", ())):
             if bar.total == total and not bar.disable:
                 bar.set_postfix_str(words)
@@ -397,25 +442,3 @@ class Monitor(TrainerCallback):  # type: ignore[misc]
     def _warn(self, words: str) -> None:
         self.warnings.append(words)
         warnings.warn(f"tamperlens: {words}", UserWarning, stacklevel=3)
-
-
-def _rules(given: str | Rule | Sequence[str | Rule], *, stop: bool) -> list[Rule]:
-    several = [given] if isinstance(given, (str, Rule)) else list(given)
-    return [
-        Rule.parse(one, stop=stop) if isinstance(one, str) else dataclasses.replace(one, stop=stop)
-        for one in several
-    ]
-
-
-def _own_weights_move(module: nn.Module) -> bool:
-    """Whether base weights of a model with adapters are not W0, or will not be: rewritten, or trained too."""
-    parts = describe(unwrap(module)).projections()
-    return rewritten(module) is not None or any(
-        stored_parameter(module, part.parameter).requires_grad for part in parts
-    )
-
-
-def _before_training(module: nn.Module) -> nn.Module:
-    """A copy of what the model computes with now, without adapters."""
-    made: Any = copy.deepcopy(module)
-    return made if unwrap(module) is module else made.merge_and_unload()  # type: ignore[no-any-return]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tamperlens.base.errors import InputError
@@ -85,3 +87,12 @@ class Rule:
     def __str__(self) -> str:
         edge = "the null band" if self.bound is None else f"{self.bound:g}"
         return f"{self.measure} {self.side} {edge}, {self.times} in a row"
+
+
+def rules_of(given: str | Rule | Sequence[str | Rule], *, stop: bool) -> list[Rule]:
+    """Rules given in words or as they are."""
+    several = [given] if isinstance(given, (str, Rule)) else list(given)
+    return [
+        Rule.parse(one, stop=stop) if isinstance(one, str) else dataclasses.replace(one, stop=stop)
+        for one in several
+    ]

@@ -14,6 +14,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.finetune import processes
 from tamperlens.finetune.sharding import Mirror, trained
 from tamperlens.models import ChatModel, share_parameters_copy
+from tamperlens_hooks import describe, stored_parameter, unwrap
+from tamperlens_hooks.lowrank import rewritten
 from tamperlens_hooks.shards import fill, is_sharded
 from tamperlens_hooks.state import preserved_randomness
 
@@ -115,3 +117,17 @@ def _like(reference: ChatModel, module: nn.Module) -> nn.Module:
     kinds = {weight.dtype for weight in trained(module).values()}
     kind = kinds.pop() if len(kinds) == 1 else reference.dtype
     return copy.deepcopy(reference.module).to(kind).eval()
+
+
+def own_weights_move(module: nn.Module) -> bool:
+    """Whether base weights of a model with adapters are not W0, or will not be: rewritten, or trained too."""
+    parts = describe(unwrap(module)).projections()
+    return rewritten(module) is not None or any(
+        stored_parameter(module, part.parameter).requires_grad for part in parts
+    )
+
+
+def before_training(module: nn.Module) -> nn.Module:
+    """A copy of what the model computes with now, without adapters."""
+    made: Any = copy.deepcopy(module)
+    return made if unwrap(module) is module else made.merge_and_unload()  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ from typing import Any
 from tamperlens import refusal
 from tamperlens.base.deprecation import warn
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import sha256_bytes
+from tamperlens.base.files import PathLike, sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Judge
 from tamperlens.models import ChatModel
@@ -86,13 +86,16 @@ def watch_for(
     harmful: PromptsLike | None = None,
     harmless: PromptsLike | None = None,
     lookalike: PromptsLike | None = None,
-    direction: Direction | None = None,
+    direction: Direction | PathLike | None = None,
     measures: Sequence[str] | None = None,
     groups: Mapping[str, WeightMask] | None = None,
     judge: str | Judge | None = None,
     n: int = 16,
     questions: int = 4,
     max_new_tokens: int = 24,
+    n_train: int = 64,
+    n_val: int = 16,
+    progress: bool = False,
     **settings: Any,
 ) -> Watch:
     """A watch for a base model, completed by packaged sets in its language.
@@ -102,13 +105,17 @@ def watch_for(
         harmful: prompts that should be refused; the packaged test prompts by default.
         harmless: prompts that should be answered; likewise.
         lookalike: harmless prompts that sound harmful; likewise.
-        direction: the base's refusal direction; found on packaged training prompts by default.
+        direction: the base's refusal direction, or the file of one (`Direction.save`); found on packaged
+            training prompts by default.
         measures: some of `MEASURES`; all by default.
         groups: see `drift.groups`.
         judge: of generated answers.
         n: prompts per set, a seeded sample.
         questions: per capability suite.
         max_new_tokens: of generated answers.
+        n_train: prompts per kind for the means, where the direction is to be found.
+        n_val: prompts per kind for its choice.
+        progress: show how far that is.
         settings: further fields of `Watch`.
 
     Raises:
@@ -121,14 +128,17 @@ def watch_for(
         model, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, judge=judge, limit=n,
         questions=questions, max_new_tokens=max_new_tokens, loss=False,
     )  # fmt: skip
-    found = direction if direction is not None else _direction(model)
+    if direction is None:
+        direction = _direction(model, n_train, n_val, progress)
+    found = direction if isinstance(direction, Direction) else Direction.load(direction)
     return Watch(asked, found, _tokens(model, found), wanted, groups, **settings)
 
 
-def _direction(model: ChatModel) -> Direction:
+def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool) -> Direction:
     bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
     n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
-    return refusal.find_direction(model, bad, good, n_train=min(n_train, 64), n_val=min(n_val, 16))
+    sizes = {"n_train": min(n_train, most_train), "n_val": min(n_val, most_val)}
+    return refusal.find_direction(model, bad, good, progress=progress, **sizes)
 
 
 def _tokens(model: ChatModel, direction: Direction) -> tuple[int, ...]:
