@@ -39,3 +39,13 @@ print(*sorted(path.name for path in result.folder.iterdir()), sep="\n")
 
 # %% [markdown]
 # On the command line the same is `tamperlens audit organism --out runs/tutorial-audit --limit 60`.
+
+# %% [markdown]
+# ## The same on your model
+#
+# A folder or a hub id; `device="cuda"`, and your own prompts if you have them:
+#
+# ```python
+# result = tamperlens.audit("Qwen/Qwen2.5-0.5B-Instruct", device="auto", limit=60)
+# print(result.headline)
+# ```

@@ -49,3 +49,14 @@ print(study.summary())
 # %% [markdown]
 # `analyses/safety_neurons.py` makes the whole (p, q) table and ActSVD's rank edits. Read
 # [what these numbers cannot tell](../validity.md) before you write that a set *carries* safety.
+
+# %% [markdown]
+# ## The same on your model
+#
+# Only the model and the responses change; the packaged English sets stand in for what is not given:
+#
+# ```python
+# model = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct")
+# safety = prompts.read("my-refusals.jsonl")  # prompts with the refusals that the model gives
+# utility = prompts.packaged("english-harmless")  # or pairs of your own
+# ```

@@ -59,3 +59,15 @@ print(all(torch.equal(merged[name][held], before[name][held]) for name, held in 
 # %% [markdown]
 # Freezing a few percent does nothing; freezing most of the model helps, and random weights help too. One seed
 # is no result: `analyses/frozen_finetuning.py` runs three, for 10, 50 and 100 examples.
+
+# %% [markdown]
+# ## The same on your model
+#
+# An attack, a mask of the model's own weights, the same two runs:
+#
+# ```python
+# model = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct")
+# mask = neurons.snip(model, prompts.read("my-refusals.jsonl")).top(0.1)
+# attack = prompts.read("my-pairs.jsonl")  # prompts and responses
+# frozen = finetune.run(model, attack, freeze=mask)
+# ```

@@ -50,3 +50,13 @@ verdict.plot()
 # %% [markdown]
 # `analyses/neuron_drift.py` is this with more steps, `analyses/neuron_overlap.py` asks whether the set itself
 # stays the same.
+
+# %% [markdown]
+# ## The same on your model
+#
+# Groups are masks of the model's own weights; the attack brings its settings:
+#
+# ```python
+# model = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct")
+# groups = {"safety": neurons.snip(model, prompts.read("my-refusals.jsonl")).top(0.01)}
+# ```

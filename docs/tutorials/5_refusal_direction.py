@@ -55,3 +55,15 @@ print("refused after: ", refusal.evaluate(tuned.model, test["harmful"]).refusal_
 # Refusal can be gone while the direction is nearly where it was: the attack need not turn it, only stop writing
 # along it. `refusal.causal_transfer` asks whether the old direction still works in the new model, and
 # `analyses/refusal_direction.py` puts every distance beside its null.
+
+# %% [markdown]
+# ## The same on your model
+#
+# Two sets of prompts, one that the model should refuse and one that it should answer:
+#
+# ```python
+# model = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct")
+# bad, good = (prompts.packaged_for(model, role, "train") for role in ("harmful", "harmless"))
+# direction = refusal.find_direction(model, bad, good, n_train=64, n_val=16, progress=True)
+# print(direction.passed, direction.flag)
+# ```

@@ -49,3 +49,15 @@ report.plot()
 # %% [markdown]
 # A model that refuses everything scores 100 % on a refusal benchmark. That is why over-refusal stands beside refusal
 # everywhere. `analyses/alignment_tax.py` shows the dose curve and what mixing in harmless examples saves.
+
+# %% [markdown]
+# ## The same on your model
+#
+# Heads of any model that has them, and the tax of any two checkpoints:
+#
+# ```python
+# before = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct")
+# after = tamperlens.load("Qwen/Qwen2.5-0.5B-Instruct", adapter="my-adapter")
+# report = tamperlens.spillover(before, after, limit=40)
+# print(report.summary())
+# ```

@@ -46,3 +46,15 @@ shown.round(3)
 #
 # What comes first is a statement about half-changes of these measures in this run. It is no cause; see
 # [validity](../validity.md).
+
+# %% [markdown]
+# ## The same on your model
+#
+# In your own training script one line records the same:
+#
+# ```python
+# from tamperlens import Monitor
+#
+# trainer.add_callback(Monitor("runs/monitor"))  # transformers and TRL
+# # in a loop of your own: monitor.step(model, 0) first, monitor.step(model, step) after each optimiser step
+# ```

@@ -1,13 +1,21 @@
-"""Progress of long loops: a bar with the time left in a terminal, a line every 30 s in a pipe or log file."""
+"""Progress of long loops: a bar in a terminal or notebook, a line every 30 s in a pipe or log file."""
 
 from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel."""
+    python: Any = sys.modules.get("IPython")  # a notebook has it loaded
+    return python is not None and hasattr(python.get_ipython(), "kernel")
 
 
 @contextmanager
@@ -25,15 +33,26 @@ def progress_bar(
     if not show or total < 1:
         yield lambda steps: None
         return
+    if in_notebook():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without ipywidgets a bar of text stands in, which it says
+            from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+            bar = tqdm(total=total, desc=label, leave=False)
+        try:
+            yield lambda steps: bar.update(steps)
+        finally:
+            bar.close()
+        return
     if not sys.stderr.isatty():
         yield _Lines(total, label, clock)
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+    with Progress(transient=True, console=Console(stderr=True)) as shown:
+        task = shown.add_task(label, total=total)
+        yield lambda steps: shown.advance(task, steps)
 
 
 class _Lines:

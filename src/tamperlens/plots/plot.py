@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from tamperlens.base.cells import file_name
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, atomic_path, write_text
+from tamperlens.base.progress import in_notebook
 from tamperlens.plots.style import style, themed_svg
 
 _UNDATED = {"CreationDate": None, "Creator": "tamperlens"}  # the same data give the same file
@@ -109,8 +110,8 @@ class Plot:
 
         Without a browser the page's path is printed.
         """
-        python: Any = sys.modules.get("IPython")  # a notebook has it loaded
-        if python is not None and hasattr(python.get_ipython(), "kernel"):
+        if in_notebook():
+            python: Any = sys.modules["IPython"]
             python.display.display(self)
             return
         path = write_text(Path(tempfile.mkdtemp(prefix="tamperlens-")) / f"{self.name}.html", self.page())
