@@ -164,7 +164,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
     @property
     def newest(self) -> dict[str, float]:
         """The newest record, as trackers get it: "tamperlens/MEASURE", and its null band's two ends."""
-        found = {}
+        found: dict[str, float] = {}
         for row in self.rows:
             if row["step"] == self._last:
                 name = f"tamperlens/{row['measure']}"

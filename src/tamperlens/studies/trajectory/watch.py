@@ -137,8 +137,8 @@ def watch_for(
 def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool) -> Direction:
     bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
     n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
-    sizes = {"n_train": min(n_train, most_train), "n_val": min(n_val, most_val)}
-    return refusal.find_direction(model, bad, good, progress=progress, **sizes)
+    n_train, n_val = min(n_train, most_train), min(n_val, most_val)
+    return refusal.find_direction(model, bad, good, n_train=n_train, n_val=n_val, progress=progress)
 
 
 def _tokens(model: ChatModel, direction: Direction) -> tuple[int, ...]:
