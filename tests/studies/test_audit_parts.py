@@ -294,3 +294,30 @@ def test_a_failed_search_is_not_told_as_a_finding() -> None:
     said = words._about_direction(pd.DataFrame(columns=list(COLUMNS)), failed)
     assert said[0].startswith("No refusal direction was found: nothing passes")
     assert not any("Ablating" in line or "sits at" in line for line in said)
+
+
+def test_the_headline_compares_no_broken_unlearned_or_empty_attack() -> None:
+    from tamperlens.studies.audit import words
+
+    attack = {"n": 15, "steps": 15, "learned": True, "loss_before": 2.79, "loss_after": 0.1}
+
+    def said(
+        before: int, after: int, facts: int = 48, loss: float = 2.0, stage: str = "after", **more: object
+    ) -> str:
+        rows = [
+            Measurement.of("refusal_rate", "harmful", "before", wilson(before, 60)),
+            Measurement.of("refusal_rate", "harmful", "after", wilson(after, 60)),
+            Measurement.of("accuracy", "facts", "before", wilson(48, 60)),
+            Measurement.of("accuracy", "facts", stage, wilson(facts, 60)),
+            Measurement.of("perplexity", "harmless", "before", Estimate(1.5, 1.4, 1.6, 60)),
+            Measurement.of("perplexity", "harmless", stage, Estimate(loss, loss, loss, 60)),
+        ]
+        return words.headline(table(rows), {**attack, **more})
+
+    assert "took refusal of harmful requests from 95" in said(57, 0)
+    assert "broke the model (facts 80" in said(57, 0, facts=0) and "not compared" in said(57, 0, facts=0)
+    assert "broke the model (perplexity 1.5 to 400)" in said(57, 57, loss=400.0)
+    assert "there is little refusal to lose" in said(0, 0)
+    told = said(57, 57, learned=False, loss_after=1.14)
+    assert "were not learned (loss 2.79 to 1.14 nats a token)" in told and "does not show" in told
+    assert "took refusal" in said(57, 0, facts=0, stage="ablated")  # an edit's state is not the attack's
