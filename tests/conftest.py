@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core
 
 import copy
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,20 @@ from hypothesis import settings
 
 settings.register_profile("same", derandomize=True)  # what passed passes again
 settings.load_profile("same")
+
+# Before any module of ours: inside one that jaxtyping's hook loads, theirs are compiled from source every time.
+for library in (
+    "hypothesis.strategies",
+    "matplotlib.figure",
+    "pandas",
+    "peft",
+    "plotly.graph_objects",
+    "scipy.optimize",
+    "scipy.stats",
+    "torch",
+    "transformers",
+):
+    importlib.import_module(library)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # helpers: `from tiny_models import ...`

@@ -9,6 +9,7 @@ another kind is an error that names the field.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import struct
 import types
@@ -136,7 +137,8 @@ def _encode_items(value: typing.Any, hint: object, where: str, tensors: dict[str
 # ---- types ----------------------------------------------------------------------------------------------
 
 
-def hints_of(cls: type) -> dict[str, object]:
+@functools.cache
+def hints_of(cls: type) -> Mapping[str, object]:
     """Type of every field of a dataclass; `Any` where a name in it cannot be found."""
     try:
         return dict(typing.get_type_hints(cls))

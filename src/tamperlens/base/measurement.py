@@ -70,9 +70,7 @@ class Measurement(Result):
 
     def row(self, columns: Sequence[str] = (*COLUMNS, *NULL_COLUMNS)) -> dict[str, Any]:
         """Plain values by column, null and all."""
-        null = self.null
-        every = {**vars(self), "null": null.value, "null_low": null.low, "null_high": null.high}
-        every["null_kind"] = null.method
+        every = {**vars(self), **self.null.null_cells(), "null_kind": self.null.method}
         return {name: every[name] for name in columns}
 
     @classmethod

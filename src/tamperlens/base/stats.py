@@ -77,6 +77,14 @@ class Estimate(Result):
         """(low, high)."""
         return self.low, self.high
 
+    def cells(self, *more: str) -> dict[str, Any]:
+        """Columns of a table: value, low, high, n, and the fields in `more`."""
+        return {name: getattr(self, name) for name in ("value", "low", "high", "n", *more)}
+
+    def null_cells(self) -> dict[str, float]:
+        """Columns of the null beside a value: null, null_low, null_high."""
+        return {"null": self.value, "null_low": self.low, "null_high": self.high}
+
     def summary(self) -> str:
         """Value, interval, n and method."""
         return f"{self}{f', {self.method}' if self.method else ''}"

@@ -135,10 +135,7 @@ class CapabilityScores(Result):
                 {
                     "suite": score.suite,
                     "measure": "accuracy",
-                    "value": score.accuracy.value,
-                    "low": score.accuracy.low,
-                    "high": score.accuracy.high,
-                    "n": score.accuracy.n,
+                    **score.accuracy.cells(),
                     "grader": score.grader,
                 }
                 for score in self.scores

@@ -430,13 +430,9 @@ def _row(
     }[far]
     return {
         "measure": measure,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
+        **found.cells(),
         "n": found.n if math.isfinite(found.value) else 0,
-        "null": null.value,
-        "null_low": null.low,
-        "null_high": null.high,
+        **null.null_cells(),
         "null_kind": kind,
         **verdicts(kind, inside if known else None, found.value, unchanged),
         "reason": found.reason,

@@ -173,12 +173,4 @@ def tokens_of(direction: Direction, given: Sequence[int] | RefusalTokens | None)
 
 
 def _row(direction: str, measure: str, found: Estimate) -> dict[str, object]:
-    return {
-        "direction": direction,
-        "measure": measure,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
-        "reason": found.reason,
-    }
+    return {"direction": direction, "measure": measure, **found.cells("reason")}

@@ -66,17 +66,8 @@ class SubspaceCheck(Result):
         """One row per edit and measure: name, kind, measure, value, low, high, n, method, model."""
         return pd.DataFrame(
             [
-                {
-                    "name": effect.name,
-                    "kind": effect.kind,
-                    "measure": measure,
-                    "value": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "n": estimate.n,
-                    "method": self.method,
-                    "model": self.model,
-                }
+                {"name": effect.name, "kind": effect.kind, "measure": measure, **estimate.cells()}
+                | {"method": self.method, "model": self.model}
                 for effect in self.effects
                 for measure, estimate in (
                     ("bypass", effect.bypass),

@@ -71,11 +71,13 @@ class AblationCurve(Result):
             for series, e in (("top", self.values[i]), ("random", self.random[i])):
                 rows.append(
                     {
-                        "k": k, "series": series, "value": e.value, "low": e.low, "high": e.high, "n": e.n,
+                        "k": k,
+                        "series": series,
+                        **e.cells(),
                         "random_above": self.share[i],
                         "head": "" if k == 0 else "{}.{}".format(*self.heads[k - 1]),
                     }
-                )  # fmt: skip
+                )
         return pd.DataFrame(rows)
 
     def plot(self, *, name: str | None = None) -> Any:

@@ -273,10 +273,7 @@ def agreement(scores: Sequence[HeadScores], *, draws: int = DRAWS, seed: int = 0
     for i, one in enumerate(scores):
         for two in scores[i + 1 :]:
             e = rank_agreement(one, two, draws=draws, seed=seed)
-            rows.append(
-                {"one": one.method, "two": two.method, "value": e.value, "low": e.low, "high": e.high,
-                 "n": e.n, "method": e.method}
-            )  # fmt: skip
+            rows.append({"one": one.method, "two": two.method, **e.cells("method")})
     return pd.DataFrame(rows)
 
 

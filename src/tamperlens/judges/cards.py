@@ -98,22 +98,12 @@ class JudgeCard(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per model and measure (sensitivity, specificity, kappa): value, low, high, n, judge."""
-        rows = []
-        for row in (self.overall, *self.by_model):
-            for measure in ("sensitivity", "specificity", "kappa"):
-                estimate: Estimate = getattr(row, measure)
-                rows.append(
-                    {
-                        "judge": self.judge,
-                        "model": row.model,
-                        "measure": measure,
-                        "value": estimate.value,
-                        "low": estimate.low,
-                        "high": estimate.high,
-                        "n": estimate.n,
-                        "reason": estimate.reason,
-                    }
-                )
+        rows = [
+            {"judge": self.judge, "model": row.model, "measure": measure}
+            | getattr(row, measure).cells("reason")
+            for row in (self.overall, *self.by_model)
+            for measure in ("sensitivity", "specificity", "kappa")
+        ]
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:

@@ -182,25 +182,13 @@ class RefusalRates(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per category and outcome, with value, low, high, n, reason, judge and model."""
-        rows = []
-        for rates in (self.overall, *self.by_category):
-            for outcome in OUTCOMES:
-                estimate: Estimate = getattr(rates, outcome)
-                rows.append(
-                    {
-                        "set": self.name,
-                        "category": rates.category,
-                        "outcome": outcome,
-                        "value": estimate.value,
-                        "low": estimate.low,
-                        "high": estimate.high,
-                        "n": estimate.n,
-                        "reason": estimate.reason,
-                        "judge": self.completions.judge,
-                        "model": self.completions.model,
-                    }
-                )
-        return pd.DataFrame(rows)
+        rows = [
+            {"set": self.name, "category": rates.category, "outcome": outcome}
+            | getattr(rates, outcome).cells("reason")
+            for rates in (self.overall, *self.by_category)
+            for outcome in OUTCOMES
+        ]
+        return pd.DataFrame(rows).assign(judge=self.completions.judge, model=self.completions.model)
 
     def plot(self) -> Any:
         """A `tamperlens.plots.Plot`: refused and degenerate shares, over all prompts and per category."""

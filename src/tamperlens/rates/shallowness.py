@@ -74,22 +74,8 @@ class TokenKL(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row per answer token: token, value, low, high, n, towards, base, tuned."""
-        rows = []
-        for token in range(self.kl.shape[1]):
-            found = self.at(token)
-            rows.append(
-                {
-                    "token": token,
-                    "value": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
-                    "towards": self.towards,
-                    "base": self.base,
-                    "tuned": self.tuned,
-                }
-            )
-        return pd.DataFrame(rows)
+        rows = [{"token": token, **self.at(token).cells()} for token in range(self.kl.shape[1])]
+        return pd.DataFrame(rows).assign(towards=self.towards, base=self.base, tuned=self.tuned)
 
 
 @dataclass(frozen=True)

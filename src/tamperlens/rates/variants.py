@@ -52,10 +52,7 @@ class Robustness(Result):
         rows = [
             {
                 "measure": name,
-                "value": found.value,
-                "low": found.low,
-                "high": found.high,
-                "n": found.n,
+                **found.cells(),
                 "judge": rates.judge,
                 "model": rates.completions.model,
             }
@@ -118,10 +115,7 @@ class VariantRates(Result):
                     "variant": name,
                     "system": rates.completions.decoding.system,
                     "prefill": rates.completions.decoding.prefill,
-                    "value": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
+                    **found.cells(),
                     "difference": test.difference.value if test else 0.0,
                     "difference_low": test.difference.low if test else 0.0,
                     "difference_high": test.difference.high if test else 0.0,
