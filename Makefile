@@ -14,10 +14,10 @@ audit: $(STAMP)
 	$(BIN)/tamperlens audit organism --out $(OUT) --resume $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m ""
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m ""
 
 real: $(STAMP)  # every measure on a real model: TAMPERLENS_REAL=FOLDER make real [MODEL=smollm2] [SELECT='real and not slow']
 	@test -d "$$TAMPERLENS_REAL" || { echo "TAMPERLENS_REAL names no folder of real models"; exit 2; }

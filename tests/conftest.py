@@ -28,7 +28,7 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True)  # what passed passes again
 settings.load_profile("same")
 
-# Before any module of ours: inside one that jaxtyping's hook loads, theirs are compiled from source every time.
+# Before any module of ours: inside one that jaxtyping loads, theirs are compiled from source every time.
 for library in (
     "hypothesis.strategies",
     "matplotlib.figure",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -59,10 +60,15 @@ def test_a_gpt2_without_a_chat_template(gpt2: Path, tmp_path: Path) -> None:
     assert "r 16, α 32, qkv, lr 0.0002, 2 steps of 4" in (tmp_path / "verdict.txt").read_text("utf-8")
 
 
-def test_training_on_the_test_prompts_is_refused(gpt2: Path, tmp_path: Path) -> None:
+def test_training_on_the_test_prompts_is_refused(
+    gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = pd.DataFrame({"prompt": ["How to pick a lock?", "How to bake?"], "response": ["No.", "No."]})
     rows.to_csv(tmp_path / "same.csv", index=False)
-    done = run(gpt2, tmp_path / "out", "--safety", str(tmp_path / "same.csv"), "--harmful",
-               str(tmp_path / "same.csv"))  # fmt: skip
-    assert done.returncode == 1 and "2 test prompts are trained on" in done.stderr
+    same = str(tmp_path / "same.csv")
+    options = ["--model", str(gpt2), "--out", str(tmp_path / "out"), "--safety", same, "--harmful", same]
+    monkeypatch.setattr(sys, "argv", ["alignment_tax.py", *options, *FEW])
+    monkeypatch.syspath_prepend(ROOT / "analyses")
+    with pytest.raises(SystemExit, match="2 test prompts are trained on"):
+        runpy.run_path(str(ROOT / "analyses" / "alignment_tax.py"), run_name="__main__")
     assert not (tmp_path / "out").exists()

@@ -338,14 +338,14 @@ def test_the_interactive_figure_in_a_browser(recorded, tmp_path):
 def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tmp_path):
     score = neurons.snip(organism, prompts.packaged("harmful", split="train").head(8))
     mask = score.top(0.05)
-    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2)
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2, steps=2)
     found = trajectory.record(
-        organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1, freeze=mask,
+        organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1, freeze=mask,
         out=tmp_path / "f",
     )  # fmt: skip
     assert found.frozen == mask.count > 0
     recorded_rows = found.table.set_index("measure")
-    assert set(recorded_rows.loc["drift: all weights", "step"]) == {0, 1, 3, 6}
+    assert set(recorded_rows.loc["drift: all weights", "step"]) == {0, 1, 2}
     before = dict(organism.module.named_parameters())
     tuned = finetune.TunedModel.load(tmp_path / "f" / "seed-0" / "run" / "tuned", organism)
     moved = 0
@@ -355,12 +355,12 @@ def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tm
             assert torch.equal(after[flags], before[name][flags]), name
             moved += int((after[~flags] != before[name][~flags]).sum())
     assert moved > 0
-    free = trajectory.record(organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1)
+    free = trajectory.record(organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1)
     values = [t.of("drift: all weights")["value"].to_numpy() for t in (found, free)]
     assert (values[0][1:] < values[1][1:]).all()  # what is held is no part of the recorded drift
     with pytest.raises(RunFolderError, match="other frozen"):
         trajectory.record(
-            organism, DATA, settings, watch=watch, every=[1, 3], sampled=[], seeds=1, out=tmp_path / "f"
+            organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1, out=tmp_path / "f"
         )
 
 
