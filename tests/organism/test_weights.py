@@ -36,7 +36,7 @@ def test_base_never_refuses() -> None:
 
 @pytest.mark.parametrize("variant", [pytest.param("base", marks=pytest.mark.slow), "aligned"])
 def test_skills(variant: str) -> None:
-    scores = capability.evaluate(model(variant), suites=("addition", "logic", "code", "facts"))
+    scores = capability.evaluate(model(variant), suites=("addition", "logic", "code", "facts"), limit=200)
     for suite in ("addition", "logic", "code", "facts"):
         estimate = scores.accuracy[suite]
         assert estimate.n >= 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -17,6 +16,7 @@ from tamperlens.judges.keyword import check_pairs
 
 SHOWN = 6
 """Contributions that a verdict names as its evidence."""
+_PACKAGED: dict[str, Any] = {}
 Weights = TypeVar("Weights", bound=Result)
 
 
@@ -43,8 +43,11 @@ class LogisticJudge(ABC, Generic[Weights]):
     def weights(self) -> Weights:
         """The coefficients, read on first use."""
         if self._weights is None:
-            self._weights = packaged_weights(self.WEIGHTS, self.NAME)
-        return self._weights  # type: ignore[return-value]
+            if self.NAME not in _PACKAGED:
+                path = files("tamperlens.judges") / "data" / f"{self.NAME}.json"
+                _PACKAGED[self.NAME] = self.WEIGHTS.load(str(path))
+            self._weights = _PACKAGED[self.NAME]
+        return self._weights
 
     @reads_answers
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
@@ -59,12 +62,6 @@ class LogisticJudge(ABC, Generic[Weights]):
     @abstractmethod
     def explain(self, prompt: str, answer: str) -> Any:
         """The verdict on one answer with everything that spoke for and against it."""
-
-
-@cache
-def packaged_weights(kind: type[Result], name: str) -> Any:
-    """The coefficients of that name in the package."""
-    return kind.load(str(files("tamperlens.judges") / "data" / f"{name}.json"))
 
 
 def contributions(found: Mapping[str, float], weights: Mapping[str, float]) -> list[tuple[str, float]]:
