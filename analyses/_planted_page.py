@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from scipy import stats as sps
 
 import tamperlens
 from tamperlens import planted, stats
@@ -15,6 +16,7 @@ CHOSEN_ON = (
     "random-5 0", "neurons 0", "neurons 1", "head 0", "head 1", "heads-3 0", "heads-3 1", "layer 0",
 )  # fmt: skip
 TRIVIAL = ("largest |W|", "largest gradient")
+FEWEST, ALPHA = 3, 0.05
 LEVELS = ("weights", "neurons", "heads")
 LEVEL_WORDS = {
     "weights": "Single weights",
@@ -35,9 +37,11 @@ def page_of(tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.Da
         f"{cards['seconds'].sum() / 60:.0f} min, of the processor {cards['cpu'].sum() / 60:.0f} min. "
         "Intervals are bootstrap 95 % over organisms (kinds and training seeds).",
         "",
-        "Methods are sorted into: *find it* (half of what they choose is planted, their interval above "
-        "chance), *beat the trivial baselines* (AUROC above that of the better of largest |W| and largest "
-        "gradient, paired by organism, interval above 0), *above chance only* (AUROC interval above .5).",
+        "Methods are sorted by organisms that nothing was chosen on, at least three of them: *find it* (half "
+        "of what they choose is planted, and more than chance), *beat the trivial baselines* (AUROC above "
+        "that of largest |W| and above that of largest gradient, each), *above chance only* (AUROC above "
+        ".5). Each by a one-sided paired t test over organisms, Holm over the methods of the level, 5 %. The "
+        "tables below them show every organism.",
         "",
         "Excluded, having failed their verification: "
         + ("; ".join(f"{r['organism']} ({r['reason']})" for r in failed.to_dict("records")) or "none")
@@ -59,7 +63,7 @@ def page_of(tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.Da
         part = whole[whole["level"] == level]
         if part.empty:
             continue
-        lines += ["", f"## {title}", "", verdict(level, part), ""]
+        lines += ["", f"## {title}", "", verdict(level, tables["scores"]), ""]
         own = by_kind[by_kind["level"] == level]
         lines += directions_table(part, own) if level == "directions" else scores_table(part, own)
     lines += ["", "## The preset `calibrated` on organisms that it was not chosen on", ""]
@@ -71,27 +75,65 @@ def page_of(tables: dict[str, pd.DataFrame], whole: pd.DataFrame, by_kind: pd.Da
     return "\n".join(lines) + "\n"
 
 
-def verdict(level: str, part: pd.DataFrame) -> str:
-    """Which methods of a level find the part, in sentences."""
+def verdict(level: str, scores: pd.DataFrame) -> str:
+    """Which methods of a level find the part, in sentences, by organisms that nothing was chosen on."""
+    part = scores[(scores["level"] == level) & ~scores["organism"].isin(CHOSEN_ON)]
+    part = part[part["chance"].between(0, 1, inclusive="neither")]
+    n = part["organism"].nunique()
+    if n < FEWEST:
+        return f"Not sorted: {n} organisms that nothing was chosen on, and it takes {FEWEST}."
     classes: dict[str, list[str]] = {}
-    for one in part.sort_values("precision", ascending=False).to_dict("records"):
-        if one["method"] not in (planted.RANDOM, planted.CHEAT, *TRIVIAL):
-            classes.setdefault(trust(level, one), []).append(one["method"])
+    for name, one in trusted(level, part).items():
+        classes.setdefault(one, []).append(name)
     order = ("find it", "beat the trivial baselines", "are above chance only", "are not shown above chance")
     words = [f"Methods that {name}: {'; '.join(classes[name])}." for name in order if name in classes]
-    if part["organisms"].max() < 5:
-        words.append(f"Only {part['organisms'].max()} organisms: intervals are little more than their range.")
-    return " ".join(words)
+    return " ".join([*words, f"By {n} organisms that nothing was chosen on."])
 
 
-def trust(level: str, one: dict[str, Any]) -> str:
-    """The class of a method: by precision at the planted size, gain over baselines, and AUROC."""
-    if one["precision"] >= 0.5 and one["precision_low"] > one["chance"]:
-        return "find it"
-    if level != "directions" and one["gain_low"] > 0:
-        return "beat the trivial baselines"
-    above = one["precision_low"] > one["chance_high"] if level == "directions" else one["auroc_low"] > 0.5
-    return "are above chance only" if above else "are not shown above chance"
+def trusted(level: str, part: pd.DataFrame) -> dict[str, str]:
+    """Method to its class, best first.
+
+    Args:
+        level: of the methods.
+        part: rows of `planted.score` of that level, one organism and method each.
+    """
+    wide = {
+        name: part.pivot(index="organism", columns="method", values=name) for name in ("precision", "auroc")
+    }
+    methods = [name for name in wide["precision"] if name not in (planted.RANDOM, planted.CHEAT, *TRIVIAL)]
+    chance = part.pivot(index="organism", columns="method", values="chance")
+    more = _holm({name: _above(wide["precision"][name] - chance[name]) for name in methods})
+    if level == "directions":
+        gain = dict.fromkeys(methods, 1.0)
+        above = more
+    else:
+        # Above both: the larger p of the two is the p of the claim.
+        auroc = wide["auroc"]
+        gain = _holm({name: max(_above(auroc[name] - auroc[one]) for one in TRIVIAL) for name in methods})
+        above = _holm({name: _above(auroc[name] - 0.5) for name in methods})
+    found = {}
+    for name in sorted(methods, key=lambda name: -wide["precision"][name].mean()):
+        if wide["precision"][name].mean() >= 0.5 and more[name] < ALPHA:
+            found[name] = "find it"
+        elif gain[name] < ALPHA:
+            found[name] = "beat the trivial baselines"
+        else:
+            found[name] = "are above chance only" if above[name] < ALPHA else "are not shown above chance"
+    return found
+
+
+def _above(differences: pd.Series) -> float:
+    """One-sided p of a mean above 0 over organisms; 1 where there are too few."""
+    values = differences.dropna().to_numpy()
+    if len(values) < FEWEST:
+        return 1.0
+    if values.std() == 0:
+        return 0.0 if values[0] > 0 else 1.0
+    return float(sps.ttest_1samp(values, 0.0, alternative="greater").pvalue)
+
+
+def _holm(tests: dict[str, float]) -> dict[str, float]:
+    return dict(zip(tests, stats.holm(list(tests.values())), strict=True))
 
 
 def span(one: dict[str, Any], name: str) -> str:

@@ -1,6 +1,6 @@
 """Does a localisation method find what is there? Every method against organisms whose answer is known.
 
-    python analyses/planted_truth.py --quick        # five kinds, one seed, two causal tests, one attack each
+    python analyses/planted_truth.py --quick        # five kinds, one seed, two causal tests, 3 attacks each
     python analyses/planted_truth.py                # every shipped organism, every causal test, attacks
 
 `base` was made to refuse by training that could change only a known part. Each method ranks weights, neurons
@@ -105,7 +105,7 @@ def one_organism(folder: Path, kind: str, seed: int, data: Any, probes: Any, giv
             known = {name: basis for name, basis in bases.items() if basis is not None}
             rows += planted.ablations(model, known, edits)
             found["causal"] = pd.DataFrame([{**head, **row} for row in rows])
-        attack = planted.attacked(model, truth, edits, seeds=given.attacks or (1 if given.quick else 2))
+        attack = planted.attacked(model, truth, edits, seeds=given.attacks or 3)
         found["attacks"] = pd.DataFrame([{**head, **attack}])
     folder.mkdir(parents=True, exist_ok=True)
     # The verification comes last: it says that the others are there.
