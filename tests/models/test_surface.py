@@ -24,7 +24,7 @@ def test_import_is_light() -> None:
 
 
 def test_load_pulls_in_no_tracker() -> None:
-    heavy = ["nnsight", "transformer_lens", "wandb", "plotly", "matplotlib", "datasets"]
+    heavy = ["nnsight", "transformer_lens", "wandb", "plotly", "matplotlib", "datasets", "pandas"]
     code = f"import tamperlens, sys; tamperlens.load; print([m for m in {heavy} if m in sys.modules])"
     assert run(code) == "[]"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
+from tamperlens.base.lazy import pd
 
 # What a spreadsheet takes for a formula, and the mark itself.
 _FORMULA = ("=", "+", "-", "@", "\t", "'")

@@ -18,15 +18,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from tamperlens.base.errors import InputError, TamperlensError
 from tamperlens.base.frames import frame_from_json, frame_to_json
+from tamperlens.base.lazy import pd
 
 JSON = typing.Any  # what json reads and writes; checked as it is read
 ANY = typing.Any
-_MISSING = {"NA": pd.NA, "NaT": pd.NaT}
 
 
 class DecodeError(Exception):
@@ -249,7 +248,7 @@ def _decode_marked(
         if mark == "$text":
             return bytes.fromhex(value).decode("utf-16-be", "surrogatepass")
         if mark == "$missing":
-            return _MISSING[value]
+            return {"NA": pd.NA, "NaT": pd.NaT}[value]
         if mark == "$path":
             return Path(value)
         if mark == "$frame":

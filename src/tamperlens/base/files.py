@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tamperlens.base.cells import each_cell, neutral, plain
 from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.lazy import pd
 
 PathLike = str | os.PathLike[str]
 
@@ -104,20 +104,17 @@ def write_csv(path: PathLike, frame: pd.DataFrame) -> Path:
     return Path(path)
 
 
-# From 3.1 on pandas reads numbers to the bit by default, and the option that asks for it is deprecated.
-_EXACT: dict[str, Any] = (
-    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-)
-
-
 def read_csv(path: PathLike, **options: Any) -> pd.DataFrame:
     """Read what `write_csv` wrote: numbers to the bit, text as it was; options go to `pandas.read_csv`.
 
     Raises:
         InputError: the file is missing or is no table.
     """
+    # From 3.1 on pandas reads numbers to the bit by default, and the option that asks for it is deprecated.
+    if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
+        options = {"float_precision": "round_trip", **options}
     try:
-        return each_cell(pd.read_csv(path, **{**_EXACT, **options}), plain)
+        return each_cell(pd.read_csv(path, **options), plain)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pandas' own errors and those of the encoding are of this kind

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from pandas.api.types import is_extension_array_dtype
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.lazy import pd
 
 Encode = Callable[[object, str], Any]
 """JSON of one value, and its like for reading; the second argument says where the value stands."""
@@ -103,9 +102,11 @@ def _column(array: Any, encode: Encode, where: str) -> dict[str, Any]:
     if isinstance(dtype, pd.StringDtype):
         values = [None if missing else value for value, missing in zip(array, array.isna(), strict=True)]
         found |= {"storage": dtype.storage, "missing": "NA" if dtype.na_value is pd.NA else "nan"}
-    elif is_extension_array_dtype(dtype) and hasattr(array, "_mask"):  # Int64, boolean, Float32 …
+    elif pd.api.types.is_extension_array_dtype(dtype) and hasattr(
+        array, "_mask"
+    ):  # Int64, boolean, Float32 …
         values = [None if gone else v for v, gone in zip(array._data.tolist(), array._mask, strict=True)]
-    elif is_extension_array_dtype(dtype) and not isinstance(dtype, np.dtype):
+    elif pd.api.types.is_extension_array_dtype(dtype) and not isinstance(dtype, np.dtype):
         raise InputError(
             f"{where} is a column of {dtype}, which a result file does not keep; use .astype(...)"
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from tamperlens.base import bits as packed
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_tensors, sha256_bytes, write_tensors
+from tamperlens.base.lazy import pd
 from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import Header, Part, by_parameter, check_shapes, parts_of, shapes_of
 from tamperlens.base.schemas import checked

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import pandas as pd
 import torch
+
+from tamperlens.base.lazy import pd
 
 LONGEST = 160
 _ROWS, _COLUMNS = 12, 8

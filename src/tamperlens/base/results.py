@@ -7,12 +7,12 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import torch
 
 from tamperlens.base.encoding import DecodeError, decode, encode
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
+from tamperlens.base.lazy import pd
 from tamperlens.base.nouns import Noun
 
 R = TypeVar("R", bound="Result")

@@ -172,9 +172,11 @@ def find_direction(
     prompts disagree.
 
     By default only a shortlist is scored on all prompts: first-order estimates from a few backward passes put
-    the candidates in order (`screening.py`), and successive elimination leaves those that may be best
-    (`shortlist.py`: one that is better by more than 0.1 nats of bypass is dropped with probability .05 at
-    most). `selection="exhaustive"` scores all of them, as published.
+    the candidates in order (`screening.py`), and waves of eight are thinned out by successive elimination
+    (`shortlist.py`: the exhaustive search's choice is dropped for one that is worse by more than 0.1 nats of
+    bypass with probability .05 at most, unless the search is cut at 8 % of its prompts). It stops where the
+    estimates, set right by what was measured, leave no candidate that could pass; the table says which rows
+    are estimates and why. `selection="exhaustive"` scores all of them, as published.
 
     Args:
         model: any chat model; it is left as it was.

@@ -119,8 +119,18 @@ class Scorer:
             harmful: rows of the harmful validation prompts; all by default.
             harmless: rows of the harmless ones.
         """
-        asked = [self._harmful[row] for row in harmful] if harmful is not None else self._harmful
-        spared = [self._harmless[row] for row in harmless] if harmless is not None else self._harmless
+        bypass, kl = self.ablated(removed, harmful, harmless)
+        return PromptScores(bypass, self.added(added, layer, harmless), kl)
+
+    def ablated(
+        self,
+        removed: Sequence[Float[Tensor, " d_model"]],
+        harmful: Sequence[int] | None = None,
+        harmless: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Bypass of each harmful and KL of each harmless prompt with the directions ablated."""
+        asked = self._harmful if harmful is None else [self._harmful[row] for row in harmful]
+        spared = self._harmless if harmless is None else [self._harmless[row] for row in harmless]
         before = self.baseline.logits if harmless is None else self.baseline.logits[list(harmless)]
         try:
             # One pass for both sets: the ablation is the same.
@@ -128,17 +138,21 @@ class Scorer:
                 for vector in removed:
                     stack.enter_context(ablate_direction(self.model, vector))
                 logits = self._logits(asked + spared)
-            bad, good = logits[: len(asked)], logits[len(asked) :]
-            with add_direction(self.model, added, layer=layer):
-                raised = self._logits(spared)
         except NumericsError:
-            nothing = [torch.full((len(ids),), math.nan) for ids in (asked, spared)]
-            return PromptScores(nothing[0], nothing[1], nothing[1])
-        return PromptScores(
-            refusal_metric(bad, self.tokens).cpu(),
-            refusal_metric(raised, self.tokens).cpu(),
-            kl_divergence(before, good).cpu(),
-        )
+            return torch.full((len(asked),), math.nan), torch.full((len(spared),), math.nan)
+        bad, good = logits[: len(asked)], logits[len(asked) :]
+        return refusal_metric(bad, self.tokens).cpu(), kl_divergence(before, good).cpu()
+
+    def added(
+        self, vector: Float[Tensor, " d_model"], layer: int, harmless: Sequence[int] | None = None
+    ) -> Tensor:
+        """Induce of each harmless prompt with the vector added at the input of a layer."""
+        spared = self._harmless if harmless is None else [self._harmless[row] for row in harmless]
+        try:
+            with add_direction(self.model, vector, layer=layer):
+                return refusal_metric(self._logits(spared), self.tokens).cpu()
+        except NumericsError:
+            return torch.full((len(spared),), math.nan)
 
     def estimates(self, vectors: Sequence[Float[Tensor, " d_model"]], layers: Sequence[int]) -> Estimates:
         """First-order estimates of the three scores of many candidates at once."""
@@ -157,16 +171,17 @@ class Scorer:
         """Successive elimination among candidates on these prompts; `advance(1)` is called once for each."""
         begun: set[int] = set()
 
-        def score(one: int, bad: Sequence[int], good: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        def added(one: int, good: Sequence[int]) -> Tensor:
             if one not in begun:
                 begun.add(one)
                 advance(1)
-            vector = vectors[one]
-            found = self.by_prompt([vector], vector, layers[one], harmful=bad, harmless=good)
-            return found.bypass, found.induce, found.kl
+            return self.added(vectors[one], layers[one], good)
 
-        n_layers = self.model.n_layers
-        return Race(score, layers, len(self._harmful), len(self._harmless), n_layers, rule, seed)
+        def ablated(one: int, bad: Sequence[int], good: Sequence[int]) -> tuple[Tensor, Tensor]:
+            return self.ablated([vectors[one]], bad, good)
+
+        sizes = len(self._harmful), len(self._harmless), self.model.n_layers
+        return Race(added, ablated, layers, *sizes, rule, seed)
 
     def _logits(self, sequences: list[list[int]]) -> Float[Tensor, "n vocab"]:
         return last_logits(
@@ -235,9 +250,11 @@ def score_table(
             kind = "exact" if race.exact(at) else "sampled" if n else "estimated"
             if not n and estimates is not None:
                 scores = (float(estimates.bypass[at]), float(estimates.induce[at]), float(estimates.kl[at]))
-            reason = rule.objection(layer, *scores, n_layers=model.n_layers)
+            known = scores if kind == "exact" else tuple(0.0 if math.isnan(x) else x for x in scores)
+            reason = rule.objection(layer, *known, n_layers=model.n_layers)
             if kind != "exact":
                 reason = f"{kind}: {reason or 'not among the best'}"
+                reason += f" ({race.stopped})" if race.stopped and not n else ""
         rows.append(
             {
                 "position": positions[p],

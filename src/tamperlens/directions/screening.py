@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
@@ -22,7 +23,12 @@ from tamperlens_hooks import Tape, capture
 
 # Tokens of a pass whose graph is kept, and next tokens that stand for the whole distribution: the likeliest
 # ones with their probabilities, and one drawn from the rest.
-_TOKENS, _LIKELIEST = 512, 3
+_TOKENS, _LIKELIEST = 512, 2
+# Prompts of a kind that are asked at most, and those of them whose KL is estimated: each costs three more
+# backward passes.
+_PROMPTS, _PROMPTS_KL = 16, 8
+
+Score = Literal["bypass", "induce", "kl"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ def estimate_scores(
 ) -> Estimates:
     """Estimate bypass, induce and KL of many candidates.
 
-    Costs one forward and one backward pass for each harmful prompt, one forward and five backward for each
-    harmless one, whatever the number of candidates. Parameters receive no gradients.
+    Costs one forward and one backward pass for each of 16 prompts of a kind, and four of each more for 8
+    harmless ones, whatever the number of candidates. Parameters receive no gradients.
 
     Args:
         model: any chat model whose weights can be differentiated through.
@@ -62,8 +68,9 @@ def estimate_scores(
         layers: where each was read and is added.
     """
     screen = _Screen(model, tokens, vectors.float().to(model.device), list(layers))
-    bypass, _, _ = screen.run(harmful, harmless=False)
-    _, induce, kl = screen.run(harmless, harmless=True)
+    bypass = screen.run(harmful[:_PROMPTS], "bypass")
+    induce = screen.run(harmless[:_PROMPTS], "induce")
+    kl = screen.run(harmless[:_PROMPTS_KL], "kl")
     return Estimates(bypass.mean(0), induce.mean(0), kl.mean(0))
 
 
@@ -72,38 +79,39 @@ class _Screen:
         self.model, self.tokens, self.vectors, self.layers = model, tokens, vectors, layers
         self.units = (vectors / vectors.norm(dim=-1, keepdim=True)).T.contiguous()
 
-    def run(self, sequences: Sequence[Sequence[int]], *, harmless: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """(bypass, induce, KL) per prompt and candidate, `[n, candidates]` each."""
-        found = torch.zeros(3, len(sequences), len(self.layers), dtype=torch.float64)
+    def run(self, sequences: Sequence[Sequence[int]], score: Score) -> Float64[Tensor, "n candidates"]:
+        """One score per prompt and candidate."""
+        found = torch.zeros(len(sequences), len(self.layers), dtype=torch.float64)
 
         def read(rows: list[int]) -> None:
-            found[:, rows] = self._batch([sequences[row] for row in rows], harmless=harmless)
+            found[rows] = self._batch([sequences[row] for row in rows], score)
 
         at_once = max(1, _TOKENS // max(map(len, sequences)))
         with evaluating(self.model.module), torch.enable_grad():
             in_batches(self.model.module, sequences, 0, at_once, self.model.device, read)
-        return found[0], found[1], found[2]
+        return found
 
-    def _batch(self, sequences: Sequence[Sequence[int]], *, harmless: bool) -> Float64[Tensor, "3 batch c"]:
+    def _batch(self, sequences: Sequence[Sequence[int]], score: Score) -> Float64[Tensor, "batch c"]:
         model = self.model
         batch = left_pad(sequences, model.pad_id, model.device)
-        with capture(model, sites=["resid_pre", "attn_out", "mlp_out"], detach=False) as tape:
+        sites = ["resid_pre"] if score == "induce" else ["resid_pre", "attn_out", "mlp_out"]
+        with capture(model, sites=sites, detach=False) as tape:
             logits = forward_last(model.module, **vars(batch), use_cache=False)
         real = batch.attention_mask
+        metric = refusal_metric(logits, self.tokens)
+        before = metric.detach().cpu()[:, None]
+        if score == "induce":
+            return before + self._added(tape, metric.sum(), real)
         writes = [tape.raw("resid_pre")[0], *tape.raw("attn_out"), *tape.raw("mlp_out")]
         parts = [self._project(write.detach(), real) for write in writes]
-        metric = refusal_metric(logits, self.tokens)
-        found = torch.zeros(3, len(sequences), len(self.layers), dtype=torch.float64)
-        found[:2] = metric.detach().cpu()[:, None]
-        if not harmless:
-            found[0] -= self._removed(parts, torch.autograd.grad(metric.sum(), writes), real)
-            return found
-        found[1] += self._added(tape, metric.sum(), real)
+        if score == "bypass":
+            return before - self._removed(parts, torch.autograd.grad(metric.sum(), writes), real)
         logp = logits.double().log_softmax(-1)
+        found = torch.zeros(len(sequences), len(self.layers), dtype=torch.float64)
         for chosen, weight in _typical(logp.detach()):
-            score = logp.gather(1, chosen[:, None]).sum()
-            grads = torch.autograd.grad(score, writes, retain_graph=True)
-            found[2] += weight.cpu()[:, None] * self._removed(parts, grads, real) ** 2 / 2
+            likelihood = logp.gather(1, chosen[:, None]).sum()
+            grads = torch.autograd.grad(likelihood, writes, retain_graph=True)
+            found += weight.cpu()[:, None] * self._removed(parts, grads, real) ** 2 / 2
         return found
 
     def _project(self, x: Tensor, real: Tensor) -> Tensor:
@@ -122,7 +130,7 @@ class _Screen:
     def _added(self, tape: Tape, metric: Tensor, real: Tensor) -> Tensor:
         """First-order gain by adding each candidate at its layer, `[batch, candidates]`."""
         inputs = tape.raw("resid_pre")
-        grads = torch.autograd.grad(metric, inputs, retain_graph=True)
+        grads = torch.autograd.grad(metric, inputs)
         sums = [(g.float() * real.to(g.device)[..., None]).sum(1) for g in grads]
         pairs = zip(self.layers, self.vectors, strict=True)
         each = [sums[layer] @ vector.to(sums[layer].device) for layer, vector in pairs]

@@ -133,7 +133,10 @@ def select_direction(table: pd.DataFrame, *, n_layers: int, rule: SelectionRule 
     (_, unknown, beyond, _, _), row, layer, bypass, induce, kl, objection = min(scored)
     reason = ""
     if objection:
-        reason = f"no candidate passes every filter; the one that violates them least: {objection}"
+        which = "passes every filter"
+        if unasked := kinds.count("estimated"):
+            which = f"that was scored {which} ({unasked} others were only estimated)"
+        reason = f"no candidate {which}; the one that violates them least: {objection}"
         if beyond and not unknown:
             reason += " (all are beyond the rule's layers or its KL ceiling: do not use it)"
     position = int(table["position"].iloc[row])

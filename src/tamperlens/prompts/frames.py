@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import pandas as pd
-
 from tamperlens.base.errors import InputError
+from tamperlens.base.lazy import pd
 from tamperlens.prompts.conversations import is_conversation
 from tamperlens.prompts.hub import table_of
 from tamperlens.prompts.promptset import Example, PromptSet

@@ -10,10 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, sha256_bytes, write_text
+from tamperlens.base.lazy import pd
 from tamperlens.base.nouns import clip
 from tamperlens.base.results import Result
 from tamperlens.prompts.prompt import Message, Prompt, content, context_of, with_context

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
+from tamperlens.base.lazy import pd
 from tamperlens.prompts.columns import AlpacaStyle, NoColumn, packaged_format, to_promptset
 from tamperlens.prompts.conversations import LONGEST
 from tamperlens.prompts.frames import PromptsLike, is_table, items_of, table_in_memory
