@@ -250,8 +250,10 @@ def score_table(
             kind = "exact" if race.exact(at) else "sampled" if n else "estimated"
             if not n and estimates is not None:
                 scores = (float(estimates.bypass[at]), float(estimates.induce[at]), float(estimates.kl[at]))
-            known = scores if kind == "exact" else tuple(0.0 if math.isnan(x) else x for x in scores)
-            reason = rule.objection(layer, *known, n_layers=model.n_layers)
+            bypass, induce, kl = scores
+            if kind != "exact":  # what was not asked is no objection
+                bypass, induce, kl = (0.0 if math.isnan(score) else score for score in scores)
+            reason = rule.objection(layer, bypass, induce, kl, n_layers=model.n_layers)
             if kind != "exact":
                 reason = f"{kind}: {reason or 'not among the best'}"
                 reason += f" ({race.stopped})" if race.stopped and not n else ""

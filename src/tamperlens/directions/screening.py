@@ -19,7 +19,7 @@ from torch import Tensor
 from tamperlens.base.logits import refusal_metric
 from tamperlens.models import ChatModel, evaluating, left_pad
 from tamperlens.models.generation import forward_last, in_batches
-from tamperlens_hooks import Tape, capture
+from tamperlens_hooks import Site, Tape, capture
 
 # Tokens of a pass whose graph is kept, and next tokens that stand for the whole distribution: the likeliest
 # ones with their probabilities, and one drawn from the rest.
@@ -94,7 +94,9 @@ class _Screen:
     def _batch(self, sequences: Sequence[Sequence[int]], score: Score) -> Float64[Tensor, "batch c"]:
         model = self.model
         batch = left_pad(sequences, model.pad_id, model.device)
-        sites = ["resid_pre"] if score == "induce" else ["resid_pre", "attn_out", "mlp_out"]
+        sites: list[Site] = ["resid_pre"]
+        if score != "induce":
+            sites += ["attn_out", "mlp_out"]
         with capture(model, sites=sites, detach=False) as tape:
             logits = forward_last(model.module, **vars(batch), use_cache=False)
         real = batch.attention_mask

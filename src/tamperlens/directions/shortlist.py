@@ -165,9 +165,9 @@ class Race:
             return _lowest(sign * x[asked], sign * y, sign * x[left], level)
 
         # A KL is a positive number that varies by factors.
-        logs = [kl.clamp(min=1e-12).log() for kl in (estimates.kl, measured[2])]
+        estimated, found = (kl.clamp(min=1e-12).log() for kl in (estimates.kl, measured[2]))
         out = lowest(estimates.induce, measured[1], -1) > -self.rule.min_induce
-        out |= lowest(*logs) > math.log(max(self.rule.max_kl, 1e-12))
+        out |= lowest(estimated, found) > math.log(max(self.rule.max_kl, 1e-12))
         if champion is not None:
             out |= lowest(estimates.bypass, measured[0]) > self.scores(champion)[0] - TOLERANCE
         return [one for one, gone in zip(left, out.tolist(), strict=True) if not gone]
