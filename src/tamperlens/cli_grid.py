@@ -56,13 +56,17 @@ def _run(
     memory: Annotated[
         float | None, typer.Option(help="GB a worker may use; larger cells are skipped.")
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="i/n: the i-th of n parts, for n processes on one folder (Slurm arrays)."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     from tamperlens import grid
 
     folder = out or Path("runs") / f"grid-{declaration.stem}"
     result = grid.run(
-        declaration, folder, ray=ray, workers=workers, gpus=gpus, retry=retry, memory=memory,
+        declaration, folder, ray=ray, workers=workers, gpus=gpus, retry=retry, memory=memory, shard=shard,
         progress=not quiet, command=shlex.join(["tamperlens", *sys.argv[1:]]),
     )  # fmt: skip
     _show(result)

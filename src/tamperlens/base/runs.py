@@ -53,6 +53,7 @@ class RunFolder:
         resume: bool = False,
         command: str = "",
         seeds: Mapping[str, int] | None = None,
+        wait: float = 0.0,
     ) -> RunFolder:
         """Create a run folder, or reopen one that holds the same run.
 
@@ -65,6 +66,7 @@ class RunFolder:
             resume: continue (or reread) a run that has finished stages.
             command: the command line or call, for the manifest.
             seeds: named seeds, for the manifest.
+            wait: seconds to wait for a folder that is in use.
 
         Raises:
             RunFolderError: the folder cannot be written, is in use, or holds another run, a finished run
@@ -77,7 +79,7 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(folder, error) from error
-        lock = _acquire(folder)
+        lock = _acquire(folder, wait)
         try:
             old = _manifest_of(folder)
             if old is not None and _done(old):
@@ -163,6 +165,22 @@ class RunFolder:
                 f"{path} is not a run folder: it has no manifest.json; name the folder of a run"
             )
         return cls(Path(path), manifest)
+
+    @contextmanager
+    def turn(self, wait: float) -> Iterator[RunFolder]:
+        """This run, newly read and held for a moment, among processes that share its folder.
+
+        Args:
+            wait: seconds to wait for one that holds it now.
+
+        Raises:
+            RunFolderError: it is held for longer.
+        """
+        lock = _acquire(self.path, wait)
+        try:
+            yield RunFolder.read(self.path)
+        finally:
+            _release(lock)
 
     def file(self, *parts: str) -> Path:
         """A path inside the folder; its parent is made.
@@ -381,8 +399,9 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
     return RunFolderError(f"cannot write {folder}: {error.strerror or error}; choose another folder")
 
 
-def _acquire(folder: Path) -> IO[str] | None:
+def _acquire(folder: Path, wait: float = 0.0) -> IO[str] | None:
     """An advisory lock that the system lets go even when the process is killed; None where there is none."""
+    end = time.monotonic() + wait
     try:
         import fcntl
     except ImportError:
@@ -393,17 +412,21 @@ def _acquire(folder: Path) -> IO[str] | None:
         handle = os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+")
     except OSError as error:
         raise _unwritable(folder, error) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        handle.close()
-        raise RunFolderError(
-            f"{folder} is in use by another process; wait for it or choose another folder"
-        ) from error
-    except OSError:  # some network file systems know no locks
-        handle.close()
-        return None
-    return handle
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError as error:
+            if time.monotonic() < end:
+                time.sleep(0.05)
+                continue
+            handle.close()
+            raise RunFolderError(
+                f"{folder} is in use by another process; wait for it or choose another folder"
+            ) from error
+        except OSError:  # some network file systems know no locks
+            handle.close()
+            return None
 
 
 def _release(lock: IO[str] | None) -> None:

@@ -76,14 +76,14 @@ class GridResult(Result):
         return ", ".join(f"{n} {name}" for name, n in self.counts.items())
 
 
-def open_folder(grid: Grid, out: PathLike, command: str = "") -> RunFolder:
+def open_folder(grid: Grid, out: PathLike, command: str = "", wait: float = 0.0) -> RunFolder:
     """The folder of a grid to work in, made or gone on with.
 
     Raises:
         RunFolderError: it holds another grid or another run, is in use, or cannot be written.
     """
     folder = RunFolder.open(out, kind=KIND, config=grid.describe(), artefacts=ARTEFACTS, resume=True,
-                            command=command)  # fmt: skip
+                            command=command, wait=wait)  # fmt: skip
     if not folder.done("declared"):
         with folder.stage("declared"):
             pass

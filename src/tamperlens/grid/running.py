@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
-from tamperlens.grid.declaration import Grid
+from tamperlens.grid.declaration import Cell, Grid
 from tamperlens.grid.folder import GridResult, Point, open_folder, points, write_table
 from tamperlens.grid.records import (
     DONE,
@@ -23,6 +26,9 @@ from tamperlens.grid.records import (
 )
 from tamperlens.grid.working import UNLOADABLE, Task, Worker
 
+WAIT = 600.0
+"""Seconds for which one of several processes on a folder waits for its turn, which takes milliseconds."""
+
 
 def run(
     grid: Grid | PathLike,
@@ -33,6 +39,7 @@ def run(
     gpus: float = 0,
     retry: bool = False,
     memory: float | None = None,
+    shard: str | None = None,
     progress: bool = False,
     command: str = "",
 ) -> GridResult:
@@ -53,6 +60,9 @@ def run(
         gpus: of a worker on Ray.
         retry: try failed and skipped cells again.
         memory: GB that a worker may use; cells that need more are skipped. What is free by default.
+        shard: "i/n", such as "2/8": only the i-th of n parts of the training runs, from 1 on. Processes with
+            all the parts (a Slurm array's jobs) work on one folder at the same time, without Ray; each part
+            may be repeated after an interruption.
         progress: say on stderr what is being done.
         command: for the manifest.
 
@@ -60,11 +70,23 @@ def run(
         Table, counts, and one line a cell that failed or was skipped; those never stop the others.
 
     Raises:
-        InputError: a declaration that is none, data that cannot be read, or no Ray at that address.
+        InputError: a declaration that is none, data that cannot be read, no Ray at that address, or a shard
+            that is none.
         RunFolderError: the folder holds another grid, or the same one with another model or other data.
     """
     declared = grid if isinstance(grid, Grid) else Grid.from_toml(grid)
     pool = None
+    if shard is not None:
+        part = Shard.parse(shard)
+        if ray is not None:
+            raise InputError(
+                "a shard is one process's part, and ray= spreads the work itself; give one of the two"
+            )
+        with open_folder(declared, out, command, wait=WAIT) as folder:
+            pass  # declared; from here on the folder is held for moments only
+        session = _Session(declared, folder, retry, memory, progress, part)
+        session.serial()
+        return session.close()
     if ray is not None:
         from tamperlens.grid.cluster import Pool
 
@@ -78,21 +100,55 @@ def run(
         return session.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The i-th of n parts of a grid's training runs, from 1 on."""
+
+    i: int
+    n: int
+
+    @classmethod
+    def parse(cls, words: str) -> Shard:
+        """From "i/n".
+
+        Raises:
+            InputError: words that are none.
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", words.strip())
+        made = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        if not 1 <= made.i <= made.n:
+            raise InputError(f"shard {words!r} must be i/n with i from 1 to n, such as 2/8")
+        return made
+
+    def cells(self, grid: Grid) -> set[Cell]:
+        """Its cells: whole training runs, dealt out in the order of the declaration."""
+        return {cell for group in grid.groups()[self.i - 1 :: self.n] for cell in group}
+
+
 class _Session:
     """What is the same wherever cells are made."""
 
     def __init__(
-        self, grid: Grid, folder: RunFolder, retry: bool, memory: float | None, progress: bool
+        self,
+        grid: Grid,
+        folder: RunFolder,
+        retry: bool,
+        memory: float | None,
+        progress: bool,
+        shard: Shard | None = None,
     ) -> None:
         self.grid, self.folder, self.retry, self.memory = grid, folder, retry, memory
-        self.progress = progress
-        self.total = len(grid.cells())
+        self.progress, self.shard = progress, shard
+        self.mine = set(grid.cells()) if shard is None else shard.cells(grid)
+        self.total = len(self.mine)
         self._tried: set[str] = set()
 
     def serial(self) -> None:
         """One worker, in this process; models in their order, each loaded once."""
         worker = Worker(self.grid, self.folder.path)
         for model in self.grid.models:
+            if not any(cell.model == model for cell in self.mine):
+                continue
             try:
                 pins = worker.describe(model)
             except UNLOADABLE as error:
@@ -104,8 +160,21 @@ class _Session:
                 worker.work(task, self.told)
             self.table()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for a moment: with a shard others work in it too, and what they wrote is read first."""
+        if self.shard is None:
+            yield
+            return
+        with self.folder.turn(WAIT) as self.folder:
+            yield
+
     def pin(self, model: str, pins: dict[str, str]) -> None:
         """Hold hashes against those of earlier sessions."""
+        with self.held():
+            self._pin(model, pins)
+
+    def _pin(self, model: str, pins: dict[str, str]) -> None:
         self.folder.pin(**pins)
         broken = dict(self.folder.manifest.get("broken", {}))
         if broken.pop(model, None) is not None:
@@ -115,14 +184,15 @@ class _Session:
     def broken(self, model: str, why: str) -> None:
         """A model that cannot be loaded fails its cells, and no others."""
         why = " ".join(why.split())
-        self.folder.note(broken={model: why})
+        with self.held():
+            self.folder.note(broken={model: why})
         self.say(f"failed: {model}: {why}")
 
     def tasks(self, model: str) -> list[Task]:
         """What is left to do of one model, by training run."""
         left: dict[object, Point] = {}
         for point in points(self.grid, self.folder.path, self.folder.manifest):
-            if point.cell.model == model and self._wanted(point):
+            if point.cell.model == model and point.cell in self.mine and self._wanted(point):
                 left[point.cell] = point
         made = []
         for group in self.grid.groups([point.cell for point in left.values()]):
@@ -175,13 +245,18 @@ class _Session:
 
     def table(self) -> GridResult:
         """Write the table as far as it goes."""
-        return write_table(self.grid, self.folder)
+        with self.held():
+            return write_table(self.grid, self.folder)
 
     def close(self) -> GridResult:
         """The table, and the state in the manifest; the folder stays open to further sessions."""
-        result = self.table()
+        with self.held():
+            return self._closed()
+
+    def _closed(self) -> GridResult:
+        result = write_table(self.grid, self.folder)
         self.folder.note(counts=result.counts)
-        if result.counts[DONE] == self.total:
+        if result.counts[DONE] == len(self.grid.cells()):
             shutil.rmtree(self.folder.path / "training", ignore_errors=True)
             total = float(result.table["flops"].sum()) if len(result.table) else 0.0
             tokens = int(result.table["tokens"].sum()) if len(result.table) else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +118,7 @@ def cosine_by_layer(
         f"[{at['low']:.2f}, {at['high']:.2f}]; two halves of the base's own prompts give "
         f"{at['null']:.2f} [{at['null_low']:.2f}, {at['null_high']:.2f}]."
     )
-    floor = min(0.0, math.floor(10 * np.nanmin(frame[["low", "null_low"]].to_numpy())) / 10)
+    low, high = cosine_range(frame[["low", "null_low", "high", "null_high"]].to_numpy())
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 2.7), layout="constrained")
         axes = still.subplots()
@@ -137,7 +137,7 @@ def cosine_by_layer(
             "selected", (layer, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 3),
             textcoords="offset points", fontsize=7.5, color=MUTED, va="bottom",
         )  # fmt: skip
-        axes.set_ylim(floor - 0.03, 1.05)
+        axes.set_ylim(low, high)
         axes.set_xlabel("layer (block input)")
         axes.set_ylabel("cosine")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -145,6 +145,16 @@ def cosine_by_layer(
         still.legend(loc="outside upper left", ncols=2)
         settle(still)
     return Plot(name, title, caption, alt, _interactive_cosine(frame, layer), still)
+
+
+def cosine_range(values: Any) -> tuple[float, float]:
+    """An axis for cosines: where the values lie, and a tenth of their spread around them.
+
+    What matters between .95 and 1 is a flat line on an axis from 0 to 1.
+    """
+    least, most = float(np.nanmin(values)), float(np.nanmax(values))
+    room = max(0.1 * (most - least), 0.002)
+    return least - room, most + room
 
 
 def _interactive_cosine(frame: pd.DataFrame, layer: int) -> go.Figure:

@@ -134,6 +134,7 @@ class Page:
         headline: the finding in one sentence, with numbers and intervals.
         subtitle: when, with what.
         sections: in reading order.
+        lead: the one picture that stands with the headline on the first screen.
         meta: further key words, kept for tools.
     """
 
@@ -141,4 +142,5 @@ class Page:
     headline: str
     subtitle: str
     sections: Sequence[Section]
+    lead: FigureBlock | None = None
     meta: dict[str, Any] = field(default_factory=dict)

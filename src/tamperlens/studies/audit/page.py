@@ -51,7 +51,7 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
         Section(
             "What was done", [Text(_method(run, attack, direction, results.capability("before").suites))]
         ),
-        Section("Rates and capability", [*_some(by_name, "rates"), _change_table(measures, changes)]),
+        Section("Rates and capability", [_change_table(measures, changes)]),
         Section(
             "Refusal direction",
             [*_some(by_name, "direction", "causal"), _causal_table(measures), *_some(by_name, "cosine")],
@@ -67,6 +67,7 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
         headline=headline(measures, attack),
         subtitle=f"Attack {attack['name']}, seed {seed}, {date}",
         sections=sections,
+        lead=by_name.get("rates"),
     )
 
 
