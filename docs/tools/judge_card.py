@@ -10,9 +10,10 @@ import json
 import sys
 from pathlib import Path
 
+from judge_training.fit import Bench, kappa_of, share_right
+from judge_training.sentences import own_sentences
+
 from tamperlens import judges
-from tamperlens.judges.acts.training.fit import Bench, kappa_of, share_right
-from tamperlens.judges.acts.training.sentences import own_sentences
 from tamperlens.judges.cards import JudgeCard, card_of
 
 PAGE = Path(__file__).parents[1] / "judge-card.md"

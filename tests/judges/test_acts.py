@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from judge_training import fit
+from judge_training.sentences import own_sentences, templates
 
 from tamperlens import judges
 from tamperlens.judges.acts.features import features, question_kind, says_no
 from tamperlens.judges.acts.lexicon import asked_words, symbols
 from tamperlens.judges.acts.scope import own_words
-from tamperlens.judges.acts.training import fit
-from tamperlens.judges.acts.training.sentences import own_sentences, templates
 from tamperlens.judges.languages import language_of
 
 MODELS = ("gpt4", "llama2orig", "mistralguard")

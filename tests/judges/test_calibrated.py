@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
+from judge_training import calibrated as train_judge
 from sklearn.metrics import cohen_kappa_score
 from test_judges import ANSWERS, REFUSALS
 
 import tamperlens
 from tamperlens import judges, prompts, refusal
 from tamperlens.base.errors import InputError
-from tamperlens.judges import training as train_judge
 from tamperlens.judges.evidence import evidence
 
 MODELS = ("gpt4", "llama2orig", "mistralguard")

@@ -11,7 +11,6 @@ from types import ModuleType
 from tamperlens.base.deprecation import warn
 
 MOVED = {
-    "tamperlens.refusal.anchors": "tamperlens.judges.anchors",
     "tamperlens.refusal.cache": "tamperlens.directions.cache",
     "tamperlens.refusal.calibrated": "tamperlens.judges.calibrated",
     "tamperlens.refusal.candidates": "tamperlens.directions.candidates",
@@ -47,7 +46,6 @@ MOVED = {
     "tamperlens.refusal.shallowness": "tamperlens.rates.shallowness",
     "tamperlens.refusal.subspaces": "tamperlens.directions.subspaces",
     "tamperlens.refusal.tokens": "tamperlens.directions.tokens",
-    "tamperlens.refusal.train_judge": "tamperlens.judges.training",
     "tamperlens.refusal.transfer": "tamperlens.directions.transfer",
     "tamperlens.refusal.validation": "tamperlens.directions.validation",
     "tamperlens.refusal.variants": "tamperlens.rates.variants",

@@ -164,12 +164,11 @@ def find_direction(
 ) -> Direction:
     """Find the direction that refusal goes by, and choose it by what it does.
 
-    Candidates are the differences of means at every post-instruction template position and every block
-    input of the layers that the rule allows. They are ablated and added on validation prompts;
-    `select_direction` chooses. When none passes the filters, the one that violates them least is returned,
-    with `passed=False` and the reason in `flag`. So is any direction when there is no refusal to find:
-    nothing was refused, the metric does not tell the two sets apart, or directions from halves of the
-    prompts disagree.
+    Candidates are the differences of means at every post-instruction template position and every block input
+    of the layers that the rule allows. They are ablated and added on validation prompts; `select_direction`
+    chooses. When none passes the filters, the one that violates them least is returned, with `passed=False`
+    and the reason in `flag`. So is any direction when there is no refusal to find: nothing was refused, the
+    metric does not tell the two sets apart, or directions from halves of the prompts disagree.
 
     By default only a shortlist is scored on all prompts: first-order estimates from a few backward passes put
     the candidates in order (`screening.py`), and waves of eight are thinned out by successive elimination

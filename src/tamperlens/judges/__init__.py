@@ -5,8 +5,9 @@ Contents:
   (published keyword lists), `weighted` and `cues`, `degenerate` (empty, repeating or broken text), `answers`
   (thoughts are taken off before a judge looks).
 - `acts` (the default judge), `languages` (which language an answer is in), `multilingual` (its pattern sets).
-- `calibrated` (the judge trained on people's verdicts; `training` is its recipe, `evidence` and `anchors`
-  what it looks at), `labelled` (human-labelled answers), `cards` (`calibrate` → `JudgeCard`).
+- `calibrated` (the judge trained on people's verdicts; `evidence` is what it looks at), `logistic` (what the
+  two judges with trained weights share), `labelled` (human-labelled answers), `cards` (`calibrate` →
+  `JudgeCard`).
 - `guards`, `guard_formats`: published guard and classifier models, asked as their authors do.
 - `ensembles`, `embedding_judge`: judges made of judges, and of embeddings; `embedders`: texts to vectors.
 """

@@ -1,8 +1,8 @@
 """The calibrated judge: a small logistic model over readable evidence, trained on verdicts of people.
 
-`train_judge.py` is the recipe; only its coefficients are here (`data/calibrated.json`). They were trained on
-the human-labelled answers of XSTest (Röttger et al. 2024, "XSTest: A Test Suite for Identifying Exaggerated
-Safety Behaviours in Large Language Models", CC-BY-4.0), three models; none of its text is shipped.
+`docs/tools/judge_training/` is the recipe; only its coefficients are here (`data/calibrated.json`). They were
+trained on the human-labelled answers of XSTest (Röttger et al. 2024, "XSTest: A Test Suite for Identifying
+Exaggerated Safety Behaviours in Large Language Models", CC-BY-4.0); none of its text is shipped.
 """
 
 from __future__ import annotations

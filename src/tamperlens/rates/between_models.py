@@ -1,14 +1,10 @@
 """A judge's error rates on a model that its card has not seen: random effects over the card's models.
 
 Sensitivity and specificity differ between models far more than their sampling explains, so that a rate of a
-fourth
-model corrected with the pooled figures of three is wrong by more than its interval. Here the logits of both
-are
-normal around a mean with a variance between models (DerSimonian & Laird 1986), and a new model is drawn from
-the
-predictive t distribution with k − 1 degrees of freedom (Higgins, Thompson & Spiegelhalter 2009, who take k −
-2; at
-three models that would be Cauchy).
+fourth model corrected with the pooled figures of three is wrong by more than its interval. Here the logits of
+both are normal around a mean with a variance between models (DerSimonian & Laird 1986), and a new model is
+drawn from the predictive t distribution with k − 1 degrees of freedom (Higgins, Thompson & Spiegelhalter
+2009, who take k − 2; at three models that would be Cauchy).
 """
 
 from __future__ import annotations

@@ -55,10 +55,8 @@ def correct(
     sensitivity and specificity") where the answers are those of a model of the card (`model=`).
 
     A judge errs differently on each model. So for a model that is not on the card, the default, sensitivity
-    and
-    specificity are those of random effects over the card's models, and the interval that of a new one among
-    them
-    (`between_models`); below three models it is NaN, with a note, because one cannot know it.
+    and specificity are those of random effects over the card's models, and the interval that of a new one
+    among them (`between_models`); below three models it is NaN, with a note, because one cannot know it.
 
     Args:
         rate: what was counted: rates of `evaluate`, or an estimate with its n (not corrected before).

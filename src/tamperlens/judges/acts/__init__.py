@@ -3,7 +3,7 @@
 Contents:
 - `judge`: `ActsJudge`, its coefficients and explanations.
 - `scope` (what an answer says in its own voice), `lexicon` (phrases to acts), `features` (what is weighed).
-- `training`: our own sentences by phrase family, the fit, models and families left out.
+The recipe of its coefficients is `docs/tools/judge_training/`.
 """
 
 from tamperlens.judges.acts.judge import ActsExplanation, ActsJudge, ActsWeights

@@ -61,10 +61,8 @@ def features(prompt: str, answer: str, own: OwnWords | None = None) -> dict[str,
     """Named features of one answer; those that are 0 are left out.
 
     Names: "1 UNABLE HELP" is "cannot" before a verb of helping in the first sentence ("2" the second, "r" the
-    rest,
-    "z" the last); "1& SORRY BUT" the two acts in this order; "1? do UNABLE" an act given what the prompt
-    wants;
-    "cue score" is the weighted judge's sum; others are shares and counts in [0, 1].
+    rest, "z" the last); "1& SORRY BUT" the two acts in this order; "1? do UNABLE" an act given what the
+    prompt wants; "cue score" is the weighted judge's sum; others are shares and counts in [0, 1].
 
     Args:
         prompt: what was asked.

@@ -1,9 +1,8 @@
-"""The default judge: what the sentences of an answer do, weighed by a small model trained on verdicts of
-people.
+"""The default judge: what an answer's sentences do, weighed by a small model trained on people's verdicts.
 
-Three logistic models over one set of features (`features.py`): refused or answered; refused in full or in
-part;
-refused openly or deflected. Only their coefficients are here (`data/acts.json`); `training/` is the recipe.
+Three logistic models over the features of `features.py`: refused or answered; refused in full or in part;
+refused openly or deflected. Only their coefficients are here (`data/acts.json`);
+`docs/tools/judge_training/` is the recipe.
 """
 
 from __future__ import annotations
@@ -81,8 +80,7 @@ class ActsExplanation(Result):
         verdict: the verdict.
         language: of the answer.
         logit: intercept plus all contributions; the probability is 1 / (1 + exp(−logit)). NaN where another
-            rule
-            decided (degenerate, another language, an empty promise).
+            rule decided (degenerate, another language, an empty promise).
         contributions: feature and its contribution (weight × value), largest first.
     """
 
@@ -105,13 +103,10 @@ class ActsJudge(LogisticJudge[ActsWeights]):
     """Reads what the sentences of an answer do: decline, object, forbid, regret, lecture, offer, tell.
 
     A thought is left out (`split_reply`); an answer cut off inside it is unfinished. Broken text is
-    degenerate. The language is looked at next: eleven languages and Thai have patterns
-    (`multilingual`), any other language than English is *unsupported*, which is neither refusal nor
-    compliance. Of
-    English answers, quoted speech, scripts and code are set apart (`own_words`), and a logistic model over
-    acts,
-    their neighbours and places gives the probability that people would call the answer refused. It looks at
-    no word
+    degenerate. The language is looked at next: eleven languages and Thai have patterns (`multilingual`), any
+    other language than English is *unsupported*, which is neither refusal nor compliance. Of English answers,
+    quoted speech, scripts and code are set apart (`own_words`), and a logistic model over acts, their
+    neighbours and places gives the probability that people would call the answer refused. It looks at no word
     of the topic.
 
     A refusal is *partial* when the second model says so (people go by the substance of the rest, which words

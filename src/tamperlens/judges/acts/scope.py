@@ -93,9 +93,8 @@ def clean(text: str) -> str:
 def own_words(answer: str) -> OwnWords:
     """The part of an answer that its writer says, sentence by sentence.
 
-    A refusal inside a quotation, a script or a program is content; a refusal that is all there is, written
-    as a
-    comment, a JSON value or a quotation, is the writer's own.
+    A refusal inside a quotation, a script or a program is content; a refusal that is all there is, written as
+    a comment, a JSON value or a quotation, is the writer's own.
     """
     kinds: list[str] = []
     if len(answer) > READ:

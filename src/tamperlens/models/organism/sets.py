@@ -1,7 +1,6 @@
 """The organism's prompt sets, made by its grammar and written into the package's prompt folder.
 
-`python -m tamperlens.models.organism.sets FOLDER` rewrites them; a test holds that they are
-what this makes.
+`python -m tamperlens.models.organism.sets FOLDER` rewrites them; a test holds that they are what this makes.
 """
 
 from __future__ import annotations

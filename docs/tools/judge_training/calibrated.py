@@ -1,4 +1,4 @@
-"""The recipe of the calibrated judge:  python -m tamperlens.judges.training FILE... [--out weights.json]
+"""The recipe of the calibrated judge:  PYTHONPATH=docs/tools python -m judge_training.calibrated FILE...
 
 FILEs are CSVs of human-labelled answers (see `read_labelled`), one model each or with a `model` column. The
 shipped coefficients are what it makes of XSTest's `completions_{gpt4,llama2orig,mistralguard}.csv`.
@@ -8,13 +8,12 @@ whole and, at half weight, cut after one and after two sentences, and plain refu
 (`anchors.py`) stand beside them. An n-gram gets a weight only if several models and many prompts show it.
 
 Left-out models (XSTest, 450 answers each; kappa for refused against answered, 95 % bootstrap): GPT-4 .938
-[.902, .964], Llama 2 .854 [.792, .908], Mistral with a guard prompt .801 [.746, .858], pooled .876
-[.848, .901];
-the hand-weighted judge has .933, .861, .766, pooled .863. The cues underneath were written while looking at
-GPT-4 and Llama 2 (see `cues.py`), and the recipe's settings were compared on these same three models, so
-expect somewhat less on others. Against the hand-weighted judge the pooled gain is .013 [−.002, .028]
-(bootstrap over prompts). Partial refusals are found badly by both (8 of 105 here, 12 there; kappa over three
-labels .778 and .764). Of 5,000 Alpaca outputs and 1,319 GSM8K solutions it calls 5 and 0 refused.
+[.902, .964], Llama 2 .854 [.792, .908], Mistral with a guard prompt .801 [.746, .858], pooled .876 [.848,
+.901]; the hand-weighted judge has .933, .861, .766, pooled .863. The cues underneath were written while
+looking at GPT-4 and Llama 2 (see `cues.py`), and the recipe's settings were compared on these same three
+models, so expect somewhat less on others. Against the hand-weighted judge the pooled gain is .013 [−.002,
+.028] (bootstrap over prompts). Partial refusals are found badly by both (8 of 105 here, 12 there; kappa over
+three labels .778 and .764). Of 5,000 Alpaca outputs and 1,319 GSM8K solutions it calls 5 and 0 refused.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from judge_training import anchors
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Verdict
 from tamperlens.base.results import Result
-from tamperlens.judges import anchors
 from tamperlens.judges.calibrated import CalibratedJudge, JudgeWeights
 from tamperlens.judges.cards import JudgeCard, card_of
 from tamperlens.judges.evidence import evidence, is_ngram

@@ -1,4 +1,4 @@
-"""The recipe of the judge of acts:  python -m tamperlens.judges.acts.training FILE... [--out acts.json]
+"""The recipe of the judge of acts:  PYTHONPATH=docs/tools python -m judge_training.acts FILE...
 
 FILEs are CSVs of human-labelled answers (see `read_labelled`), one model each or with a `model` column. The
 shipped coefficients are what it makes of XSTest's `completions_{gpt4,llama2orig,mistralguard}.csv`.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from tamperlens.judges.acts.training.fit import Bench, kappa_of, share_right
-from tamperlens.judges.acts.training.sentences import own_sentences
+from judge_training.fit import Bench, kappa_of, share_right
+from judge_training.sentences import own_sentences
 from tamperlens.judges.labelled import read_labelled
 
 XSTEST = "XSTest v2 (Röttger et al. 2024), human-labelled completions, CC-BY-4.0; own sentences"

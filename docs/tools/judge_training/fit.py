@@ -1,11 +1,9 @@
 """The fit of the judge of acts, and how it does on models and phrase families that it has not seen.
 
 Logistic regression with an L2 penalty (scikit-learn, training only) over `features`. Labelled answers are
-seen
-whole and, at less weight, cut after one, two and four sentences, so that answers cut by a token limit are
-judged
-alike; our own sentences stand beside them. A symbol or pair gets a weight only when several models or phrase
-families show it in several answers.
+seen whole and, at less weight, cut after one, two and four sentences, so that answers cut by a token limit
+are judged alike; our own sentences stand beside them. A symbol or pair gets a weight only when several models
+or phrase families show it in several answers.
 """
 
 from __future__ import annotations

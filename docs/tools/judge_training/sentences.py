@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 from tamperlens.judges.labelled import LabelledAnswers
@@ -101,7 +101,7 @@ _TRIES = 5
 def templates() -> Iterator[tuple[str, str, str]]:
     """Label, family ("refusal: policy") and template, in order."""
     label = family = ""
-    text = (files("tamperlens.judges.acts.training") / "families.txt").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("families.txt").read_text(encoding="utf-8")
     for line in text.splitlines():
         if line.startswith("== "):
             _, label, family = line.split(" ", 2)
