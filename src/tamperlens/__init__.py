@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
+    from tamperlens.studies.compare import Comparison as Comparison
+    from tamperlens.studies.compare import Comparisons as Comparisons
+    from tamperlens.studies.compare import compare as compare
     from tamperlens.studies.monitor import Monitor as Monitor
     from tamperlens.studies.monitor import Rule as Rule
     from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
@@ -53,12 +56,15 @@ _ROOMS = {
 _NAMES = {
     "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
+    "Comparison": "tamperlens.studies.compare",
+    "Comparisons": "tamperlens.studies.compare",
     "Monitor": "tamperlens.studies.monitor",
     "PromptSet": "tamperlens.prompts",
     "Rule": "tamperlens.studies.monitor",
     "SpilloverReport": "tamperlens.studies.spillover",
     "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",
+    "compare": "tamperlens.studies.compare",
     "load": "tamperlens.models",
     "spillover": "tamperlens.studies.spillover",
 }

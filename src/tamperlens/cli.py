@@ -17,7 +17,8 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
-from tamperlens.cli_grid import _echo, register
+from tamperlens import cli_compare, cli_grid
+from tamperlens.cli_grid import _echo
 
 INPUT_ERROR = 2
 INTERRUPTED = 130
@@ -25,7 +26,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="tamperlens",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,6 +50,9 @@ app = typer.Typer(
 
     tamperlens grid run sweep.toml --out runs/sweep
         a sweep; repeat it after any interruption, then grid status|table|plot
+
+    tamperlens compare organism ./tuned --quick
+        what a fine-tuning did: base against tuned, with a verdict for each instrument
 
     tamperlens report runs/qwen runs/sweep
         several runs on one page
@@ -309,7 +312,8 @@ def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[st
     return {name: config[name] for name in options if name in config and name not in given}
 
 
-register(app, guarded)
+for group in (cli_compare, cli_grid):
+    group.register(app, guarded)
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ def load(
     revision: str | None = None,
     allow_pickle: bool = False,
     language: str | None = None,
+    tokenizer: Any = None,
 ) -> ChatModel:
     """Load a chat model, check its weights and its anatomy, and say plainly if something does not fit.
 
@@ -71,6 +72,7 @@ def load(
         allow_pickle: also read `pytorch_model.bin`, with torch's weights-only unpickler. Off by default.
         language: "organism" or "english", which packaged prompts are the defaults for the model; by default
             what its tokenizer says (`ChatModel.language`).
+        tokenizer: in place of the model's own, e.g. its base's for a checkpoint that was saved without one.
 
     Raises:
         ModelLoadError: unknown model, missing or damaged files, no tokenizer, an encoder, an adapter made for
@@ -101,7 +103,7 @@ def load(
         if isinstance(where, Path) and file is None:
             _require_weights(where, source)
         check_layers(config, name)
-        tokenizer = _read_tokenizer(source)
+        tokenizer = _read_tokenizer(source) if tokenizer is None else tokenizer
         size = _describe_shell(config, name)
         if isinstance(where, Path) and file is None:
             check_stored(size, config, where, name)

@@ -173,7 +173,6 @@ def ratio_map(wide: pd.DataFrame, *, name: str, title: str, label: str, caption:
     """
     grid = wide.to_numpy(float)
     top = max(0.1, float(np.nanmax(np.abs(grid)))) if np.isfinite(grid).any() else 1.0
-    label = "log2 (group / control)"
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 0.34 * len(wide) + 1.2), layout="constrained")
         axes = still.subplots()

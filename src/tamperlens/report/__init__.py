@@ -1,11 +1,12 @@
 """One self-contained HTML page that reads like a lab report.
 
 Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `Notice`, `Table`,
-`FigureBlock`, `Examples`, `Facts`), `render` (to a string) and `write` (to a file).
+`FigureBlock`, `Examples`, `Facts`, `Paste`, `Browser`), `render` (to a string) and `write` (to a file).
 """
 
 from tamperlens.report.blocks import Answer as Answer
 from tamperlens.report.blocks import Block as Block
+from tamperlens.report.blocks import Browser as Browser
 from tamperlens.report.blocks import Bullets as Bullets
 from tamperlens.report.blocks import Example as Example
 from tamperlens.report.blocks import Examples as Examples
@@ -13,6 +14,7 @@ from tamperlens.report.blocks import Facts as Facts
 from tamperlens.report.blocks import FigureBlock as FigureBlock
 from tamperlens.report.blocks import Notice as Notice
 from tamperlens.report.blocks import Page as Page
+from tamperlens.report.blocks import Paste as Paste
 from tamperlens.report.blocks import Section as Section
 from tamperlens.report.blocks import Table as Table
 from tamperlens.report.blocks import Text as Text
@@ -22,6 +24,7 @@ from tamperlens.report.page import write as write
 __all__ = [
     "Answer",
     "Block",
+    "Browser",
     "Bullets",
     "Example",
     "Examples",
@@ -29,6 +32,7 @@ __all__ = [
     "FigureBlock",
     "Notice",
     "Page",
+    "Paste",
     "Section",
     "Table",
     "Text",

@@ -113,7 +113,41 @@ class Facts:
     kind: str = "facts"
 
 
-Block = Text | Bullets | Notice | Table | FigureBlock | Examples | Facts
+@dataclass(frozen=True)
+class Paste:
+    """Text to be copied as it is, such as a table for a paper; folded.
+
+    Attributes:
+        title: what it is.
+        text: the text.
+    """
+
+    title: str
+    text: str
+    kind: str = "paste"
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Two models' answers to the same prompts, side by side, to be searched, filtered and downloaded.
+
+    Its page carries one script of ours, allowed by its hash; rows go in as data and are shown as text.
+    Prompts and answers are folded until a reader opens a row.
+
+    Attributes:
+        intro: what is in it, and where the rest is.
+        rows: one per prompt, plain values; `model`, `set`, `index`, `prompt`, `base`, `tuned`, `base_label`
+            and `tuned_label`.
+        name: stem of downloaded files.
+    """
+
+    intro: str
+    rows: tuple[dict[str, Any], ...]
+    name: str = "answers"
+    kind: str = "browser"
+
+
+Block = Text | Bullets | Notice | Table | FigureBlock | Examples | Facts | Paste | Browser
 
 
 @dataclass(frozen=True)

@@ -255,10 +255,11 @@ def measure(model: ModelLike, asked: EvalPrompts) -> Outcomes:
 
 
 def ask(
-    model: ChatModel, asked: EvalPrompts, *, progress: bool = False
+    model: ChatModel, asked: EvalPrompts, *, batch_size: int | None = None, progress: bool = False
 ) -> tuple[dict[str, RefusalRates], CapabilityScores]:
     """Rates and answers by role, and graded answers to the questions."""
     how = {"judge": asked.judge, "max_new_tokens": asked.max_new_tokens, "progress": progress}
+    how |= {"batch_size": batch_size or "auto"}
     rates = {role: refusal.evaluate(model, data, **how) for role, data in asked.sets.items()}  # type: ignore[arg-type]
     return rates, capability.evaluate(model, asked.suites, progress=progress)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tamperlens.base.files import PathLike, write_text
-from tamperlens.report.page import visible
+from tamperlens.report.page import json_in_page, script_digest, visible
 from tamperlens.studies.trajectory.figures import curve_of, panels_of
 from tamperlens.studies.trajectory.ordering import Order
 
@@ -43,13 +39,12 @@ def render(found: Any, order: Order) -> str:
         undefined=StrictUndefined, finalize=visible,
     )  # fmt: skip
     script, sheet = _file("slider.js"), _file("slider.css")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("slider.html.j2")
     return template.render(
         title=f"{found.model} under {found.attack}", statement=order.summary(), rule=order.rule,
         steps=sorted({int(step) for step in found.layers["step"]} | {int(s) for s in _steps(found)}),
-        script=_markup(script), sheet=_markup(sheet), digest=digest,
-        data=_markup(_json(data_of(found, order))),
+        script=_markup(script), sheet=_markup(sheet), digest=script_digest(script),
+        data=json_in_page(data_of(found, order)),
         seeds=len(found.seeds), layer=found.layer, position=found.position,
     )  # fmt: skip
 
@@ -94,21 +89,6 @@ def _heads(found: Any, seed: int, step: int) -> list[list[float]]:
         return []
     wide = rows.pivot(index="layer", columns="head", values="score")
     return [[float(value) for value in row] for row in wide.to_numpy()]
-
-
-def _json(value: Any) -> str:
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
-    return value
 
 
 def _markup(text: str) -> Any:

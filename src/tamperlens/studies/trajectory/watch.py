@@ -131,7 +131,7 @@ def watch_for(
     if direction is None:
         direction = _direction(model, n_train, n_val, progress)
     found = direction if isinstance(direction, Direction) else Direction.load(direction)
-    return Watch(asked, found, _tokens(model, found), wanted, groups, **settings)
+    return Watch(asked, found, tokens_for(model, found), wanted, groups, **settings)
 
 
 def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool) -> Direction:
@@ -141,7 +141,8 @@ def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool)
     return refusal.find_direction(model, bad, good, n_train=n_train, n_val=n_val, progress=progress)
 
 
-def _tokens(model: ChatModel, direction: Direction) -> tuple[int, ...]:
+def tokens_for(model: ChatModel, direction: Direction) -> tuple[int, ...]:
+    """Ids that open a model's refusals: the direction's own, or found on packaged prompts."""
     if direction.tokens is not None:
         return direction.tokens.ids
     bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
