@@ -62,8 +62,9 @@ def folder(base, tmp_path_factory):
 
 def test_the_base_itself_has_not_changed(folder):
     same = folder[1][0]
-    assert set(same.verdicts.values()) == {"no change"}
-    assert "no change" in same.headline and same.disagreements == []
+    rates = {"refusal", "over-refusal", "degenerate answers", "capability"}  # few prompts cannot tell
+    assert {verdict for name, verdict in same.verdicts.items() if name not in rates} == {"no change"}
+    assert "changed" not in same.verdicts.values() and same.disagreements == []
     assert any("is the base" in note for note in same.notes)
 
 

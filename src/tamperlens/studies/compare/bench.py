@@ -76,7 +76,8 @@ class Settings:
         """With the numbers of a quick or a whole comparison where none are given."""
         sizes = (24, 8, 32, 500) if quick else (64, 32, 64, 1000)
         return cls(
-            quick=quick, limit=sizes[0] if limit is None else limit, questions=sizes[1] if questions is None else questions,
+            quick=quick, limit=sizes[0] if limit is None else limit,
+            questions=sizes[1] if questions is None else questions,
             max_new_tokens=sizes[2] if max_new_tokens is None else max_new_tokens, draws=sizes[3], **more,
         )  # fmt: skip
 
