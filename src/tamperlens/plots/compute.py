@@ -20,8 +20,10 @@ from tamperlens.plots.style import (
     SERIES,
     WIDTH_INCHES,
     layout,
+    reach,
     settle,
     style,
+    whiskers,
 )
 
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -76,10 +78,9 @@ def _still(
     handles: list[Any] = []
     for i, (label, rows) in enumerate(groups):
         colour, marker = SERIES[(i + 1) % 7], MARKERS[i % 7]
-        spread = np.clip([rows["value"] - rows["low"], rows["high"] - rows["value"]], 0, None)
         handles.append(
-            left.errorbar(rows["flops"], rows["value"], yerr=spread, ls="", marker=marker, color=colour, ms=4,
-                          mec=PAPER, mew=0.5, elinewidth=0.9)
+            left.errorbar(rows["flops"], rows["value"], yerr=reach(rows), ls="", marker=marker, color=colour,
+                          ms=4, mec=PAPER, mew=0.5, elinewidth=0.9)
         )  # fmt: skip
         line = lines[lines["series"] == label]
         left.plot(line["flops"], line["value"], color=colour, lw=1.3)
@@ -145,13 +146,9 @@ def _interactive(groups: list[tuple[str, pd.DataFrame]], lines: pd.DataFrame, ax
     figure = go.Figure()
     for i, (label, rows) in enumerate(groups):
         colour = SERIES[(i + 1) % 7]
-        spread = {
-            "type": "data", "symmetric": False, "array": (rows["high"] - rows["value"]).clip(lower=0),
-            "arrayminus": (rows["value"] - rows["low"]).clip(lower=0),
-        }  # fmt: skip
         figure.add_trace(
             go.Scatter(
-                x=rows["flops"], y=rows["value"], mode="markers", name=label, error_y=spread,
+                x=rows["flops"], y=rows["value"], mode="markers", name=label, error_y=whiskers(rows),
                 marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8, "color": colour},
             )
         )  # fmt: skip

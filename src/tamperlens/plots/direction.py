@@ -21,6 +21,7 @@ from tamperlens.plots.style import (
     PAPER,
     RULE,
     WIDTH_INCHES,
+    colour_bar,
     diverging,
     layout,
     settle,
@@ -139,9 +140,7 @@ def _still(
         spine.set_visible(False)
     axes.set_xlabel("layer (block input)")
     axes.set_ylabel("token (position)")
-    bar = figure.colorbar(image, ax=axes, location="top", aspect=45, shrink=0.98, pad=0.03)
-    bar.set_label(AXIS, fontsize=8.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar = colour_bar(figure, image, axes, AXIS, location="top", aspect=45, shrink=0.98, pad=0.03)
     bar.ax.tick_params(length=2, labelsize=8)
     return figure
 

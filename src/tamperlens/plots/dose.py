@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -18,9 +17,11 @@ from tamperlens.plots.style import (
     WIDTH_INCHES,
     layout,
     percent,
+    reach,
     settle,
     short,
     style,
+    whiskers,
 )
 
 COLUMNS = ("panel", "series", "dose", "value", "low", "high")
@@ -61,9 +62,8 @@ def _still(frame: pd.DataFrame, doses: list[float], x_axis: str, y_axis: str) ->
     for panel, axes in zip(panels, grid, strict=True):
         for index, which in enumerate(series):
             part = frame[(frame["panel"] == panel) & (frame["series"] == which)].sort_values("at")
-            reach = np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
             axes.errorbar(
-                part["at"] + 0.07 * (index - (len(series) - 1) / 2), part["value"], yerr=reach,
+                part["at"] + 0.07 * (index - (len(series) - 1) / 2), part["value"], yerr=reach(part),
                 color=SERIES[index % len(SERIES)], marker=MARKERS[index % len(MARKERS)], ms=5, mec=PAPER,
                 mew=0.6, lw=1.3, elinewidth=0.9, label=short(str(which)) if axes is grid[0] else None,
             )  # fmt: skip
@@ -92,11 +92,7 @@ def _interactive(frame: pd.DataFrame, doses: list[float], x_axis: str, y_axis: s
                     showlegend=column == 1, mode="lines+markers",
                     line={"color": SERIES[index % len(SERIES)]},
                     marker={"symbol": PLOTLY_MARKERS[index % len(PLOTLY_MARKERS)], "size": 9},
-                    error_y={
-                        "type": "data", "symmetric": False, "thickness": 1,
-                        "array": (part["high"] - part["value"]).clip(lower=0),
-                        "arrayminus": (part["value"] - part["low"]).clip(lower=0),
-                    },
+                    error_y=whiskers(part, thickness=1),
                     hovertemplate="%{y:.1%}<extra>" + short(str(which), 60) + "</extra>",
                 ),
                 row=1, col=column,

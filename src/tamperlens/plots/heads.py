@@ -25,11 +25,15 @@ from tamperlens.plots.style import (
     INK,
     PAPER,
     WIDTH_INCHES,
+    band,
+    colour_bar,
     diverging,
     layout,
+    reach,
     settle,
     short,
     style,
+    whiskers,
 )
 
 Table = npt.NDArray[Any]
@@ -87,9 +91,9 @@ def head_map(
                 )
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
-        bar = still.colorbar(image, ax=axes, location="top", aspect=45, shrink=0.98, pad=0.03)
-        bar.set_label(short(label, 90), fontsize=8.5)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar = colour_bar(
+            still, image, axes, short(label, 90), location="top", aspect=45, shrink=0.98, pad=0.03
+        )
         bar.ax.tick_params(length=2, labelsize=8)
         settle(still)
     figure = go.Figure(
@@ -160,9 +164,7 @@ def attention_map(
             axes.set_title(short(key, 28))
             axes.set_xlabel("read token")
         grid[0].set_ylabel("reading token")
-        bar = still.colorbar(image, ax=list(grid), location="right", aspect=30, shrink=0.7)
-        bar.set_label("attention weight", fontsize=8.5)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        colour_bar(still, image, list(grid), "attention weight", location="right", aspect=30, shrink=0.7)
         settle(still)
     figure = make_subplots(
         1, len(panels), subplot_titles=[short(key, 40) for key in panels], shared_yaxes=True
@@ -222,10 +224,9 @@ def ablation_curve(
             label="random heads of the same layers",
         )  # fmt: skip
         axes.plot(other["k"], other["value"], color=GREY, lw=1.2, ls=(0, (4, 2)))
-        spread = np.clip(np.array([top["value"] - top["low"], top["high"] - top["value"]]), 0, None)
         axes.errorbar(
-            top["k"], top["value"], yerr=spread, color=BLUE, marker="o", ms=4.5, mec=PAPER, mew=0.5, lw=1.2,
-            elinewidth=1.6, label="top heads",
+            top["k"], top["value"], yerr=reach(top), color=BLUE, marker="o", ms=4.5, mec=PAPER, mew=0.5,
+            lw=1.2, elinewidth=1.6, label="top heads",
         )  # fmt: skip
         axes.set_xlabel("heads ablated together")
         axes.set_ylabel("\n".join(_wrapped(label, 34)))
@@ -276,9 +277,7 @@ def agreement_map(
             ink = "#fefefe" if abs(square[i, j]) > 0.72 else "#111111"
             shown_text = text if len(names) <= 6 else text.split("\n")[0]  # hover has the interval
             axes.text(j + 0.5, i - 0.5, shown_text, ha="center", va="center", fontsize=6.5, color=ink)
-        bar = still.colorbar(image, ax=axes, location="right", aspect=30)
-        bar.set_label("Spearman's ρ over heads", fontsize=8.5)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        colour_bar(still, image, axes, "Spearman's ρ over heads", location="right", aspect=30)
         settle(still)
     figure = go.Figure(
         go.Heatmap(
@@ -300,22 +299,11 @@ def agreement_map(
 
 
 def _interactive_curve(top: pd.DataFrame, other: pd.DataFrame, label: str) -> go.Figure:
-    spread = {
-        "type": "data", "symmetric": False, "array": (top["high"] - top["value"]).clip(lower=0),
-        "arrayminus": (top["value"] - top["low"]).clip(lower=0),
-    }  # fmt: skip
     figure = go.Figure(
         [
+            *band(other["k"], other["low"], other["high"], "random heads of the same layers"),
             go.Scatter(
-                x=other["k"], y=other["high"], mode="lines", line={"width": 0}, showlegend=False,
-                hoverinfo="skip",
-            ),
-            go.Scatter(
-                x=other["k"], y=other["low"], mode="lines", line={"width": 0}, fill="tonexty",
-                fillcolor="rgba(118,118,118,.25)", name="random heads of the same layers",
-            ),
-            go.Scatter(
-                x=top["k"], y=top["value"], mode="lines+markers", name="top heads", error_y=spread,
+                x=top["k"], y=top["value"], mode="lines+markers", name="top heads", error_y=whiskers(top),
                 line={"color": BLUE}, marker={"size": 9}, text=top.get("head"),
                 hovertemplate="%{x} heads, last %{text}<br>%{y:.4g}<extra></extra>",
             ),

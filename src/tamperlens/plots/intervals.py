@@ -24,6 +24,7 @@ from tamperlens.plots.style import (
     settle,
     short,
     style,
+    whiskers,
 )
 
 COLUMNS = ("panel", "label", "series", "value", "low", "high", "n")
@@ -46,7 +47,7 @@ def dot_interval(frame: pd.DataFrame, *, name: str, title: str, caption: str, ax
     need_columns(frame, COLUMNS, "dot_interval")
     with style():
         still = settle(_still(frame, axis))
-    return Plot(name, title, caption, _alt(frame, axis), _interactive(frame, title, axis), still)
+    return Plot(name, title, caption, _alt(frame, axis), _interactive(frame, axis), still)
 
 
 def _row_label(rows: pd.DataFrame) -> str:
@@ -121,7 +122,7 @@ def _still(frame: pd.DataFrame, axis: str) -> Figure:
     return figure
 
 
-def _interactive(frame: pd.DataFrame, title: str, axis: str) -> go.Figure:
+def _interactive(frame: pd.DataFrame, axis: str) -> go.Figure:
     figure = go.Figure()
     rows: list[str] = []
     for panel in dict.fromkeys(frame["panel"]):
@@ -151,14 +152,7 @@ def _interactive(frame: pd.DataFrame, title: str, axis: str) -> go.Figure:
                     "size": 10,
                     "color": SERIES[index % len(SERIES)],
                 },
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": part["high"] - part["value"],
-                    "arrayminus": part["value"] - part["low"],
-                    "thickness": 2.2,
-                    "width": 0,
-                },
+                error_x=whiskers(part, thickness=2.2, width=0),
                 customdata=part[["label", "low", "high", "n"]]
                 .assign(label=[html.escape(short(str(x))) for x in part["label"]])
                 .to_numpy(),

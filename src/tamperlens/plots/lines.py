@@ -20,9 +20,12 @@ from tamperlens.plots.style import (
     PAPER,
     VERMILLION,
     WIDTH_INCHES,
+    band,
     layout,
+    reach,
     settle,
     style,
+    whiskers,
 )
 
 
@@ -127,9 +130,8 @@ def cosine_by_layer(
             label="other prompts of the base (split halves)",
         )  # fmt: skip
         axes.plot(frame["layer"], frame["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))
-        spread = [frame["cosine"] - frame["low"], frame["high"] - frame["cosine"]]
         axes.errorbar(
-            frame["layer"], frame["cosine"], yerr=np.clip(np.array(spread), 0, None), color=VERMILLION,
+            frame["layer"], frame["cosine"], yerr=reach(frame, "cosine"), color=VERMILLION,
             marker="D", ms=4.5, mec=PAPER, mew=0.5, lw=1.2, elinewidth=1.6, label="base against attacked",
         )  # fmt: skip
         axes.axvline(layer, color=MUTED, lw=0.8, ls=":")
@@ -159,23 +161,12 @@ def cosine_range(values: Any) -> tuple[float, float]:
 
 def _interactive_cosine(frame: pd.DataFrame, layer: int) -> go.Figure:
     x = frame["layer"]
-    spread = {
-        "type": "data",
-        "symmetric": False,
-        "array": (frame["high"] - frame["cosine"]).clip(lower=0),
-        "arrayminus": (frame["cosine"] - frame["low"]).clip(lower=0),
-    }
     figure = go.Figure(
         [
+            *band(x, frame["null_low"], frame["null_high"], "other prompts of the base (split halves)"),
             go.Scatter(
-                x=x, y=frame["null_high"], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
-            ),
-            go.Scatter(
-                x=x, y=frame["null_low"], mode="lines", line={"width": 0}, fill="tonexty",
-                fillcolor="rgba(118,118,118,.25)", name="other prompts of the base (split halves)",
-            ),
-            go.Scatter(
-                x=x, y=frame["cosine"], mode="lines+markers", name="base against attacked", error_y=spread,
+                x=x, y=frame["cosine"], mode="lines+markers", name="base against attacked",
+                error_y=whiskers(frame, "cosine"),
                 marker={"symbol": "diamond", "size": 9}, line={"color": VERMILLION},
             ),
         ]

@@ -18,9 +18,12 @@ from tamperlens.plots.style import (
     PLOTLY_MARKERS,
     SERIES,
     WIDTH_INCHES,
+    band,
     layout,
+    reach,
     settle,
     style,
+    whiskers,
 )
 
 COLUMNS = ("step", "value", "low", "high", "null", "null_low", "null_high")
@@ -86,9 +89,8 @@ def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across:
         handles.append((area, *axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))))
     for i, (_, rows) in enumerate(groups):
         at = _beside(groups, i)
-        spread = np.array([rows["value"] - rows["low"], rows["high"] - rows["value"]])
         line = axes.errorbar(
-            at, rows["value"], yerr=np.nan_to_num(np.clip(spread, 0, None)), marker=MARKERS[i % 7],
+            at, rows["value"], yerr=reach(rows), marker=MARKERS[i % 7],
             color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2,
         )  # fmt: skip
         handles.append(line)
@@ -105,25 +107,12 @@ def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, a
     figure = go.Figure()
     first = groups[0][1]
     if np.isfinite(first["null_low"]).any():
-        for column, fill in (("null_high", None), ("null_low", "tonexty")):
-            figure.add_trace(
-                go.Scatter(
-                    x=first["step"], y=first[column], mode="lines", line={"width": 0}, fill=fill,
-                    fillcolor="rgba(118,118,118,.25)", name=null, showlegend=fill is not None,
-                    hoverinfo="skip",
-                )
-            )  # fmt: skip
+        figure.add_traces(band(first["step"], first["null_low"], first["null_high"], null))
     for i, (label, rows) in enumerate(groups):
-        spread = {
-            "type": "data",
-            "symmetric": False,
-            "array": (rows["high"] - rows["value"]).clip(lower=0).fillna(0),
-            "arrayminus": (rows["value"] - rows["low"]).clip(lower=0).fillna(0),
-        }
         figure.add_trace(
             go.Scatter(
-                x=rows["step"], y=rows["value"], mode="lines+markers", name=label or axis, error_y=spread,
-                line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
+                x=rows["step"], y=rows["value"], mode="lines+markers", name=label or axis,
+                error_y=whiskers(rows), line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
             )
         )  # fmt: skip
     figure.update_layout(

@@ -11,6 +11,8 @@ import warnings
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -113,6 +115,33 @@ def layout(**changes: Any) -> go.Layout:
     for key, value in changes.items():
         base[key] = {**base[key], **value} if isinstance(base.get(key), dict) else value
     return go.Layout(**base)
+
+
+def reach(frame: pd.DataFrame, value: str = "value") -> np.ndarray:
+    """Lengths of whiskers, below and above, as matplotlib takes them: [2, n], an unknown end being 0."""
+    ends = np.array([frame[value] - frame["low"], frame["high"] - frame[value]], dtype=float)
+    return np.nan_to_num(np.clip(ends, 0, None))
+
+
+def whiskers(frame: pd.DataFrame, value: str = "value", **more: Any) -> dict[str, Any]:
+    """The same as plotly takes them."""
+    below, above = reach(frame, value)
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **more}
+
+
+def band(x: Any, low: Any, high: Any, name: str) -> list[go.Scatter]:
+    """A grey area between two lines, for plotly."""
+    shared = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    area = {"fill": "tonexty", "fillcolor": "rgba(118,118,118,.25)", "name": name}
+    return [go.Scatter(y=high, showlegend=False, **shared), go.Scatter(y=low, **shared, **area)]
+
+
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **place: Any) -> Any:
+    """A colour bar without a frame."""
+    bar = figure.colorbar(image, ax=axes, **place)
+    bar.set_label(label, fontsize=8.5)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return bar
 
 
 def percent(value: float) -> str:
