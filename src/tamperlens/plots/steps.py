@@ -112,7 +112,8 @@ def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, a
         figure.add_trace(
             go.Scatter(
                 x=rows["step"], y=rows["value"], mode="lines+markers", name=label or axis,
-                error_y=whiskers(rows), line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
+                error_y=whiskers(rows),
+                line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
             )
         )  # fmt: skip
     figure.update_layout(
