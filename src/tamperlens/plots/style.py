@@ -120,7 +120,7 @@ def layout(**changes: Any) -> go.Layout:
 def reach(frame: pd.DataFrame, value: str = "value") -> np.ndarray:
     """Lengths of whiskers, below and above, as matplotlib takes them: [2, n], an unknown end being 0."""
     ends = np.array([frame[value] - frame["low"], frame["high"] - frame[value]], dtype=float)
-    return np.nan_to_num(np.clip(ends, 0, None))
+    return np.asarray(np.nan_to_num(np.clip(ends, 0, None)))
 
 
 def whiskers(frame: pd.DataFrame, value: str = "value", **more: Any) -> dict[str, Any]:
