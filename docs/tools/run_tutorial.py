@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+REAL = "smollm2"
 CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
 
 
@@ -100,6 +101,16 @@ def run(script: Path, out: Path) -> dict[str, Any]:
     return result
 
 
+def needs_real(script: Path) -> bool:
+    """Whether a tutorial runs on a real model."""
+    return "TAMPERLENS_REAL" in script.read_text(encoding="utf-8")
+
+
+def at_hand(script: Path) -> bool:
+    """Whether the model that a tutorial runs on is there."""
+    return not needs_real(script) or (Path(os.environ.get("TAMPERLENS_REAL", "")) / REAL).is_dir()
+
+
 def main() -> None:
     """Command line: SCRIPT … OUT; --missing runs only those without a page of this version."""
     *given, out = sys.argv[1:]
@@ -107,6 +118,9 @@ def main() -> None:
     for script in (Path(name) for name in given if name != "--missing"):
         page = Path(out) / script.stem / "page.json"
         if missing and page.exists() and json.loads(page.read_text())["sha256"] == digest(script):
+            continue
+        if not at_hand(script):
+            print(f"{script.name}: not run, TAMPERLENS_REAL names no folder that holds {REAL}", flush=True)
             continue
         result = run(script, Path(out))
         print(f"{script.name}: {result['seconds']} s", flush=True)

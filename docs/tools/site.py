@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from run_tutorial import cells, digest
+from run_tutorial import cells, digest, needs_real
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTED = ROOT / "build" / "tutorials"
@@ -131,7 +131,7 @@ def tutorial(script: Path) -> str:
     folder = EXECUTED / script.stem
     page = folder / "page.json"
     if page.is_file() and (data := json.loads(page.read_text(encoding="utf-8")))["sha256"] == digest(script):
-        shown, foot = data["cells"], f"*Executed on the organism in {data['seconds']:.0f} s.*"
+        shown, foot = data["cells"], f"*Executed on {_where(script)} in {data['seconds']:.0f} s.*"
     else:
         shown = [{"kind": kind, "content": content} for kind, content in cells(script.read_text("utf-8"))]
         foot = NOT_RUN
@@ -143,6 +143,10 @@ def tutorial(script: Path) -> str:
         parts.append(f"```python\n{cell['content']}\n```")
         parts += [_output(one, folder) for one in cell.get("outputs", [])]
     return "\n\n".join(["---\nhide: [toc]\n---", *parts, "---", foot, ""])
+
+
+def _where(script: Path) -> str:
+    return "SmolLM2-135M-Instruct" if needs_real(script) else "the organism"
 
 
 def _output(one: dict[str, Any], folder: Path) -> str:

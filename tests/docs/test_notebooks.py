@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py"))
+SCRIPTS = [  # a tutorial on a real model has no notebook: not everyone has its weights
+    one
+    for one in sorted((ROOT / "docs" / "tutorials").glob("[0-9]_*.py"))
+    if "TAMPERLENS_REAL" not in one.read_text("utf-8")
+]
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def test_tutorials_split_into_cells() -> None:
         from run_tutorial import cells
     finally:
         sys.path.pop(0)
-    assert len(TUTORIALS) == 7
+    assert len(TUTORIALS) == 8
     for script in TUTORIALS:
         found = cells(script.read_text(encoding="utf-8"))
         assert found[0][0] == "markdown"

@@ -75,6 +75,9 @@ def test_make_audit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda script: script.stem)
 def test_tutorials(script: Path, tmp_path: Path) -> None:
+    real = Path(os.environ.get("TAMPERLENS_REAL", "")) / "smollm2"
+    if "TAMPERLENS_REAL" in script.read_text("utf-8") and not real.is_dir():
+        pytest.skip("TAMPERLENS_REAL names no folder that holds smollm2")
     shell(f"{sys.executable} {ROOT}/docs/tools/run_tutorial.py {script} {tmp_path}/out", tmp_path)
     page = json.loads((tmp_path / "out" / script.stem / "page.json").read_text())
     outputs = [one for cell in page["cells"] for one in cell.get("outputs", [])]
