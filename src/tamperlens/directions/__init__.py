@@ -11,7 +11,7 @@ Contents:
 - `harmfulness` (beside refusal), `concepts` (any other, from contrastive pairs), `subspaces` and `cones`
   (several directions), `validation` (each put to the causal test).
 - `checkpoints`: `compare_checkpoints`, every distance beside its null; `transfer`: `causal_transfer`;
-  `recording`: `DirectionRecorder`.
+  `recording`: `DirectionRecorder`; `features`: `explain_by_features` (sparse autoencoders).
 """
 
 from tamperlens.base.logits import kl_divergence, refusal_metric
@@ -23,6 +23,7 @@ from tamperlens.directions.concepts import Concept, find_concept_direction, read
 from tamperlens.directions.cones import optimise_subspace
 from tamperlens.directions.direction import Direction, direction_at, direction_like, find_direction, split_of
 from tamperlens.directions.distances import Distance, distance
+from tamperlens.directions.features import FeatureExplanation, explain_by_features
 from tamperlens.directions.harmfulness import (
     HarmfulnessAndRefusal,
     find_harmfulness_direction,
@@ -55,6 +56,7 @@ __all__ = [
     "DirectionRecorder",
     "DirectionTrace",
     "Distance",
+    "FeatureExplanation",
     "HarmfulnessAndRefusal",
     "RefusalTokens",
     "Selection",
@@ -76,6 +78,7 @@ __all__ = [
     "direction_at",
     "direction_like",
     "distance",
+    "explain_by_features",
     "find_concept_direction",
     "find_direction",
     "find_harmfulness_direction",
