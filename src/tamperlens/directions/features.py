@@ -145,7 +145,7 @@ def _note(direction: Direction | Tensor, site: str) -> str:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return torch.nn.functional.normalize(rows, dim=1)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Tensor, Tensor]:
