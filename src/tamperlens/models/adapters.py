@@ -190,14 +190,6 @@ def _same_draws(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_taken_over(wrapped: nn.Module, stored: dict[str, Tensor], label: str) -> None:
-    """The copy carries the file's numbers, in its own precision."""
-    held = _would_save(wrapped, stored)
-    for key, tensor in stored.items():
-        if not torch.equal(tensor.to(held[key].device, held[key].dtype), held[key]):
-            raise ModelLoadError(f"{label}: PEFT did not take {key} from the file; save the adapter again")
-
-
 def _would_save(wrapped: nn.Module, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """What PEFT would write of the adapter: the definition of its parameters, for every tuner."""
     from peft import get_peft_model_state_dict
