@@ -17,7 +17,7 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
-from tamperlens import cli_compare, cli_grid
+from tamperlens import cli_compare, cli_grid, cli_measures
 from tamperlens.cli_grid import _echo
 
 INPUT_ERROR = 2
@@ -312,7 +312,7 @@ def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[st
     return {name: config[name] for name in options if name in config and name not in given}
 
 
-for group in (cli_compare, cli_grid):
+for group in (cli_compare, cli_measures, cli_grid):
     group.register(app, guarded)
 
 

@@ -17,9 +17,9 @@ from tamperlens.models import save_adapter
 from tamperlens.studies.compare import Comparison, Comparisons, difference_lens
 from tamperlens.studies.compare.bench import Bench, Settings
 from tamperlens.studies.compare.export import inspect_log, model_card
-from tamperlens.studies.compare.opening import checkpoints, pair_with
 from tamperlens.studies.compare.running import one_of
 from tamperlens.studies.compare.tables import escape_latex, latex, markdown
+from tamperlens.studies.opening import checkpoints, pair_with
 
 SIZES = {"quick": True, "limit": 8, "questions": 1, "max_new_tokens": 8}
 NOTHING_GIVEN = {"harmful": None, "harmless": None, "lookalike": None}

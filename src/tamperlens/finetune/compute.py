@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import pandas as pd
+
+from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.runs import FRONTIER_FLOPS
 from tamperlens_hooks import Anatomy
@@ -49,6 +53,87 @@ class Compute(Result):
     def tokens_per_second(self) -> float:
         """Real tokens per second of training; NaN when no time was measured."""
         return self.tokens / self.wall_seconds if self.wall_seconds > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Thresholds(Result):
+    """Training compute beside the amounts that European law counts by.
+
+    Attributes:
+        flops: of the training.
+        rows: threshold, its FLOPs, ratio (training over threshold; NaN where the threshold is unknown),
+            source.
+    """
+
+    flops: float
+    rows: pd.DataFrame = field(compare=False)
+
+    def ratio(self, threshold: str) -> float:
+        """The ratio to one threshold: "general purpose", "systemic risk" or "modifier".
+
+        Raises:
+            InputError: no such threshold.
+        """
+        found = self.rows[self.rows["threshold"] == threshold]
+        if found.empty:
+            raise InputError(f"no threshold {threshold!r}; there are {', '.join(self.rows['threshold'])}")
+        return float(found.iloc[0]["ratio"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows."""
+        return self.rows
+
+    def summary(self) -> str:
+        """The ratios in words."""
+        told = "; ".join(
+            f"{row['ratio']:.2g} of {row['flops']:.2g} ({row['threshold']})"
+            for row in self.rows.to_dict("records")
+            if row["ratio"] == row["ratio"]
+        )
+        return f"{self.flops:.2g} FLOPs: {told}."
+
+
+def thresholds(
+    flops: float, *, original_parameters: float | None = None, original_tokens: float | None = None
+) -> Thresholds:
+    """Ratios of a training's compute to 10²³ and 10²⁵ FLOPs and to a third of the original model's.
+
+    The original's compute is 6 × parameters × tokens (Kaplan et al. 2020, arXiv 2001.08361), an estimate.
+
+    Args:
+        flops: of the training.
+        original_parameters: of the model that was modified; without them the third is unknown (NaN).
+        original_tokens: that it was trained on; likewise.
+
+    Raises:
+        InputError: a number that is not positive, or one of the last two without the other.
+
+    Examples:
+        >>> from tamperlens.finetune.compute import thresholds
+        >>> thresholds(1e20, original_parameters=1e9, original_tokens=1e12).ratio("modifier")
+        0.05
+    """
+    given = {"flops": flops, "original_parameters": original_parameters, "original_tokens": original_tokens}
+    for name, value in given.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}; it must be a positive number")
+    if (original_parameters is None) != (original_tokens is None):
+        raise InputError("a third of the original's compute needs its parameters and its tokens")
+    known = original_parameters is not None and original_tokens is not None
+    third = 2.0 * original_parameters * original_tokens if known else math.nan  # type: ignore[operator]
+    guidelines = "Commission guidelines on general-purpose AI models, 18 July 2025"
+    rows = [
+        ("general purpose", 1e23, f"{guidelines}: indicative criterion"),
+        ("systemic risk", FRONTIER_FLOPS, "Regulation (EU) 2024/1689, Art. 51(2)"),
+        ("modifier", third, f"{guidelines}: a third of the original's training compute"),
+    ]
+    return Thresholds(
+        flops,
+        pd.DataFrame(
+            [(name, amount, flops / amount, source) for name, amount, source in rows],
+            columns=["threshold", "flops", "ratio", "source"],
+        ),
+    )
 
 
 @dataclass

@@ -3,9 +3,9 @@
     found = tamperlens.compare("organism", "runs/mine/adapter", out="runs/compare")
     print(found.summary())
 
-Contents: `running` (`compare`), `result` (`Comparison`, `Comparisons`), `opening` (what can be compared, from
-whatever it is kept in), `bench` (prompts and the base, measured once), the instruments `behaviour`, `inside`,
-`lens` and `weights`, `readings` (from a number to a verdict), `words`, `tables`, `figures`, `page`, `export`.
+Contents: `running` (`compare`), `result` (`Comparison`, `Comparisons`), `bench` (prompts and the base,
+measured once), the instruments `behaviour`, `inside`, `lens` and `weights`, `readings` (from a number to a
+verdict), `words`, `tables`, `figures`, `page`, `export`. `studies.opening` opens what is compared.
 """
 
 from tamperlens.studies.compare.lens import DifferenceLens, difference_lens

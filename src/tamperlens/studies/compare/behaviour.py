@@ -13,7 +13,6 @@ from tamperlens.capability import CapabilityScores, perplexity
 from tamperlens.rates import PrefillDepth, representation_distance
 from tamperlens.refusal import RefusalRates
 from tamperlens.studies.compare.bench import Bench
-from tamperlens.studies.compare.opening import Pair
 from tamperlens.studies.compare.readings import (
     AFTER,
     BEFORE,
@@ -26,6 +25,7 @@ from tamperlens.studies.compare.readings import (
     rates_of,
 )
 from tamperlens.studies.evaluation import DEGENERATE, ROLE_NAMES
+from tamperlens.studies.opening import Pair
 
 POINTS = 0.10
 """Rates: differences under ten points are of no account."""

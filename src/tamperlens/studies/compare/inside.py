@@ -16,7 +16,6 @@ from tamperlens.heads.recording import change as head_change
 from tamperlens.rates import token_kl
 from tamperlens.studies.compare.bench import Bench
 from tamperlens.studies.compare.lens import DifferenceLens, difference_lens
-from tamperlens.studies.compare.opening import Pair
 from tamperlens.studies.compare.readings import (
     AFTER,
     BEFORE,
@@ -27,6 +26,7 @@ from tamperlens.studies.compare.readings import (
     of_draws,
     of_values,
 )
+from tamperlens.studies.opening import Pair
 from tamperlens.studies.trajectory.observing import DIRECTION, ODDS
 from tamperlens.studies.trajectory.records import Record
 

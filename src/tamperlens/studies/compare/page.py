@@ -40,12 +40,20 @@ LIMITS = (
 )
 
 
-def compose(manifest: Mapping[str, Any], items: Sequence[Comparison], plots: Sequence[Plot]) -> Page:
+def compose(
+    manifest: Mapping[str, Any],
+    items: Sequence[Comparison],
+    plots: Sequence[Plot],
+    steps: Sequence[tuple[Plot, str, str]] = (),
+) -> Page:
     """The page of one base and its tuned models."""
     figures = {plot.name: _figure(plot) for plot in plots}
     first = items[0]
     sections = [Section("Verdicts", _verdicts(items))]
     sections.append(Section("Rates", [figures["rates"]] if "rates" in figures else []))
+    for plot, said, link in steps:
+        figure = FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), link)
+        sections.append(Section("Step by step", [Text((said,)), figure], anchor=plot.name))
     for place, one in enumerate(items):
         title = "Every instrument" if len(items) == 1 else f"Every instrument: {one.tuned}"
         blocks: list[Block] = [Bullets(tuple(statements(one.readings)))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ from tamperlens.base.errors import InputError, NumericsError, TamperlensError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_text
 from tamperlens.base.runs import RunFolder
 from tamperlens.models import ChatModel
+from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, judges
+from tamperlens.studies import trajectory
 from tamperlens.studies.compare import behaviour, inside, weights
 from tamperlens.studies.compare.bench import Bench, Settings, names_of, read_prompts, source_name
-from tamperlens.studies.compare.opening import Pair, Source, checkpoints, open_base, pair_with
 from tamperlens.studies.compare.readings import (
     BEHAVIOUR,
     FIRST,
@@ -29,6 +31,7 @@ from tamperlens.studies.compare.readings import (
     left_out,
 )
 from tamperlens.studies.compare.result import KIND, STAGES, Comparison, Comparisons, read_items
+from tamperlens.studies.opening import Pair, Source, checkpoints, open_base, pair_with
 
 ARTEFACTS = ("report.html", "measures.csv", "verdicts.csv", "answers.csv", "stages", "direction.safetensors",
              "table.md", "table.tex", "figures")  # fmt: skip
@@ -70,7 +73,8 @@ def compare(
     Args:
         base: the model before: a ChatModel, or what `tamperlens.load` takes.
         tuned: the model after: a ChatModel or TunedModel, a folder, hub id, GGUF file, or a PEFT adapter of
-            the base. A training folder stands for its last checkpoint (`trajectory.over` takes them all).
+            the base. A training folder stands for its last checkpoint; with `out`, its page also
+            follows all checkpoints over their steps (`trajectory.over`).
         *more: further tuned models, compared to the same base.
         harmful: prompts that should be refused: a file, PromptSet, list or table; packaged ones by default.
         harmless: prompts that should be answered; likewise.
@@ -144,7 +148,7 @@ def compare(
                     found = one_of(bench, one, name, device, dtype, tell)
                     found.save(run.file(STAGES, _slug(name), "comparison.json"))
             run.note(prompts=bench.asked.settings())
-            write_results(run, read_items(run))
+            write_results(run, read_items(run), _steps(bench, run, (tuned, *more)))
             run.finish()
         return Comparisons(read_items(run), str(run.path))
 
@@ -239,12 +243,32 @@ def _weights(bench: Bench, pair: Pair) -> Reading:
 
 
 def _with(reading: Reading, **changes: Any) -> Reading:
-    import dataclasses
-
     return dataclasses.replace(reading, **changes)
 
 
-def write_results(run: RunFolder, items: Sequence[Comparison]) -> None:
+def _steps(bench: Bench, run: RunFolder, sources: Sequence[Source]) -> list[tuple[Plot, str, str]]:
+    """Of each training folder: figure over its steps, the order in words, and the address of its page."""
+    found = []
+    for place, source in enumerate(sources):
+        if _last_checkpoint(source) is source:
+            continue
+        steps = trajectory.over(
+            bench.base, source, direction=bench.direction, harmful=bench.asked.harmful,
+            harmless=bench.asked.harmless, lookalike=bench.asked.lookalike, n=min(16, bench.settings.limit),
+            max_new_tokens=min(24, bench.settings.max_new_tokens), judge=bench.settings.judge,
+        )  # fmt: skip
+        order = trajectory.order(steps)
+        name = f"steps-{place + 1}"
+        trajectory.write_page(run.file(f"{name}.html"), steps, order)
+        write_csv(run.file(f"{name}.csv"), steps.table)
+        plot = dataclasses.replace(steps.plot(order), name=name)
+        found.append((plot, order.summary(), f"{name}.html"))
+    return found
+
+
+def write_results(
+    run: RunFolder, items: Sequence[Comparison], steps: Sequence[tuple[Plot, str, str]] = ()
+) -> None:
     """Tables, answers, figures and the page of a run folder."""
     from tamperlens import report
     from tamperlens.studies.compare.figures import draw
@@ -261,7 +285,7 @@ def write_results(run: RunFolder, items: Sequence[Comparison]) -> None:
     for plot in plots:
         plot.save(run.file("figures", "x").parent)
     write_json(run.file(STAGES, "figures.json"), [plot.name for plot in plots])
-    report.write(run.file("report.html"), compose(run.manifest, items, plots))
+    report.write(run.file("report.html"), compose(run.manifest, items, plots, steps))
 
 
 def _last_checkpoint(source: Source) -> Source:

@@ -16,7 +16,6 @@ from tamperlens.base.measurement import Measurement
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.neurons import Subspaces, overlap
 from tamperlens.studies.compare.bench import FRACTION, Bench
-from tamperlens.studies.compare.opening import Pair
 from tamperlens.studies.compare.readings import (
     CHANGE,
     CHANGED,
@@ -26,6 +25,7 @@ from tamperlens.studies.compare.readings import (
     Reading,
     of_values,
 )
+from tamperlens.studies.opening import Pair
 from tamperlens_hooks import Projection, unwrap
 from tamperlens_hooks.effective import merged_parameters
 from tamperlens_hooks.lowrank import Update, effective_rank, update_of

@@ -4,7 +4,8 @@ run = trajectory.record(model, finetune.attacks.harmful_compliance(15), seeds=3)
 print(trajectory.order(run).summary())
 trajectory.write_page("page.html", run)
 
-Contents: `recording` (`record`), `result` (`Trajectory`, `read`, `order`), `watch` (what is
+Contents: `recording` (`record`), `over` (checkpoints of any training),
+`result` (`Trajectory`, `read`, `order`), `watch` (what is
 watched), `schedule` (when), `observing` (one model measured, with `passes` and `answers`), `records` (rows on
 disk), `recorder` (in `finetune.run`), `ordering` (what changes first), `figures`, `page`, `folders` (as a
 report reads them).
@@ -12,6 +13,7 @@ report reads them).
 
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.ordering import CANNOT_TELL, Order, order_of
+from tamperlens.studies.trajectory.over import over
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
 from tamperlens.studies.trajectory.recording import record
 from tamperlens.studies.trajectory.result import Trajectory, order, read, write_page
@@ -29,6 +31,7 @@ __all__ = [
     "Watch",
     "order",
     "order_of",
+    "over",
     "read",
     "record",
     "watch_for",

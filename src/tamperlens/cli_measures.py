@@ -1,0 +1,329 @@
+"""A command for every measure; each calls one function of the library and prints what it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, no_type_check
+
+import typer
+
+from tamperlens.cli_compare import records
+from tamperlens.cli_grid import Guard, _echo
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="organism, a folder, a hub id or a GGUF file.")]
+Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")]
+Harmful = Annotated[str | None, typer.Option(help="Harmful requests (a file); packaged ones by default.")]
+Harmless = Annotated[str | None, typer.Option(help="Harmless requests, likewise.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Also save the result in this file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer prompts and places.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+
+
+def register(app: typer.Typer, guarded: Guard) -> None:
+    """Add the commands to the root."""
+    commands: Sequence[tuple[str, Callable[..., None]]] = (
+        ("rates", _rates), ("direction", _direction), ("heads", _heads), ("neurons", _neurons),
+        ("drift", _drift), ("trajectory", _trajectory), ("monitor", _monitor), ("compute", _compute),
+    )  # fmt: skip
+    for name, command in commands:
+        app.command(name, help=command.__doc__)(guarded(command))
+
+
+@no_type_check
+def _rates(
+    model: Model = "organism",
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    judge: Annotated[str, typer.Option(help="Who says what is a refusal.")] = "acts",
+    adapter: Adapter = None,
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Share of harmful, harmless and look-alike requests refused, with intervals.
+
+    [bold]Example[/bold]
+
+    tamperlens rates organism --quick --json
+    """
+    from tamperlens.studies.evaluation import EvalPrompts, measure
+
+    ready = _load(model, adapter, device, dtype)
+    sizes = {"limit": 24, "max_new_tokens": 32} if quick else {"limit": 200, "max_new_tokens": 64}
+    asked = EvalPrompts.for_model(
+        ready, harmful=_read(harmful), harmless=_read(harmless), judge=judge, questions=8 if quick else 64,
+        loss=False, **sizes,
+    )  # fmt: skip
+    found = measure(ready, asked)
+    from tamperlens.base.measurement import table
+
+    _give(found, table(found.measurements()), out, as_json)
+
+
+@no_type_check
+def _direction(
+    model: Model = "organism",
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    adapter: Adapter = None,
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Find the refusal direction and say where it sits and what it does; --out keeps it (safetensors).
+
+    [bold]Example[/bold]
+
+    tamperlens direction organism --quick --out direction.safetensors
+    """
+    from tamperlens import refusal
+
+    ready = _load(model, adapter, device, dtype)
+    bad, good = _sides(ready, harmful, harmless)
+    n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
+    most = (32, 8) if quick else (128, 32)
+    found = refusal.find_direction(
+        ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),
+        positions=[-1] if quick else None,
+    )  # fmt: skip
+    _give(found, found.to_frame(), out, as_json)
+
+
+@no_type_check
+def _heads(
+    model: Model = "organism",
+    harmful: Harmful = None,
+    method: Annotated[str, typer.Option(help="gradient, direct, integrated, ablate, ships, …")] = "gradient",
+    direction: Annotated[
+        Path | None, typer.Option(help="What `tamperlens direction --out` kept; found anew by default.")
+    ] = None,
+    adapter: Adapter = None,
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Score every attention head for the refusal direction.
+
+    [bold]Example[/bold]
+
+    tamperlens heads organism --quick
+    """
+    from tamperlens import heads, refusal
+
+    ready = _load(model, adapter, device, dtype)
+    bad, good = _sides(ready, harmful, None)
+    if direction is None:
+        n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
+        most = (32, 8) if quick else (128, 32)
+        where = refusal.find_direction(
+            ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),
+            positions=[-1] if quick else None,
+        )  # fmt: skip
+    else:
+        where = refusal.Direction.load(direction)
+    found = heads.attribute(ready, bad.head(8 if quick else 32), direction=where, method=method)
+    table = found.to_frame().sort_values("rank")
+    _give(found, table.head(10) if quick and not as_json else table, out, as_json)
+
+
+@no_type_check
+def _neurons(
+    model: Model = "organism",
+    data: Annotated[
+        str | None, typer.Option(help="Prompts with responses (a file); by default the model's own answers.")
+    ] = None,
+    fraction: Annotated[float, typer.Option(help="Share of weights in the set.")] = 0.01,
+    adapter: Adapter = None,
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Weights that answers to harmful requests rest on most (SNIP), by matrix; --out keeps the set.
+
+    [bold]Example[/bold]
+
+    tamperlens neurons organism --quick --out safety.safetensors
+    """
+    from tamperlens import neurons, prompts
+
+    ready = _load(model, adapter, device, dtype)
+    rows = _read(data)
+    if rows is None:
+        asked = _sides(ready, None, None)[0].head(16 if quick else 64)
+        said = ready.generate(list(asked.prompts), max_new_tokens=32)
+        pairs = [pair for pair in zip(map(str, asked.prompts), said, strict=True) if pair[1].strip()]
+        rows = prompts.PromptSet.from_pairs(pairs, name="harmful, own answers")
+    mask = neurons.snip(ready, rows).top(fraction)
+    _give(mask, mask.to_frame(), out, as_json)
+
+
+@no_type_check
+def _drift(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model before.")],
+    tuned: Annotated[str, typer.Argument(metavar="TUNED", help="The model or adapter after.")],
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """How far every matrix moved, and the rank spectrum of its change; --quick sums over modules.
+
+    [bold]Example[/bold]
+
+    tamperlens drift organism runs/mine/adapter --json
+    """
+    from tamperlens.base.errors import InputError
+    from tamperlens.studies.compare.weights import drift
+    from tamperlens.studies.opening import open_base, pair_with
+
+    ready = open_base(base, device=device, dtype=dtype)
+    pair = pair_with(ready, tuned, device=device, dtype=dtype)
+    if pair.no_inside:
+        raise InputError(f"{pair.no_inside}; drift needs equal shapes")
+    found = drift(pair)
+    table = found.tables["drift"]
+    if quick:
+        table = table.groupby("module", sort=False)[["relative_l2", "effective_rank"]].mean().reset_index()
+    _give(found, table, out, as_json)
+
+
+@no_type_check
+def _trajectory(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model before.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="FOLDER…", help="Training folders, or checkpoints of one run.")
+    ],
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the trajectory.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Also write the page with the step slider.")] = None,
+    quick: Quick = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """What changed first, over the checkpoints that a training left (Trainer, TRL), adapters or whole models.
+
+    [bold]Example[/bold]
+
+    tamperlens trajectory organism ./trl-output --out runs/steps --page steps.html
+    """
+    from tamperlens import trajectory
+
+    ready = _load(base, None, device, dtype)
+    found = trajectory.over(
+        ready, runs, out=out, harmful=_read(harmful), harmless=_read(harmless), n=8 if quick else 16,
+        max_new_tokens=16 if quick else 24,
+    )  # fmt: skip
+    order = trajectory.order(found)
+    if page is not None:
+        trajectory.write_page(page, found, order)
+    _give(order, found.table if as_json else order.half(), None, as_json)
+
+
+@no_type_check
+def _monitor(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Monitor's or trajectory's folder.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the page.")] = None,
+    quick: Quick = False,
+    as_json: Json = False,
+) -> None:
+    """What a Monitor has recorded so far, during the training or after; --quick: the newest step alone.
+
+    [bold]Example[/bold]
+
+    tamperlens monitor runs/mine --quick
+    """
+    from tamperlens import trajectory
+
+    found = trajectory.read(folder)
+    table = found.table
+    if quick:
+        table = table[table["step"] == table["step"].max()]
+    if out is not None:
+        trajectory.write_page(out, found)
+    if as_json:
+        _echo(json.dumps(records(table)))
+        return
+    shown = table[["seed", "step", "measure", "value", "low", "high", "null_low", "null_high"]]
+    _echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+
+
+@no_type_check
+def _compute(
+    flops: Annotated[
+        float | None, typer.Argument(metavar="[FLOPS]", help="Of the training; or give --run.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="A run folder that says what its training took.")] = None,
+    parameters: Annotated[float | None, typer.Option(help="Parameters of the original model.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens that the original was trained on.")] = None,
+    out: Out = None,
+    quick: Quick = False,
+    as_json: Json = False,
+) -> None:
+    """Training compute beside 10²³ and 10²⁵ FLOPs and a third of the original's, with sources.
+
+    [bold]Example[/bold]
+
+    tamperlens compute 3e15 --parameters 0.5e9 --tokens 5.5e12
+    """
+    from tamperlens.base.errors import InputError
+    from tamperlens.base.runs import RunFolder
+    from tamperlens.finetune.compute import thresholds
+
+    if (flops is None) == (run is None):
+        raise InputError("give the FLOPs of the training, or --run FOLDER; one of the two")
+    if run is not None:
+        flops = RunFolder.read(run).manifest.get("training_flops")
+        if flops is None:
+            raise InputError(f"{run} says nothing of training compute; give the FLOPs")
+    found = thresholds(flops, original_parameters=parameters, original_tokens=tokens)
+    table = found.to_frame()
+    _give(found, table.drop(columns="source") if quick else table, out, as_json)
+
+
+def _load(model: str, adapter: str | None, device: str, dtype: str) -> Any:
+    from tamperlens.models import load
+
+    return load(model, adapter=adapter, device=device, dtype=dtype)
+
+
+def _read(file: str | None) -> Any:
+    from tamperlens import prompts
+
+    return None if file is None else prompts.read(file)
+
+
+def _sides(model: Any, harmful: str | None, harmless: str | None) -> tuple[Any, Any]:
+    """Prompts that directions and sets are found on: the user's, or packaged training prompts."""
+    from tamperlens.prompts import packaged_for
+
+    given = {"harmful": _read(harmful), "harmless": _read(harmless)}
+    bad, good = (packaged_for(model, role, "train") if one is None else one for role, one in given.items())
+    return bad, good
+
+
+def _give(found: Any, table: Any, out: Path | None, as_json: bool) -> None:
+    """Print a result in words and as a table, or as JSON; keep it where that was asked for."""
+    if out is not None:
+        found.save(out)
+    if as_json:
+        _echo(json.dumps({"summary": found.summary(), "rows": records(table)}))
+        return
+    _echo(found.summary())
+    _echo(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    if out is not None:
+        _echo(f"saved {out}")
