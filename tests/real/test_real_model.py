@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
@@ -269,3 +270,54 @@ def test_a_direction_survives_its_file(direction: refusal.Direction, tmp_path: P
     again = refusal.Direction.load(direction.save(tmp_path / "d.safetensors"))
     assert torch.equal(again.vector, direction.vector) and again.layer == direction.layer
     assert dataclasses.asdict(again).keys() == dataclasses.asdict(direction).keys()
+
+
+def test_rd_by_minilm_tells_answers_apart(model: ChatModel, real_folder: Path, harmless: PromptSet) -> None:
+    """The published embedder: a reworded refusal is near, another topic far."""
+    folder = real_folder.parent / "minilm"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} holds no sentence embedder")
+    embedder = refusal.SentenceEmbedder(str(folder))
+    asked = harmless.head(4)
+    answers = refusal.evaluate(model, asked, max_new_tokens=12)
+    same = refusal.representation_distance(answers.completions, answers.completions, embedder)
+    assert same.overall.value == pytest.approx(0, abs=1e-5) and same.overall.n == 4
+    near, far = (
+        refusal.representation_distance(
+            ["I'm sorry, but I can't help with that."] * 2, [other] * 2, embedder
+        ).overall.value
+        for other in ("Sorry, I cannot assist with this.", "Paris is the capital of France.")
+    )
+    assert near < far - 0.2 and far > 0.7
+
+
+def test_a_local_task_of_the_harness(model: ChatModel, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
+    rows = [
+        {"q": "The sky is", "a": 0, "c": ["blue", "a spoon"]},
+        {"q": "Water is", "a": 1, "c": ["iron", "wet"]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "task.yaml").write_text(
+        "task: tamperlens_real\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {tmp_path}/rows.jsonl\noutput_type: multiple_choice\ntest_split: test\n"
+        'doc_to_text: "{{q}}"\ndoc_to_choice: c\ndoc_to_target: a\n'
+        "metric_list:\n  - metric: acc\nmetadata:\n  version: 1.0\n",
+        encoding="utf-8",
+    )
+    found = capability.harness(model, "tamperlens_real", include=tmp_path).estimate("tamperlens_real")
+    assert found.n == 2 and 0 <= found.value <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_audit_on_own_search_prompts_ends(
+    model: ChatModel, harmful: PromptSet, harmless: PromptSet, tmp_path: Path
+) -> None:
+    """A search on few prompts, and an attack in the model's language."""
+    found = tamperlens.audit(
+        model, out=tmp_path / "a", search_harmful=harmful.head(12), search_harmless=harmless.head(12),
+        harmful=harmful.subset(range(20, 26)), limit=6, max_new_tokens=8, steps=2, suites=["english-facts"],
+        progress=False,
+    )  # fmt: skip
+    assert found.summary() and found.get("refusal_rate", "harmful", "after").n == 6
