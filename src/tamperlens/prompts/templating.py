@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,12 @@ DATE = "2024-07-26"
 """The day that templates are told it is: the one that Llama 3's template falls back on."""
 
 MOST_CHARACTERS = 2**24
+MOST_MADE = 2**28  # characters and list entries of all intermediate texts together
 MOST_STEPS = 2 * 10**5
 MOST_WIDTH = 10**6
+MOST_BITS = 10**5
 _STEP = "tamperlens_step"
+_GATHERING = ("join", "do_join", "sync_do_join", "do_sum", "sync_do_sum")
 _WIDTH = re.compile(r"(%|\{[^{}]{0,40}?:)[^%{}]{0,8}?[0-9]{7}")
 
 
@@ -91,14 +94,26 @@ def _bound(length: int) -> None:
 @dataclass
 class _Count:
     steps: int = 0
+    made: int = 0
 
     def clear(self) -> None:
-        self.steps = 0
+        self.steps = self.made = 0
 
     def __call__(self) -> None:
         self.steps += 1
         if self.steps > MOST_STEPS:
-            raise TemplateBound(f"its loops take more than {MOST_STEPS:,} steps")
+            raise TemplateBound(f"its loops and calls take more than {MOST_STEPS:,} steps")
+
+    def measured(self, made: Any) -> Any:
+        """A text, list or number that a step made: no giant, and not too much of them all."""
+        if isinstance(made, (str, bytes, list, tuple, dict)):
+            _bound(len(made))
+            self.made += len(made)
+            if self.made > MOST_MADE:
+                raise TemplateBound(f"its steps make more than {MOST_MADE:,} characters")
+        elif isinstance(made, int) and made.bit_length() > MOST_BITS:
+            raise TemplateBound(f"it makes numbers of more than {MOST_BITS:,} bits")
+        return made
 
 
 class _Concatenating(CodeGenerator):
@@ -116,6 +131,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
     """A sandbox in which no single step makes a text or list beyond all measure."""
 
     code_generator_class = _Concatenating
+    count: _Count
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -126,26 +142,21 @@ class _Bounded(ImmutableSandboxedEnvironment):
         if operator == "**" and any(isinstance(side, int) and abs(side) > 1000 for side in (left, right)):
             raise TemplateBound("it raises numbers to powers beyond 1,000")
         if operator == "%" and isinstance(left, str):
-            _refuse_wide(left)
-            _small(right if isinstance(right, tuple) else [right])
-        made = super().call_binop(context, operator, left, right)
-        return _measured(made)
+            _formatted(left, right if isinstance(right, tuple) else [right])
+        return self.count.measured(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        _check_step(getattr(function, "__name__", ""), [getattr(function, "__self__", None), *args], kwargs)
-        return _measured(super().call(context, function, *args, **kwargs))
+        self.count()  # macros that call each other need no loop
+        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+        _check_step(getattr(function, "__name__", ""), [getattr(method, "__self__", None), *args], kwargs)
+        return self.count.measured(super().call(context, function, *args, **kwargs))
 
-    def joined(self, parts: Sequence[Any]) -> str:
-        """`a ~ b ~ c`."""
+    def joined(self, parts: Iterable[Any]) -> str:
+        """`a ~ b ~ c`, and what a block or macro wrote."""
         texts = [str(part) for part in parts]
         _bound(sum(map(len, texts)))
-        return "".join(texts)
-
-
-def _measured(made: Any) -> Any:
-    if isinstance(made, (str, list, tuple)):
-        _bound(len(made))
-    return made
+        made: str = self.count.measured("".join(texts))
+        return made
 
 
 def _check_step(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -153,7 +164,18 @@ def _check_step(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> No
     _small([*args[1:], *kwargs.values()])
     texts = [text for text in args if isinstance(text, str)]
     if name in ("format", "format_map", "do_format") and texts:
-        _refuse_wide(texts[0])
+        _formatted(texts[0], [*args[1:], *kwargs.values()])
+    numbers = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, int)]
+    if name in ("do_indent", "expandtabs", "tojson", "do_tojson") and args and numbers:
+        places = str(args[0]).count("\t" if name == "expandtabs" else "\n") + 1
+        _bound((_entries(args[0]) if "tojson" in name else places) * max(numbers))
+    if name in _GATHERING and args:
+        parts = args[1] if name == "join" and len(args) > 1 else args[0]
+        if isinstance(parts, (list, tuple)):
+            between = max([len(text) for text in texts], default=0)
+            _bound(sum(len(part) if hasattr(part, "__len__") else 1 for part in parts) + between * len(parts))
+    if name == "translate" and texts and isinstance(args[-1], Mapping):
+        _bound(len(texts[0]) * max((len(str(value)) for value in args[-1].values()), default=0))
     if name in ("replace", "do_replace") and len(texts) >= 3:
         _bound(texts[-3].count(texts[-2]) * len(texts[-1]))
 
@@ -163,16 +185,33 @@ def _small(values: Sequence[Any]) -> None:
         raise TemplateBound(f"it asks for a width or count above {MOST_WIDTH:,}")
 
 
-def _refuse_wide(text: str) -> None:
+def _entries(data: Any, deep: int = 20) -> int:
+    """Values inside nested lists and mappings."""
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if not isinstance(data, (list, tuple)) or not deep:
+        return 1
+    return sum(_entries(one, deep - 1) for one in data) + 1
+
+
+def _formatted(text: str, values: Sequence[Any]) -> None:
+    """No field is wide beyond measure, and all fields together do not write too much."""
+    _small(values)
     if _WIDTH.search(text):
         raise TemplateBound(f"it formats text to a width above {MOST_WIDTH:,}")
+    widths = [int(one) for one in re.findall(r"\d{1,7}", text)] + [v for v in values if isinstance(v, int)]
+    longest = max([len(v) for v in values if hasattr(v, "__len__")] + widths, default=0)
+    _bound((text.count("%") + text.count("{")) * min(longest, MOST_CHARACTERS) + len(text))
 
 
-def _measuring(filter_: Callable[..., Any]) -> Callable[..., Any]:
+def _measuring(filter_: Callable[..., Any], count: _Count) -> Callable[..., Any]:
     @functools.wraps(filter_)
     def measured(*args: Any, **kwargs: Any) -> Any:
-        _check_step(filter_.__name__, args, kwargs)
-        return _measured(filter_(*args, **kwargs))
+        at = int(hasattr(filter_, "jinja_pass_arg"))  # the context comes first then
+        if filter_.__name__ in _GATHERING and len(args) > at and hasattr(args[at], "__next__"):
+            args = (*args[:at], list(args[at]), *args[at + 1 :])
+        _check_step(filter_.__name__, args[at:], kwargs)
+        return count.measured(filter_(*args, **kwargs))
 
     return measured
 
@@ -189,7 +228,9 @@ def _compiled(source: str, date: str) -> tuple[Template, _Count]:
         extensions=[type(one) for one in theirs.extensions.values()],
     )
     day, count = datetime.datetime.fromisoformat(date), _Count()
-    ours.filters = {name: _measuring(one) for name, one in theirs.filters.items()}
+    ours.count = count
+    ours.concat = ours.joined  # type: ignore[method-assign,assignment]  # of what blocks and macros collect
+    ours.filters = {name: _measuring(one, count) for name, one in theirs.filters.items()}
     ours.globals = {
         **{name: one for name, one in theirs.globals.items() if name != "lipsum"},
         "strftime_now": day.strftime,
