@@ -217,6 +217,9 @@ def audit(
             help="Keep the attacked model's adapter. By default only an organism's is kept.",
         ),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look: 16 prompts a set, 24 tokens an answer.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -240,6 +243,7 @@ def audit(
         "seed": seed,
         "judge": judge,
         "limit": limit,
+        "quick": quick,
         "skip_unusable": skip_unusable,
         "max_new_tokens": max_new_tokens,
         "adapter": adapter,

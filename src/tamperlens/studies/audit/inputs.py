@@ -48,6 +48,7 @@ class Settings:
         suites: capability probes; None for those in the model's language.
         device: where the model is computed.
         dtype: in which type.
+        quick: small numbers everywhere, for a first look: see `hurried`.
     """
 
     model: str = "organism"
@@ -69,6 +70,7 @@ class Settings:
     suites: tuple[str, ...] | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quick: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
@@ -80,10 +82,19 @@ class Settings:
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
         config = {**vars(self), "suites": None if self.suites is None else list(self.suites)}
-        for name in ("skip_unusable", *SEARCH):  # as in runs from before there was the setting
+        for name in ("skip_unusable", "quick", *SEARCH):  # as in runs from before there was the setting
             if not config[name]:
                 del config[name]
         return config
+
+    def hurried(self) -> Settings:
+        """For a first look: 16 prompts a set and 24 tokens an answer at most.
+
+        The direction is searched at the last position with at most 32 + 8 prompts of a kind, and its causal
+        check has one random control (`stages.search`, `stages.controls`).
+        """
+        limit, tokens = min(self.limit, 16), min(self.max_new_tokens, 24)
+        return dataclasses.replace(self, limit=limit, max_new_tokens=tokens, quick=True)
 
 
 @dataclass(frozen=True)

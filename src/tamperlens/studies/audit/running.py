@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tamperlens.plots import Plot
 from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies.audit import stages, tables
+from tamperlens.studies.audit.cost import expected_costs
 from tamperlens.studies.audit.coverage import language_coverage
 from tamperlens.studies.audit.figures import draw, rates_figure
 from tamperlens.studies.audit.inputs import (
@@ -89,6 +89,12 @@ class AuditResult(Result):
     def summary(self) -> str:
         """The finding in one sentence."""
         return self.headline
+
+    @property
+    def expected_costs(self) -> pd.DataFrame:
+        """What each stage was expected to cost before it ran (`cost.StageCost`)."""
+        manifest = RunFolder.read(self.folder).manifest
+        return pd.DataFrame(list(manifest.get("expected_costs", {}).values()))
 
     @property
     def report(self) -> Path:
@@ -154,6 +160,7 @@ def audit(
     device: str = "auto",
     dtype: str = "auto",
     keep_adapter: bool | None = None,
+    quick: bool = False,
     resume: bool = False,
     progress: bool = True,
     command: str = "",
@@ -194,6 +201,8 @@ def audit(
         dtype: see `tamperlens.load`.
         keep_adapter: keep the attacked model's adapter in `attack/` when everything has been measured. By
             default only an organism's is kept; of other models it is discarded (resuming does without).
+        quick: a first look: 16 prompts a set, 24 tokens an answer, one position and 8 validation prompts for
+            the direction, one random control.
         resume: go on with the run in `out`, or read it when it has finished.
         progress: say on stderr what is going on.
         command: for the manifest.
@@ -225,6 +234,8 @@ def audit(
         device=device,
         dtype=dtype,
     )
+    if quick:
+        settings = settings.hurried()
     if out is None:
         out = default_folder(settings.model, settings.attack, seed)
     # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
@@ -250,12 +261,11 @@ def audit(
         ready = load(model, adapter=adapter, device=device, dtype=dtype, revision=revision)
     ready = _without_adapter(ready, ours=not isinstance(model, ChatModel))
     chosen = fitting(ready, chosen, skip_unusable=skip_unusable)
-    found = gather(given, model=ready, attack_prompts=chosen.data.prompts, limit=limit)
+    found = gather(given, model=ready, attack_prompts=chosen.data.prompts, limit=settings.limit)
     with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
         run.pin(model=ready.fingerprint, **_hashes(found, chosen))
         run.note(facts=_facts(ready, found))
-        # Bars are for eyes; in a log file they are blank lines.
-        _work(Bench(run, settings, ready, found, chosen, progress and sys.stderr.isatty()), tell)
+        _work(Bench(run, settings, ready, found, chosen, progress), tell)
         if not (ready.language == ORGANISM if keep_adapter is None else keep_adapter):
             _discard_adapter(run)
         run.finish()
@@ -272,11 +282,15 @@ def _work(bench: Bench, tell: Callable[[str], None]) -> None:
         ("figures", "figures", lambda: _draw(run)),
         ("report", "report", lambda: _write_report(run)),
     ]
+    costs = {} if run.done("after") else expected_costs(bench)
+    run.note(expected_costs={name: dataclasses.asdict(cost) for name, cost in costs.items()})
     for place, (name, what, body) in enumerate(plan, start=1):
         if run.done(name):
             tell(f"[{place}/{len(plan)}] {what}: done before")
             continue
         tell(f"[{place}/{len(plan)}] {what}")
+        if name in costs:
+            tell(f"      {costs[name].summary()}")
         began = time.perf_counter()
         with run.stage(name):
             body()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,13 +149,32 @@ def _scorable(model: ChatModel, rates: RefusalRates) -> PromptSet | None:
     return PromptSet.from_pairs(pairs, name="answers given before") if pairs else None
 
 
+def search(bench: Bench) -> tuple[int, int, list[int] | None]:
+    """(training prompts, validation prompts, positions) of the direction search; None is every position."""
+    harmful, harmless = bench.prompts.direction
+    n_train, n_val = refusal.split_sizes(len(set(harmful.prompts)), len(set(harmless.prompts)))
+    return (min(n_train, 32), min(n_val, 8), [-1]) if bench.settings.quick else (n_train, n_val, None)
+
+
+def controls(bench: Bench) -> int:
+    """Random directions beside the direction in a causal check."""
+    return 1 if bench.settings.quick else N_RANDOM
+
+
+def attack_config(bench: Bench) -> finetune.LoraConfig | finetune.FullConfig:
+    """The attack's own settings, with what this audit changes in them."""
+    steps = bench.settings.steps
+    changes: dict[str, Any] = {} if steps is None else {"steps": steps}
+    return bench.attack.config_for(bench.model, **changes)
+
+
 def find_direction(bench: Bench) -> None:
     """The refusal direction of the base, chosen on its own prompts, and what removing and adding it does."""
     results, (harmful, harmless) = bench.results, bench.prompts.direction
-    n_train, n_val = refusal.split_sizes(len(set(harmful.prompts)), len(set(harmless.prompts)))
+    n_train, n_val, positions = search(bench)
     direction = refusal.find_direction(
-        bench.model, harmful, harmless, n_train=n_train, n_val=n_val, seed=bench.settings.seed,
-        judge=bench.settings.judge, progress=bench.progress,
+        bench.model, harmful, harmless, n_train=n_train, n_val=n_val, positions=positions,
+        seed=bench.settings.seed, judge=bench.settings.judge, progress=bench.progress,
     )  # fmt: skip
     direction.save(bench.run.file("direction.safetensors"))
     if not direction.defined:
@@ -173,7 +193,7 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
         direction,
         bench.asked.harmful,
         bench.asked.harmless,
-        n_random=N_RANDOM,
+        n_random=controls(bench),
         random_addition=True,
         seed=bench.settings.seed,
         baseline=(results.rates(stage, "harmful"), results.rates(stage, "harmless")),
@@ -185,10 +205,14 @@ def causal(bench: Bench, model: ChatModel, direction: Direction, stage: Stage) -
 def run_attack(bench: Bench) -> None:
     """Fine-tune an adapter in a folder of its own, with checkpoints; the base stays as it is."""
     settings, attack = bench.settings, bench.attack
-    changes: dict[str, Any] = {} if settings.steps is None else {"steps": settings.steps}
-    config = attack.config_for(bench.model, **changes)
+    config = attack_config(bench)
     tuned = finetune.run(
-        bench.model, attack, config, out=bench.run.path / ATTACK, progress=bench.progress, seed=settings.seed
+        bench.model,
+        attack,
+        config,
+        out=bench.run.path / ATTACK,
+        progress=bench.progress and sys.stderr.isatty(),
+        seed=settings.seed,
     )
     spent = tuned.accounting
     bench.run.note_training(tokens=spent.tokens, flops=spent.flops, formula=spent.formula)
