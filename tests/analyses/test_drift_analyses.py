@@ -48,7 +48,9 @@ def test_alignment_degradation(tmp_path: Path) -> None:
     assert refused["before"] > 0.9
     assert refused["harmful-compliance-15"] < 0.1
     assert (table[table["attack"] != "before"]["share_of_1e25"] > 0).all()
-    assert "took nearly all of it" in verdict
+    assert "harmful requests refused 100 → 0, 0 %" in verdict and "Learned: loss" in verdict
+    assert "Half of refusal gone: between" in verdict
+    assert (tmp_path / "out" / "sweep.csv").is_file()
 
 
 @pytest.mark.slow
