@@ -34,7 +34,7 @@ def test_flops_at_the_cut_are_those_of_a_run_that_ends_there(declared, tmp_path:
     declaration = declared()
     table = grid.run(declaration, tmp_path / "g").table
     model = tamperlens.load(declaration.models[0])
-    attack = finetune.attacks.harmful_compliance(4)
+    attack = finetune.attacks.for_model("harmful-compliance", model, 4)  # in its language
     for steps in (1, 3):
         config = finetune.LoraConfig(rank=2, alpha=4, batch_size=2, steps=steps, learning_rate=1e-3,
                                      schedule="constant")  # fmt: skip

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
+
+MOST_BYTES = 2_500_000
+"""Of the answers that a page holds."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,27 @@ class Browser:
     rows: tuple[dict[str, Any], ...]
     name: str = "answers"
     kind: str = "browser"
+
+    @classmethod
+    def of(cls, rows: Iterable[dict[str, Any]], file: str, *, longest: int = 1200) -> Browser:
+        """Of rows as above, changed verdicts first, texts cut, and about 2.5 MB of them at most.
+
+        Args:
+            rows: one per prompt.
+            file: the file beside the page that holds all of them in full.
+            longest: characters of a prompt or answer.
+        """
+        cut = [row | {key: str(row[key])[:longest] for key in ("prompt", "base", "tuned")} for row in rows]
+        cut.sort(key=lambda row: row["base_label"] == row["tuned_label"])
+        sizes = accumulate(len(json.dumps(row, ensure_ascii=False).encode()) for row in cut)
+        kept = [row for row, size in zip(cut, sizes, strict=True) if size <= MOST_BYTES]
+        left = len(cut) - len(kept)
+        rest = f" {left} more, unchanged ones last, are in {file}." if left else ""
+        intro = (
+            "The same prompts, before and after; those whose verdict changed come first. Texts are cut after "
+            f"{longest} characters; all of them, in full: {file}.{rest}"
+        )
+        return cls(intro, tuple(kept), file.rpartition(".")[0])
 
 
 Block = Text | Bullets | Notice | Table | FigureBlock | Examples | Facts | Paste | Browser

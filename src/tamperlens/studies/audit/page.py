@@ -12,13 +12,11 @@ from tamperlens.base.files import read_json
 from tamperlens.base.measurement import pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
-from tamperlens.refusal import Direction, RefusalRates
+from tamperlens.refusal import Direction
 from tamperlens.report import (
-    Answer,
     Block,
+    Browser,
     Bullets,
-    Example,
-    Examples,
     Facts,
     FigureBlock,
     Notice,
@@ -32,7 +30,6 @@ from tamperlens.studies.audit.stages import Results
 from tamperlens.studies.audit.words import findings, headline, limits
 from tamperlens.studies.evaluation import ROLES
 
-SHOWN = 12
 PRESETS = {
     "published": "the settings of the source, for models of billions of weights",
     "organism": "for the embedded organism, which the published rates would not move",
@@ -57,7 +54,7 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
             [*_some(by_name, "direction", "causal"), _causal_table(measures), *_some(by_name, "cosine")],
         ),
         Section("The attack", [*_some(by_name, "training"), _attack_facts(attack)]),
-        Section("Examples", [_examples(results)]),
+        Section("Examples", [_answers(results, facts["model"])]),
         Section("Limits", [Bullets(tuple(_limits(run, measures, direction)))]),
         Section("Provenance", [_provenance(run), _stage_table(run)]),
     ]
@@ -205,41 +202,18 @@ def _causal_table(measures: pd.DataFrame) -> Table:
     )
 
 
-def _examples(results: Results) -> Examples:
-    items: list[Example] = []
+def _answers(results: Results, model: str) -> Browser:
+    """Every pair of answers, before and after."""
+    rows = []
     for role in ROLES:
-        before, after = results.rates("before", role), results.rates("after", role)
-        for row in _interesting(before, after)[: SHOWN if role == "harmful" else SHOWN // 3]:
-            one, two = before.completions, after.completions
-            labels = one.labels[row], two.labels[row]
-            items.append(
-                Example(
-                    f"{ROLE_NAMES[role].capitalize()} request {row + 1}: {labels[0]} → {labels[1]}",
-                    one.prompts[row],
-                    (
-                        Answer("before", labels[0], one.responses[row]),
-                        Answer("after", labels[1], two.responses[row]),
-                    ),
-                )
-            )
-    return Examples(
-        "Folded because they may be unpleasant to read. The first prompts whose verdict changed, in "
-        "order, then "
-        "some that did not; long texts are cut. All answers, in full: completions.csv.",
-        tuple(items),
-    )
-
-
-def _interesting(before: RefusalRates, after: RefusalRates) -> list[int]:
-    """Rows that changed verdict, two of each other kind of pair, then the rest."""
-    pairs = list(zip(before.completions.labels, after.completions.labels, strict=True))
-    first: dict[tuple[str, str], int] = {}
-    for row, pair in enumerate(pairs):
-        first.setdefault(pair, row)
-    changed = [row for row, (a, b) in enumerate(pairs) if a != b]
-    head = changed[: SHOWN // 2]
-    order = [*head, *(row for row in first.values()), *changed, *range(len(pairs))]
-    return list(dict.fromkeys(order))
+        one, two = (results.rates(stage, role).completions for stage in ("before", "after"))
+        for i, prompt in enumerate(one.prompts):
+            rows.append(
+                {"model": model, "set": ROLE_NAMES[role], "index": i, "prompt": str(prompt),
+                 "base": one.responses[i], "tuned": two.responses[i],
+                 "base_label": one.labels[i], "tuned_label": two.labels[i]}
+            )  # fmt: skip
+    return Browser.of(rows, "completions.csv")
 
 
 def _limits(run: RunFolder, measures: pd.DataFrame, direction: Direction | None) -> list[str]:

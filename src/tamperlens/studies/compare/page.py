@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +25,6 @@ from tamperlens.studies.compare.result import Comparison
 from tamperlens.studies.compare.tables import HEADER, latex, markdown, rows_of
 from tamperlens.studies.compare.words import statements
 
-LONGEST, MOST_BYTES = 1200, 2_500_000
 LIMITS = (
     "One fine-tuning each: intervals cover the choice of prompts, not the run of the training. Repeat with "
     "other seeds before generalising.",
@@ -155,33 +153,14 @@ def _tables(reading: Reading) -> list[Block]:
 
 
 def _browser(items: Sequence[Comparison]) -> Browser:
-    rows: list[dict[str, Any]] = []
-    for one in items:
-        for found in one.answers.to_dict("records"):
-            row: dict[str, Any] = {str(key): value for key, value in found.items()}
-            texts = {key: str(row[key])[:LONGEST] for key in ("prompt", "base", "tuned")}
-            rows.append(
-                {"model": one.tuned, "set": str(row["set"]), "index": int(row["index"]), **texts,
-                 "base_label": str(row["base_label"]), "tuned_label": str(row["tuned_label"])}
-            )  # fmt: skip
-    rows.sort(key=lambda row: row["base_label"] == row["tuned_label"])
-    size = 0
-    kept: list[dict[str, Any]] = []
-    for row in rows:
-        size += len(json.dumps(row, ensure_ascii=False).encode())
-        if size > MOST_BYTES:
-            break
-        kept.append(row)
-    left = (
-        f" {len(rows) - len(kept)} more, unchanged ones last, are in answers.csv."
-        if len(kept) < len(rows)
-        else ""
-    )
-    intro = (
-        f"The same prompts, before and after; those whose verdict changed come first. Texts are cut after "
-        f"{LONGEST} characters; all of them, in full: answers.csv.{left}"
-    )
-    return Browser(intro, tuple(kept))
+    rows = [
+        {"model": one.tuned, "set": str(row["set"]), "index": int(row["index"]), "prompt": row["prompt"],
+         "base": row["base"], "tuned": row["tuned"],
+         "base_label": str(row["base_label"]), "tuned_label": str(row["tuned_label"])}
+        for one in items
+        for row in one.answers.to_dict("records")
+    ]  # fmt: skip
+    return Browser.of(rows, "answers.csv")
 
 
 def _figure(plot: Plot) -> FigureBlock:
