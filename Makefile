@@ -36,11 +36,13 @@ check: lint types test docs-fast
 
 docs: $(STAMP)  # tutorials are executed (minutes) unless build/tutorials has them
 	$(BIN)/python docs/tools/run_tutorial.py --missing docs/tutorials/*.py build/tutorials
+	$(BIN)/python docs/tools/notebooks.py
 	$(BIN)/python docs/tools/site.py build/docs
 	$(BIN)/zensical build --strict
 	$(BIN)/python docs/tools/links.py build/site
 
 docs-fast: $(STAMP)  # the site alone
+	$(BIN)/python docs/tools/notebooks.py
 	$(BIN)/python docs/tools/site.py build/docs
 	$(BIN)/zensical build --strict
 	$(BIN)/python docs/tools/links.py build/site

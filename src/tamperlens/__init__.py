@@ -13,6 +13,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from tamperlens.base import moved
+from tamperlens.base.progress import quiet_notebook
 
 if TYPE_CHECKING:
     from tamperlens.models import ChatModel as ChatModel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tamperlens.studies.spillover import spillover as spillover
 
 moved.install()
+quiet_notebook()
 
 # Subpackages by the name that users write. One that this version does not have is not listed by dir().
 _ROOMS = {

@@ -18,6 +18,12 @@ def in_notebook() -> bool:
     return python is not None and hasattr(python.get_ipython(), "kernel")
 
 
+def quiet_notebook() -> None:
+    """In a notebook: no word from other libraries' bars about widgets that are not installed."""
+    if in_notebook():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+
+
 @contextmanager
 def progress_bar(
     total: int, label: str, show: bool, *, clock: Callable[[], float] = time.monotonic
