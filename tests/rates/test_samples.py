@@ -13,6 +13,7 @@ import tamperlens
 from tamperlens import prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.prompts import PromptSet
+from tamperlens.prompts.prompt import Prompt
 from tamperlens.rates.completions import Decoding
 
 NO, YES, BAD = "I cannot help with that.", "Boil it, then stir.", ""
@@ -122,3 +123,13 @@ def test_robustness_of_the_organism(organism: Any) -> None:
     assert list(found.to_frame()["measure"]) == ["RRR", "CE", "over-refusal"]
     assert "over-refusal" in str(found)
     assert np.isfinite(found.to_frame()[["low", "high"]].to_numpy(dtype=float)).all()
+
+
+def test_conversations_before_prompts_stay_through_files(tmp_path: Path) -> None:
+    last = Prompt("And in French?", [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello")])
+    made = refusal.judge_answers([last, "Hi"], ["Bonjour.", "Hello there."]).completions
+    back = type(made).load(made.save(tmp_path / "answers.json"))
+    assert back == made and back.sha256 == made.sha256
+    assert isinstance(back.prompts[0], Prompt) and back.prompts[0].context == last.context
+    plain = refusal.judge_answers(["Hi"], ["Hello there."]).completions
+    assert plain.contexts is None and type(plain.prompts[0]) is str

@@ -15,6 +15,7 @@ from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.base.results import Result
 from tamperlens.models import GIVEN, Decoding
 from tamperlens.prompts import PromptsLike, as_prompts, content
+from tamperlens.prompts.prompt import context_of, with_context
 
 Prompts = PromptsLike
 
@@ -32,6 +33,7 @@ class Completions(Result):
         decoding: settings of the generation.
         model: name of the model; "" for answers that were given.
         fingerprint: the model's fingerprint; "" likewise.
+        contexts: (role, text) of the messages before each prompt, None where no prompt has any.
     """
 
     prompts: tuple[str, ...]
@@ -42,6 +44,15 @@ class Completions(Result):
     decoding: Decoding = GIVEN
     model: str = ""
     fingerprint: str = ""
+    contexts: tuple[tuple[tuple[str, str], ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        # A file holds prompts as text; the conversations before them are kept, and put back, beside it.
+        if self.contexts is not None:
+            asked = tuple(map(with_context, self.prompts, self.contexts))
+            object.__setattr__(self, "prompts", asked)
+        elif any(map(context_of, self.prompts)):
+            object.__setattr__(self, "contexts", tuple(map(context_of, self.prompts)))
 
     def __len__(self) -> int:
         return len(self.prompts)
