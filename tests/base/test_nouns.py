@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import pkgutil
@@ -25,7 +26,8 @@ from tamperlens.base.stats import Estimate, bootstrap, mcnemar, undefined, wilso
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # modules kept under their old names
     for found in pkgutil.walk_packages(tamperlens.__path__, "tamperlens."):
-        importlib.import_module(found.name)
+        with contextlib.suppress(ModuleNotFoundError):  # what needs an extra that is not installed
+            importlib.import_module(found.name)
 
 
 def kinds(parent: type) -> list[type]:
