@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tamperlens_hooks._threads import alone
 from tamperlens_hooks.errors import HookError, UnsupportedModelError
 
 
@@ -173,12 +174,13 @@ def _after(see: Callable[[Tensor], Tensor | None], module: nn.Module, args: Any,
 
 @contextmanager
 def hooks_attached(handles: list[Any]) -> Iterator[None]:
-    """Remove the handles on the way out, whatever happened inside."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    """Remove the handles on the way out, whatever happened inside; other threads wait so long."""
+    with alone:
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def in_backward() -> bool:

@@ -155,6 +155,8 @@ def describe(model: nn.Module) -> Anatomy:
         >>> hooks.describe(tamperlens.load('organism').module).n_layers
         5
     """
+    if not isinstance(model, nn.Module):
+        raise HookError(f"cannot describe a {type(model).__name__}; pass a transformers model")
     model = unwrap(model)
     config = getattr(model, "config", None)
     text_config: Any = (

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tamperlens_hooks._calling import module_and_anatomy
 from tamperlens_hooks._modules import hooks_attached
 from tamperlens_hooks._sites import chosen_layers
+from tamperlens_hooks._threads import alone
 from tamperlens_hooks.errors import UnsupportedModelError
 from tamperlens_hooks.state import evaluating
 
@@ -28,20 +29,21 @@ def eager_attention(model: Any) -> Iterator[None]:
     """
     module, _ = module_and_anatomy(model)
     configs = _configs(module)
-    before = [config._attn_implementation_internal for config in configs]
-    can = getattr(module, "_can_set_attn_implementation", None)
-    if any(one != "eager" for one in before) and (can is None or not can()):
-        raise UnsupportedModelError(
-            f"eager attention is not available: {type(module).__name__} runs {before[0]!r} and cannot "
-            "switch; load it with attn_implementation='eager'"
-        )
-    try:
-        for config in configs:
-            config._attn_implementation_internal = "eager"
-        yield
-    finally:
-        for config, one in zip(configs, before, strict=True):
-            config._attn_implementation_internal = one
+    with alone:
+        before = [config._attn_implementation_internal for config in configs]
+        can = getattr(module, "_can_set_attn_implementation", None)
+        if any(one != "eager" for one in before) and (can is None or not can()):
+            raise UnsupportedModelError(
+                f"eager attention is not available: {type(module).__name__} runs {before[0]!r} and cannot "
+                "switch; load it with attn_implementation='eager'"
+            )
+        try:
+            for config in configs:
+                config._attn_implementation_internal = "eager"
+            yield
+        finally:
+            for config, one in zip(configs, before, strict=True):
+                config._attn_implementation_internal = one
 
 
 def attention_patterns(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tamperlens_hooks._threads import alone
 from tamperlens_hooks.quantised import is_four_bit
 
 
@@ -27,6 +28,8 @@ def preserve_state(module: nn.Module, *, rng: bool = False, grad: bool | None = 
         losses(module).sum().backward()                 # their .grad, flags and random numbers are untouched
     ```
 
+    Other threads that want the same of any model wait until the body is through.
+
     Args:
         module: each part's own training flag is put back.
         rng: put the global generators of Python, numpy and torch back too.
@@ -34,6 +37,12 @@ def preserve_state(module: nn.Module, *, rng: bool = False, grad: bool | None = 
             reference, so that the body may differentiate anything. False does so too and no parameter
             requires a gradient inside, so that nothing is spent on them. With either, autograd is on inside.
     """
+    with alone, _preserved(module, rng, grad):
+        yield
+
+
+@contextmanager
+def _preserved(module: nn.Module, rng: bool, grad: bool | None) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     held = [] if grad is None else [(one, one.requires_grad, one.grad) for one in module.parameters()]
     with ExitStack() as stack:
@@ -94,8 +103,9 @@ def set_random_state(state: dict[str, Any]) -> None:
 @contextmanager
 def preserved_randomness() -> Iterator[None]:
     """Whatever the body draws, the global generators are afterwards where they were before."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(state)
+    with alone:
+        state = random_state()
+        try:
+            yield
+        finally:
+            set_random_state(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,6 +20,7 @@ from tamperlens_hooks._modules import (
     with_output_tensor,
 )
 from tamperlens_hooks._parts import Projection
+from tamperlens_hooks._threads import alone
 from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.effective import layer_at, merged_weight, plain_lora, plain_update
 from tamperlens_hooks.errors import HookError
@@ -59,7 +60,8 @@ def zeroed_entries(model: nn.Module, anatomy: Anatomy, flags: Flags) -> Iterator
     parts = {part.parameter: part for part in anatomy.projections()}
     kept: list[tuple[nn.Parameter, str, Tensor]] = []
     handles: list[Any] = []
-    try:
+    with alone, ExitStack() as stack:
+        stack.callback(_put_back, kept, flags)
         with hooks_attached(handles):
             for name in flags.keys():  # noqa: SIM118
                 if name not in parts:
@@ -82,10 +84,12 @@ def zeroed_entries(model: nn.Module, anatomy: Anatomy, flags: Flags) -> Iterator
                     handles.append(module.register_forward_hook(_subtract([(slice(None), shift, None)]),
                                                                 with_kwargs=True))  # fmt: skip
             yield
-    finally:
-        with torch.no_grad():
-            for weight, name, values in reversed(kept):
-                weight[flags[name].to(weight.device)] = values
+
+
+def _put_back(kept: list[tuple[nn.Parameter, str, Tensor]], flags: Flags) -> None:
+    with torch.no_grad():
+        for weight, name, values in reversed(kept):
+            weight[flags[name].to(weight.device)] = values
 
 
 @on_model

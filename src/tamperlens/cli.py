@@ -6,12 +6,16 @@ Nothing heavy is imported before it is needed, so `--help` answers at once.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
+import re
 import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, no_type_check
 
@@ -21,7 +25,7 @@ from tamperlens import cli_compare, cli_grid, cli_measures
 from tamperlens.cli_grid import _echo
 
 INPUT_ERROR = 2
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     name="tamperlens",
@@ -63,20 +67,26 @@ app = typer.Typer(
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn tamperlens's own errors into one line on stderr and exit code 2, Ctrl-C into exit code 130."""
+    """Turn tamperlens's own errors into one line on stderr and exit code 2.
+
+    Ctrl-C and SIGTERM leave the run folder alike (status, no temporary files); exit codes 130 and 143.
+    """
+    options = set(inspect.signature(command).parameters)
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         _quiet()
         try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
+            with _terminable():
+                command(*args, **kwargs)
+        except KeyboardInterrupt as error:
             out = kwargs.get("out")
             where = f" in {out}" if out else ""
-            _say(f"interrupted: finished stages are kept{where}; repeat the command with --resume to go on")
-            raise typer.Exit(INTERRUPTED) from None
+            how = "repeat the command with --resume" if "resume" in options else "repeat the command"
+            _say(f"interrupted: what is finished is kept{where}; {how} to go on")
+            raise typer.Exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED) from None
         except Exception as error:
-            line = _one_line(error)
+            line = _one_line(error, options)
             if line is None:
                 raise
             _say(f"error: {line}")
@@ -85,14 +95,55 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _one_line(error: Exception) -> str | None:
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where no signal arrives
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def as_options(text: str, options: set[str]) -> str:
+    """An error's words with `name=value` of Python as the command's options, where it has them."""
+
+    def written(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in options:
+            return found.group()
+        option = f"--{name.replace('_', '-')}"
+        return option if value == "True" else f"{option} {value}".rstrip()
+
+    def kept(found: re.Match[str]) -> str:
+        names = re.findall(r"\b([a-z_]+)=", found.group())
+        return "" if names and not options.intersection(names) else found.group()
+
+    # A remedy in brackets that this command does not have is left out.
+    return re.sub(r"\b([a-z_]+)=([^\s;,)]*)", written, re.sub(r" \([a-z_]+=[^()]*\)", kept, text))
+
+
+def _one_line(error: Exception, options: set[str]) -> str | None:
     """What to tell the user, or None for an error that is ours."""
     from tamperlens.base.errors import TamperlensError
 
     if isinstance(error, TamperlensError):
-        return " ".join(str(error).split())
+        return as_options(" ".join(str(error).split()), options)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
-        return "out of memory; try --dtype bfloat16, a smaller model, or another --device"
+        hint = "try --dtype bfloat16, a smaller model, or another --device"
+        return f"out of memory; {hint if 'dtype' in options else 'try a smaller model'}"
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror}; check the disk and the permissions"

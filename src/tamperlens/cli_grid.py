@@ -10,6 +10,8 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
+CELLS_FAILED = 1
+"""Exit code of a sweep some of whose cells failed; the others are made."""
 Guard = Callable[[Callable[..., None]], Callable[..., None]]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A grid's folder.")]
 
@@ -25,17 +27,20 @@ Also data_sizes, learning_rates, \\[\\[defences]] (kind = "freeze", "rewind", "m
 \\[evaluation], dtype, device."""
 
 
-def _echo(text: object) -> None:
+def _echo(text: object, *, err: bool = False) -> None:
     """Print, with control characters of file and model names shown as code points."""
     from tamperlens.base.cells import visible
 
-    typer.echo(visible(str(text)))
+    typer.echo(visible(str(text)), err=err)
 
 
 def register(app: typer.Typer, guarded: Guard) -> None:
     """Add the commands to the root."""
     grid = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Sweeps of attacks over models.")
-    grid.command("run", help=f"Make every cell of a grid that is not there yet.\n\n{EXAMPLE}")(guarded(_run))
+    grid.command(
+        "run",
+        help=f"Make every cell of a grid that is not there yet; exit code 1 if any failed.\n\n{EXAMPLE}",
+    )(guarded(_run))
     grid.command("status", help="How far a grid has come, and what failed.")(guarded(_status))
     grid.command("table", help="Write results_grid.csv and print it.")(guarded(_table))
     grid.command("plot", help="Draw RRR, CE and RD over steps and the scaling figure.")(guarded(_plot))
@@ -71,6 +76,8 @@ def _run(
     )  # fmt: skip
     _show(result)
     _echo(f"table {folder / 'results_grid.csv'}")
+    if result.counts["failed"]:
+        raise typer.Exit(CELLS_FAILED)
 
 
 @no_type_check
@@ -127,4 +134,4 @@ def _report(
     """Merge run folders into one self-contained page; two of one kind are also compared."""
     from tamperlens.studies.merging import merge
 
-    _echo(f"report {merge(runs, out)}")
+    _echo(f"report {merge(runs, out, tell=lambda line: _echo(line, err=True))}")

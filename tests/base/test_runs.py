@@ -90,7 +90,7 @@ def finished(path: Path, **changes) -> None:
 def test_refuses_a_finished_run_without_resume(tmp_path):
     finished(tmp_path)
     before = (tmp_path / "manifest.json").read_bytes()
-    with pytest.raises(RunFolderError, match=r"finished run; add --resume .* or choose another folder"):
+    with pytest.raises(RunFolderError, match=r"finished run; add resume=True .* or choose another folder"):
         begin(tmp_path)
     assert (tmp_path / "manifest.json").read_bytes() == before
     with begin(tmp_path, resume=True) as run:
@@ -196,6 +196,31 @@ def test_pin_refuses_a_changed_input(tmp_path):
         run.pin(prompts="a" * 64)
         with pytest.raises(RunFolderError, match=r"prompts is aaaaaaaaaaaa there and bbbbbbbbbbbb here"):
             run.pin(prompts="b" * 64)
+
+
+def wrote(path: Path, name: str, stage: str, text: str) -> None:
+    with begin(path, artefacts=("measures.csv", "data"), resume=True) as run, run.stage(stage):
+        run.file("data", name).write_text(text)
+
+
+def test_artefacts_are_held_to_what_stages_left(tmp_path):
+    for stage in ("one", "two", "three"):
+        wrote(tmp_path, f"{stage}.txt", stage, stage)
+    assert RunFolder.read(tmp_path).altered() == {}
+    (tmp_path / "data" / "two.txt").unlink()
+    with begin(tmp_path, resume=True) as run:
+        assert [run.done(stage) for stage in ("one", "two", "three")] == [True, False, False]
+    for stage in ("two", "three"):
+        wrote(tmp_path, f"{stage}.txt", stage, stage)
+    (tmp_path / "data" / "one.txt").write_text("0ne")
+    assert RunFolder.read(tmp_path).altered() == {"data/one.txt": "changed"}
+    with pytest.raises(
+        RunFolderError, match=r"one\.txt is not as the run wrote it; put it back, or delete it"
+    ):
+        begin(tmp_path, resume=True)
+    (tmp_path / "data" / "one.txt").unlink()
+    with begin(tmp_path, resume=True) as run:
+        assert not any(run.done(stage) for stage in ("one", "two", "three"))
 
 
 def test_one_process_at_a_time_and_the_lock_dies_with_its_holder(tmp_path):

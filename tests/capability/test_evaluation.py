@@ -106,7 +106,7 @@ def test_suites_that_cannot_be_used(model: ChatModel) -> None:
         capability.evaluate(model, ["juggling"])
     with pytest.raises(InputError, match="named twice"):
         capability.evaluate(model, ["addition", "addition"])
-    with pytest.raises(InputError, match="limit is 0"):
+    with pytest.raises(InputError, match="limit=0 must be"):
         capability.evaluate(model, ["addition"], limit=0)
     with pytest.raises(InputError, match="no suites"):
         capability.evaluate(model, [])

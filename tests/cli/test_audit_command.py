@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -215,6 +216,86 @@ def test_ctrl_c_keeps_finished_stages(command, model_folder, tmp_path):
     assert found["stages"]["before"]["done"]
     frame = pd.read_csv(out / "measures.csv")
     assert set(frame["stage"]) == {"before"}
+
+
+def copied(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def resume(invoke, model_folder, out):
+    result = invoke("audit", model_folder, "--out", out, "--resume", *SMALL)
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+@pytest.mark.parametrize("stage", ["before", "direction", "after"])
+def test_no_moment_has_a_finished_stage_and_tables_of_an_earlier_one(
+    finished, invoke, model_folder, tmp_path, stage, monkeypatch
+):
+    """Killed as soon as the manifest says that a stage is done."""
+    from tamperlens.base import runs
+
+    write = runs.write_json
+
+    def die(path, value):
+        write(path, value)
+        if stage in value.get("stages", {}) and path.parent == tmp_path / "run":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_json", die)
+    assert invoke("audit", model_folder, "--out", tmp_path / "run", *SMALL).exit_code == 130
+    monkeypatch.undo()
+    names = ("measures.csv", "completions.csv", *(["changes.csv"] if stage == "after" else []))
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    if stage == "after":
+        assert kept == {name: (finished[0] / name).read_bytes() for name in names}
+    else:
+        assert len(kept["measures.csv"].splitlines()) > 1
+
+
+@pytest.mark.parametrize("lost", ["report.html", "measures.csv", "figures"])
+def test_what_follows_from_the_rest_is_made_again_without_the_model(
+    finished, invoke, model_folder, tmp_path, lost, monkeypatch
+):
+    from tamperlens.studies.audit import running
+
+    out = copied(finished, tmp_path)
+    shutil.rmtree(out / lost) if (out / lost).is_dir() else (out / lost).unlink()
+    monkeypatch.setattr(running, "load", None)
+    resume(invoke, model_folder, out)
+    whole = finished[0]
+    for name in ("measures.csv", "changes.csv", "completions.csv", "figures/rates.svg"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert "refusal" in (out / "report.html").read_text()
+    assert manifest(out)["status"] == "finished"
+
+
+def test_a_lost_direction_is_found_again(finished, invoke, model_folder, tmp_path):
+    out = copied(finished, tmp_path)
+    before = (out / "direction.safetensors").read_bytes()
+    (out / "direction.safetensors").unlink()
+    resume(invoke, model_folder, out)
+    assert (out / "direction.safetensors").read_bytes() == before
+    assert (out / "measures.csv").read_bytes() == (finished[0] / "measures.csv").read_bytes()
+
+
+def test_a_changed_artefact_is_refused(finished, refused, model_folder, tmp_path):
+    out = copied(finished, tmp_path)
+    path = out / "stages" / "before" / "harmful.json"
+    path.write_text(path.read_text().replace("acts", "axes", 1))
+    line = refused("audit", model_folder, "--out", out, "--resume", *SMALL)
+    assert "harmful.json is not as the run wrote it" in line and "delete it" in line
+
+
+def test_strays_of_killed_writers_go(finished, invoke, model_folder, tmp_path):
+    out = copied(finished, tmp_path)
+    strays = [out / ".measures.csv.a1b2c3d4.tmp", out / "stages" / "before" / ".harmful.json.zzzzzz_9.tmp"]
+    for one in strays:
+        one.write_text("half")
+    (out / ".mine.tmp").write_text("a user's own")
+    resume(invoke, model_folder, out)
+    assert not any(one.exists() for one in strays)
+    assert (out / ".mine.tmp").exists()
 
 
 def test_a_run_that_failed_on_its_input_may_be_repeated(refused, invoke, tmp_path, model_folder):

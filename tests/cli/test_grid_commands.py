@@ -99,3 +99,23 @@ def test_a_changed_model_under_an_old_folder(invoke, refused, sweep, model_folde
     save_file({**weights, name: weights[name] * 1.01}, copy / "model.safetensors", {"format": "pt"})
     said = refused("grid", "run", declaration, "-o", tmp_path / "g", "-q")
     assert "the input changed" in said and str(copy) in said
+
+
+def test_a_failed_cell_is_a_failed_command_and_a_sweep_says_its_size(invoke, sweep, tmp_path):
+    path = sweep()
+    result = invoke("grid", "run", path, "-o", tmp_path / "good")
+    assert result.exit_code == 0
+    assert "2 cells in 1 training runs on 1 model" in result.stderr and "about" in result.stderr
+    path.write_text(path.read_text().replace('models = ["', 'models = ["no/such/model", "'))
+    result = invoke("grid", "run", path, "-o", tmp_path / "bad", "-q")
+    assert result.exit_code == 1 and "2 done, 2 failed" in result.stdout
+
+
+def test_no_remedy_that_the_command_does_not_have():
+    from tamperlens.cli import as_options
+
+    said = "fill or delete them, or leave such rows out (skip_unusable=True)"
+    assert as_options(said, {"skip_unusable"}).endswith("leave such rows out (--skip-unusable)")
+    assert as_options(said, {"out"}) == "fill or delete them, or leave such rows out"
+    assert as_options("add resume=True to go on", {"resume"}) == "add --resume to go on"
+    assert as_options("max_new_tokens=0 must be", {"max_new_tokens"}) == "--max-new-tokens 0 must be"

@@ -154,7 +154,7 @@ def test_metric_is_log_of_summed_not_sum_of_logs() -> None:
 
 @pytest.mark.parametrize("tokens", [[], [0, 1, 2], [3], [-1]])
 def test_metric_refuses_impossible_tokens(tokens: list[int]) -> None:
-    with pytest.raises(InputError, match="refusal token"):
+    with pytest.raises(InputError, match=r"refusal.token"):
         refusal_metric(torch.zeros(1, 3), tokens)
 
 

@@ -42,11 +42,12 @@ def test_settings_out_of_range_are_named(wrong: dict[str, Any], named: str) -> N
         LoraConfig(**wrong)
 
 
-def test_choices_are_named() -> None:
-    from tamperlens.finetune.configs import _one_of
-
-    with pytest.raises(InputError, match="schedule='zigzag' is not one of constant, linear"):
-        _one_of("schedule", "zigzag", ("constant", "linear"))
+@pytest.mark.parametrize(("field", "wrong"), [("schedule", "zigzag"), ("precision", "int8")])
+def test_choices_are_named(field: str, wrong: str) -> None:
+    settings = LoraConfig()
+    object.__setattr__(settings, field, wrong)
+    with pytest.raises(InputError, match=rf"{field}='{wrong}' must be one of "):
+        settings.__post_init__()
 
 
 def test_settings_are_values() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -118,10 +119,10 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(declared, tmp_path: Pat
         ("ranks = [8]", "models is missing"),
         ('models = "organism"', "must be a list"),
         ('models = ["organism"]\nstep = [3]', "no setting 'step'"),
-        ('models = ["organism"]\nsteps = [0]', "steps holds 0"),
+        ('models = ["organism"]\nsteps = [0]', "steps=[0] must be a whole number from 1 on"),
         ('models = ["organism"]\nseeds = [1, 1]', "names one value twice"),
         ('models = ["organism"]\n[training]\nsteps = 3', "training.steps is an axis"),
-        ('models = ["organism"]\n[[defences]]\nkind = "pray"', "no defence 'pray'"),
+        ('models = ["organism"]\n[[defences]]\nkind = "pray"', "kind='pray' must be one of"),
         ('models = ["organism"]\n[evaluation]\nlimits = 3', "no setting 'limits'"),
         ("models = [", "not valid TOML"),
     ],
@@ -141,3 +142,65 @@ def test_a_ray_address_that_does_not_answer(declared, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not auto, local, host:port"):
         grid.run(declared(), tmp_path / "g", ray="somewhere")
     assert not (tmp_path / "g").exists()
+
+
+TOP = 'models = ["organism:tiny"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((f"{TOP}learning_rates = [{x}]", "learning_rates=") for x in ("nan", "inf", "-inf", 0, -1)),
+        (f'{TOP}learning_rates = ["x"]', "learning_rates=.*must be a number"),
+        (f"{TOP}[training]\nbacth_size = 2", "training: no setting 'bacth_size'; did you mean 'batch_size'"),
+        (f"{TOP}[training]\nbatch_size = 0", "training: batch_size=0 must be a whole number from 1 on"),
+        (f'{TOP}[training]\nweight_decay = "x"', "training: weight_decay='x' must be a number"),
+        (f"{TOP}ranks = [0, 4]\n[training]\nrslora = true", "rank 0: full fine-tuning.*no setting 'rslora'"),
+        (f"{TOP}step = [1]", "no setting 'step'; did you mean 'steps'"),
+        (f"{TOP}seeds = {list(range(400))}\nsteps = {list(range(1, 401))}", "160,000 cells"),
+        (f"{TOP}seeds = [99999999999]", "seeds="),
+        (f"{TOP}steps = [{2**70}]", "steps="),
+        (f"{TOP}steps = [true]", "steps="),
+        (f"{TOP}[evaluation]\nlimit = 0", "limit=0"),
+        (f"{TOP}[evaluation]\nmax_new_tokens = 1000000", "max_new_tokens=1000000 must be .* to 65536"),
+        (f"{TOP}[evaluation]\njudge = 3", "judge=3 must be text"),
+        (f'{TOP}[evaluation]\njudge = "oracle"', "oracle"),
+        (f'{TOP}[evaluation]\nsuites = ["juggling"]', "juggling"),
+        (f'{TOP}[evaluation]\nharmless = "nowhere.csv"', "nowhere.csv"),
+        (f'{TOP}attacks = ["nowhere.csv"]', "nowhere.csv"),
+        (f'{TOP}[[defences]]\nkind = "freeze"\nmask = "nowhere"', "nowhere"),
+        (f'{TOP}[[defences]]\nkind = "freeze"\nshare = nan', "share=nan"),
+        (f"{TOP}[[defences]]\nkind = 3", "defences: kind=3 must be one of"),
+        ("models = 3", "models must be a list"),
+        ("models = [3]", "models="),
+        ("x = " + "[" * 5000, "not valid TOML"),
+    ],
+)
+def test_settings_are_held_to_their_types_before_a_model_loads(
+    monkeypatch, tmp_path: Path, text, words
+) -> None:
+    from tamperlens.grid import measuring
+
+    monkeypatch.setattr(measuring, "load", None)
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        grid.run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"memory": -1.0}, {"memory": math.nan}, {"workers": 0}, {"gpus": -1}])
+def test_arguments_of_a_run(declared, tmp_path: Path, wrong) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        grid.run(declared(), tmp_path / "out", **wrong)
+
+
+def test_a_corrected_declaration_goes_into_the_folder_where_nothing_was_made(
+    declared, tmp_path: Path
+) -> None:
+    broken = declared(models=("no/such/model",))
+    assert grid.run(broken, tmp_path / "out").counts["failed"]
+    corrected = declared()
+    assert not grid.run(corrected, tmp_path / "out").counts["failed"]
+    with pytest.raises(RunFolderError, match="another run"):
+        grid.run(broken, tmp_path / "out")

@@ -326,7 +326,7 @@ def test_bad_options_are_told(chat: Chat, safety: PromptSet) -> None:
         ({"loss": "x"}, "no loss 'x'"),
         ({"modules": ["query"]}, "it has q, k, v, o, gate, up, down"),
         ({"modules": []}, "no projections left"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number from 1 on"),
         ({"max_memory": "much"}, "max_memory is 'much'"),
         ({"scores": "sequential", "prune": 2.0}, "prune is 2.0"),
     ):

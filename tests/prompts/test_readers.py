@@ -219,7 +219,7 @@ def test_other_encodings(write):
 
 def test_empty_cells(write):
     path = write("set.csv", "id,prompt,response\n1,one,yes\n2,,no\n3,  ,no\n4,four,\n")
-    fails(path, "2 of 4 prompts are empty", "row 2 (line 3), row 3 (line 4)", "skip_empty=True")
+    fails(path, "2 of 4 prompts are empty", "row 2 (line 3), row 3 (line 4)", "skip_unusable=True")
     data = prompts.read(path, skip_empty=True)
     assert data.prompts == ("one",)
     assert "3 rows with empty cells skipped" in data.source

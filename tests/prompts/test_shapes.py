@@ -116,7 +116,7 @@ def test_rows_that_cannot_be_used(tmp_path, row, needle):
     with pytest.raises(InputError) as caught:
         prompts.read(path)
     assert needle in str(caught.value) and "line 2" in str(caught.value) and len(str(caught.value)) < 400
-    assert "--skip-unusable" in str(caught.value)
+    assert "skip_unusable=True" in str(caught.value)
     data = prompts.read(path, skip_unusable=True)
     assert data.prompts == ("ask", "ask")
     assert "1 of 3 rows that cannot be used skipped" in data.source

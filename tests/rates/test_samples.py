@@ -98,7 +98,7 @@ def test_organism_samples_and_variants(organism: Any) -> None:
     assert seeds == [0, 1]
     with pytest.raises(InputError, match="every sample is the same"):
         refusal.evaluate_samples(organism, few, temperature=0.0)
-    with pytest.raises(InputError, match="draw at least one"):
+    with pytest.raises(InputError, match="n_samples=0 must be a whole number from 1 on"):
         refusal.evaluate_samples(organism, few, n_samples=0)
 
     said = refusal.evaluate_variants(

@@ -129,5 +129,5 @@ def test_bad_prefills(tiny: Any) -> None:
     model, _ = planted_model(lambda family, **settings: tiny(family, **settings))
     with pytest.raises(InputError, match="no responses"):
         refusal.prefill_depth(model, PromptSet.from_prompts(BAD))
-    with pytest.raises(InputError, match="must not be negative"):
+    with pytest.raises(InputError, match=r"depths.*from 0 on"):
         refusal.prefill_depth(model, DATA, depths=[-1])

@@ -258,7 +258,7 @@ def test_conversations_that_end_alike_are_two_prompts(organism):
 def test_attack_rows_without_an_answer_are_found_at_once(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("id,prompt,response\n1,a,yes\n2,b,\n")
-    with pytest.raises(InputError, match=r"1 of the 2 responses .* row 2.*--skip-unusable"):
+    with pytest.raises(InputError, match=r"1 of the 2 responses .* row 2.*skip_unusable=True"):
         read_given({}, str(path))
     assert len(read_given({}, str(path), skip_unusable=True)[1].data) == 1
     path.write_text("id,prompt\n1,a\n")
@@ -269,7 +269,7 @@ def test_attack_rows_without_an_answer_are_found_at_once(tmp_path):
 def test_attack_rows_that_do_not_fit_are_found_before_anything_is_measured(model):
     rows = [("a", "yes"), ("b " * 3000, "yes"), ("c", "no")]
     attack = finetune.attacks.from_data(rows)
-    with pytest.raises(InputError, match=r"1 of the 3 rows .* row 2: it has \d+ tokens .*--skip-unusable"):
+    with pytest.raises(InputError, match=r"1 of the 3 rows .* row 2: it has \d+ tokens .*skip_unusable=True"):
         fitting(model, attack)
     fits = fitting(model, attack, skip_unusable=True)
     assert fits.data.prompts == ("a", "c") and "1 of 3 rows left out" in fits.source

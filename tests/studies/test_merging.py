@@ -77,3 +77,58 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         merge([tmp_path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_same_settings_on_another_model_are_not_called_the_same(tmp_path: Path) -> None:
+    one, two, three = (run(tmp_path / name, 0, 0.8) for name in ("one", "two", "three"))
+    for folder, digest in ((one, "a" * 64), (two, "b" * 64), (three, "a" * 64)):
+        with RunFolder.open(folder, kind="audit", config={"seed": 0, "model": "m"}, resume=True) as made:
+            made.pin(model=digest, prompts_harmful="c" * 64)
+    text = merge([one, two], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "same settings" not in text and "model (sha256)" in text and "bbbbbbbbbbbbbbbb" in text
+    assert "prompts_harmful (sha256)" not in text
+    text = merge([one, three], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Both runs have the same settings, models and prompts." in text
+
+
+DAMAGE = {
+    "empty": b"",
+    "bytes": b"\xff\xfe\x00\x9c",
+    "no table": b'"a\nb,c',
+    "other columns": b"a,b\n1,2\n",
+    "words": b"measure,set,stage,value,low,high,n\nx,y,z,many,few,some,all\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_left_out_and_named(tmp_path: Path, damage: str) -> None:
+    one, two = run(tmp_path / "one", 0, 0.8), run(tmp_path / "two", 1, 0.2)
+    (two / "measures.csv").write_bytes(DAMAGE[damage])
+    (two / "figures").mkdir()
+    (two / "figures" / "rates.svg").write_bytes(DAMAGE[damage])
+    told: list[str] = []
+    text = merge([one, two], tmp_path / "page.html", tell=told.append).read_text(encoding="utf-8")
+    assert "0.8 [0.7, 0.9]" in text  # the good run is there
+    assert any("rates.svg" in line for line in told)
+    assert any("measures.csv" in line or "the comparison" in line for line in told)
+    assert all(line in text for line in told if "&" not in line and "'" not in line and '"' not in line)
+
+
+def test_a_run_whose_manifest_is_damaged_is_left_out_beside_a_good_one(tmp_path: Path) -> None:
+    one, two = run(tmp_path / "one", 0, 0.8), run(tmp_path / "two", 1, 0.2)
+    (two / "manifest.json").write_text("{}")
+    told: list[str] = []
+    text = merge([one, two], tmp_path / "page.html", tell=told.append).read_text(encoding="utf-8")
+    assert "0.8 [0.7, 0.9]" in text and "Left out" in text and len(told) == 1 and "two" in told[0]
+    with pytest.raises(RunFolderError, match=r"manifest\.json"):
+        merge([two], tmp_path / "page.html")
+
+
+def test_changed_artefacts_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    with RunFolder.open(folder, kind="audit", config={"m": 1}, artefacts=("measures.csv", "a.txt")) as made:
+        with made.stage("all"):
+            (folder / "a.txt").write_text("a")
+        made.finish()
+    (folder / "a.txt").write_text("b")
+    assert "a.txt is changed since the run wrote it" in merge([folder], tmp_path / "p.html").read_text()

@@ -299,7 +299,9 @@ def test_a_report_over_trajectories(recorded, merged):
         assert name in text and f"{row['step']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" in text
     assert "one (trajectory, finished), two (trajectory, unfinished)" in text
     last = found.table.query("measure == 'token KL' and step == 6 and seed == 0").iloc[0]["value"]
-    assert last > 0 and "Both runs have the same settings." in text and "<script" not in text
+    assert (
+        last > 0 and "Both runs have the same settings, models and prompts." in text and "<script" not in text
+    )
 
 
 @pytest.mark.skipif(browsers.find() is None, reason="no Chromium here")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,20 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_STRAY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp|\.checkpoint-\d+\.tmp")
+
+
+def remove_strays(folder: PathLike, *, older: float = 0.0) -> None:
+    """Delete temporary files that killed writers left in a folder, `older` than so many seconds."""
+    for place, inner, files in os.walk(folder):
+        for name in filter(_STRAY.fullmatch, [*files, *inner]):
+            path = Path(place) / name
+            with suppress(OSError):
+                if older and time.time() - path.stat().st_mtime < older:
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def inside(folder: PathLike, path: PathLike) -> Path:
     """The path, when it lies in the folder with every link followed.
 
@@ -77,9 +94,28 @@ def write_text(path: PathLike, text: str) -> Path:
     return Path(path)
 
 
+def read_text(path: PathLike) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        InputError: the file is missing, or is no such text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or a name with a NUL character
+        raise InputError(f"{path} is damaged ({error}); delete it, it will be made again") from error
+
+
 def write_json(path: PathLike, value: Any) -> Path:
     """Write JSON atomically; NaN and infinities are written as null so that any reader can load it."""
     return write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def as_read(value: Any) -> Any:
+    """What `read_json` gives of a value that `write_json` wrote."""
+    return json.loads(json.dumps(_finite(value)))
 
 
 def read_json(path: PathLike) -> Any:
@@ -89,9 +125,9 @@ def read_json(path: PathLike) -> Any:
         InputError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        return json.loads(read_text(path))
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); it may be from an interrupted copy") from error
 

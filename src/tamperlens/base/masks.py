@@ -311,6 +311,10 @@ class WeightMask(Noun):
                 f"({model.fingerprint[:12]}); load that model, or mask.rebind(model) if it is meant"
             )
 
+    def check_model(self, model: Any) -> None:
+        """See `check`."""
+        self.check(model)
+
     # ---- on disk ----------------------------------------------------------------------------------------
 
     def save(self, path: PathLike) -> Any:

@@ -7,7 +7,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -55,6 +55,9 @@ class Noun:
             elif isinstance(value, (str, int, float)) and value != "" and len(str(value)) <= 80:
                 found.append(f"{name} {number(value) if isinstance(value, float) else value}")
         return f"{_words(type(self).__name__)}: {'; '.join(found) or repr(self)}."
+
+    def check_model(self, model: Any) -> None:
+        """Raise InputError if this was made of a model and cannot belong to `model`, a ChatModel."""
 
     def _repr_html_(self) -> str:
         """For notebooks: the summary and a table, intervals drawn as bars."""

@@ -2,29 +2,38 @@
 
 A run folder is a plain folder with a `manifest.json`. Work is cut into named stages; a stage is marked done
 only after everything it wrote is on disk, so a run that was killed continues at the first stage that is not
-marked. Files that are not the run's own are never deleted, and a folder that holds something else is refused.
+marked. What a stage wrote is held to its hash: a file that was lost since undoes its stage and those after
+it, one that was changed is refused. Files that are not the run's own are never deleted, and a folder that
+holds something else is refused.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-from pydantic import Field
-
+from tamperlens.base.artefacts import Known, altered, inventory
 from tamperlens.base.errors import RunFolderError
-from tamperlens.base.files import PathLike, inside, read_json, write_json
-from tamperlens.base.provenance import PeakMemory, machine, now, versions
-from tamperlens.base.schemas import Schema, checked
+from tamperlens.base.files import PathLike, inside, write_json
+from tamperlens.base.locks import acquire, release, unwritable
+from tamperlens.base.manifests import (
+    MANIFEST,
+    article,
+    differences,
+    done_stages,
+    fresh,
+    lost_stages,
+    manifest_of,
+    plain,
+    top,
+)
+from tamperlens.base.provenance import PeakMemory, now, versions
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 FRONTIER_FLOPS = 1e25
 """Training compute above which the EU AI Act (Regulation 2024/1689, Art. 51) presumes systemic risk."""
 
@@ -37,9 +46,11 @@ class RunFolder:
         manifest: the content of `manifest.json`; change it through the methods, which write it at once.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], held: Sequence[str] = ()) -> None:
         self.path = path
         self.manifest = manifest
+        self._held = held
+        self._known: Known = {}
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -50,6 +61,8 @@ class RunFolder:
         kind: str,
         config: Mapping[str, Any],
         artefacts: Sequence[str] = (),
+        held: Sequence[str] | None = None,
+        derived: Mapping[str, str] | None = None,
         resume: bool = False,
         command: str = "",
         seeds: Mapping[str, int] | None = None,
@@ -63,6 +76,9 @@ class RunFolder:
             config: everything that decides the numbers, in JSON terms; compared on reopening.
             artefacts: names (relative) that the run will write; a folder without a manifest that already
                 holds one of them is refused, so that foreign files are never overwritten.
+            held: those of them whose files are hashed when a stage ends; all by default.
+            derived: those that follow from the others, with the stage that makes them again when they are
+                lost or changed.
             resume: continue (or reread) a run that has finished stages.
             command: the command line or call, for the manifest.
             seeds: named seeds, for the manifest.
@@ -70,32 +86,33 @@ class RunFolder:
 
         Raises:
             RunFolderError: the folder cannot be written, is in use, or holds another run, a finished run
-                (without `resume`), or foreign files with the run's names.
+                (without `resume`), foreign files with the run's names, or a file that was changed since.
         """
-        wanted = _plain(config)
-        cls.check(path, kind=kind, config=wanted, artefacts=artefacts, resume=resume)
+        wanted, keep = plain(config), artefacts if held is None else held
+        cls.check(path, kind=kind, config=wanted, artefacts=artefacts, derived=derived, resume=resume)
         folder = Path(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(folder, error) from error
-        lock = _acquire(folder, wait)
+            raise unwritable(folder, error) from error
+        lock = acquire(folder, wait)
         try:
-            old = _manifest_of(folder)
-            if old is not None and _done(old):
-                run = cls(folder, old)
+            old = manifest_of(folder)
+            if old is not None and done_stages(old):
+                run = cls(folder, old, keep)
+                run._undo(lost_stages(folder, old, derived or {}))
             else:
-                run = cls(folder, _fresh(kind, wanted, command, dict(seeds or {})))
+                run = cls(folder, fresh(kind, wanted, command, dict(seeds or {})), keep)
             if run.manifest["status"] != "finished":
                 run.manifest["status"] = "running"
-            if resume and old is not None and _done(old) and not run.finished:
+            if resume and old is not None and done_stages(old) and not run.finished:
                 again: dict[str, Any] = {"at": now(), "command": command}
                 if versions() != run.manifest.get("versions"):
                     again["versions"] = versions()
                 run.manifest.setdefault("resumed", []).append(again)
             run._write()
         except BaseException:
-            _release(lock)
+            release(lock)
             raise
         run._lock = lock
         return run
@@ -108,6 +125,7 @@ class RunFolder:
         kind: str,
         config: Mapping[str, Any],
         artefacts: Sequence[str] = (),
+        derived: Mapping[str, str] | None = None,
         resume: bool = False,
     ) -> None:
         """Raise what `open` would raise, writing nothing: call it before anything slow.
@@ -117,7 +135,7 @@ class RunFolder:
         """
         folder = Path(path)
         _check_writable(folder)
-        manifest = _manifest_of(folder)
+        manifest = manifest_of(folder)
         if manifest is None:
             foreign = [name for name in artefacts if (folder / name).exists()]
             if foreign:
@@ -126,15 +144,15 @@ class RunFolder:
                     "choose another folder"
                 )
             return
-        done = _done(manifest)
+        done = done_stages(manifest)
         if not done:  # nothing of value there yet: a run that failed on its input may be started over
             return
         if manifest.get("kind") != kind:
             raise RunFolderError(
-                f"{folder} holds another run: {_article(manifest.get('kind'))}, not {_article(kind)}; "
+                f"{folder} holds another run: {article(manifest.get('kind'))}, not {article(kind)}; "
                 "choose another folder"
             )
-        differing = _differences(manifest.get("config", {}), _plain(config))
+        differing = differences(manifest.get("config", {}), plain(config))
         if differing:
             key, there, here = differing[0]
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
@@ -149,7 +167,18 @@ class RunFolder:
                 else (f"an unfinished run ({len(done)} finished stages)")
             )
             raise RunFolderError(
-                f"{folder} holds {state}; add --resume to go on from it, or choose another folder"
+                f"{folder} holds {state}; add resume=True to go on from it, or choose another folder"
+            )
+        changed = [
+            name
+            for name, what in altered(folder, manifest).items()
+            if what == "changed" and top(name) not in (derived or {})
+        ]
+        if changed:
+            more = f" (nor are {len(changed) - 1} others)" if len(changed) > 1 else ""
+            raise RunFolderError(
+                f"{folder / changed[0]} is not as the run wrote it{more}; put it back, or delete it and "
+                "what rests on it will be made again"
             )
 
     @classmethod
@@ -159,7 +188,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder has no manifest.
         """
-        manifest = _manifest_of(Path(path))
+        manifest = manifest_of(Path(path))
         if manifest is None:
             raise RunFolderError(
                 f"{path} is not a run folder: it has no manifest.json; name the folder of a run"
@@ -176,11 +205,11 @@ class RunFolder:
         Raises:
             RunFolderError: it is held for longer.
         """
-        lock = _acquire(self.path, wait)
+        lock = acquire(self.path, wait)
         try:
             yield RunFolder.read(self.path)
         finally:
-            _release(lock)
+            release(lock)
 
     def file(self, *parts: str) -> Path:
         """A path inside the folder; its parent is made.
@@ -212,13 +241,42 @@ class RunFolder:
             self.manifest["status"] = "interrupted" if interrupted else "failed"
             self._write()
             raise
+        wall = round(time.perf_counter() - clock, 3)
         self.manifest["stages"][name] = {
-            "done": True,
-            "started": began,
-            "wall_seconds": round(time.perf_counter() - clock, 3),
-            **memory.read(),
-        }
+            "done": True, "started": began, "wall_seconds": wall, **memory.read(),
+        }  # fmt: skip
+        entries = self.manifest.setdefault("artefacts", {})
+        for path, digest in inventory(self.path, self._held, self._known).items():
+            if entries.get(path, {}).get("sha256") != digest:
+                entries[path] = {"sha256": digest, "stage": name}
         self._total()
+        self._write()
+
+    def undo(self, stage: str) -> None:
+        """Mark a stage and those after it as not done."""
+        self._undo({stage})
+        self._write()
+
+    def _undo(self, lost: Iterable[str]) -> None:
+        stages = list(self.manifest["stages"])
+        first = min((stages.index(name) for name in lost if name in stages), default=len(stages))
+        if first == len(stages):
+            return
+        for name in stages[first:]:
+            del self.manifest["stages"][name]
+        entries = self.manifest.get("artefacts", {})
+        self.manifest["artefacts"] = {k: v for k, v in entries.items() if v["stage"] in stages[:first]}
+        self.manifest["status"] = "interrupted"
+
+    def altered(self) -> dict[str, str]:
+        """Relative path to "missing" or "changed" for every file that is not what a stage left."""
+        return altered(self.path, self.manifest)
+
+    def forget(self, *folders: str) -> None:
+        """Hold the files of these folders no longer, because they are about to be removed."""
+        for name in list(self.manifest.get("artefacts", {})):
+            if name.startswith(tuple(f"{one}/" for one in folders)):
+                del self.manifest["artefacts"][name]
         self._write()
 
     def pin(self, **hashes: str) -> None:
@@ -240,7 +298,7 @@ class RunFolder:
     def note(self, **entries: Any) -> None:
         """Add entries to the manifest; mappings are merged into those of the same name."""
         for name, value in entries.items():
-            value = _plain(value)
+            value = plain(value)
             if isinstance(value, dict) and isinstance(self.manifest.get(name), dict):
                 self.manifest[name].update(value)
             else:
@@ -265,7 +323,7 @@ class RunFolder:
     def close(self) -> None:
         """Let another process use the folder; done by the context manager."""
         if self._lock is not None:
-            _release(self._lock)
+            release(self._lock)
             self._lock = None
 
     def __enter__(self) -> RunFolder:
@@ -293,95 +351,6 @@ class RunFolder:
         write_json(self.path / MANIFEST, self.manifest)
 
 
-class _Stage(Schema):
-    """One entry of a manifest's stages."""
-
-    done: bool = False
-    wall_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    peak_rss_bytes: int = Field(default=0, ge=0)
-    peak_cuda_bytes: int = Field(default=0, ge=0)
-
-
-class _Manifest(Schema):
-    """What every manifest of this format holds; studies add entries of their own."""
-
-    kind: str
-    status: Literal["running", "interrupted", "failed", "finished"]
-    command: str
-    created: str
-    config: dict[str, Any]
-    seeds: dict[str, int]
-    hashes: dict[str, str]
-    versions: dict[str, str]
-    platform: dict[str, Any]
-    tokens: dict[str, Any]
-    stages: dict[str, _Stage]
-    resumed: list[dict[str, Any]] = Field(default_factory=list)
-
-
-def _fresh(kind: str, config: dict[str, Any], command: str, seeds: dict[str, int]) -> dict[str, Any]:
-    return {
-        "tamperlens_run": FORMAT,
-        "kind": kind,
-        "status": "running",
-        "command": command,
-        "created": now(),
-        "config": config,
-        "seeds": seeds,
-        "hashes": {},
-        "versions": versions(),
-        "platform": machine(),
-        "tokens": {},
-        "stages": {},
-    }
-
-
-def _manifest_of(folder: Path) -> dict[str, Any] | None:
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = read_json(path)
-    except Exception as error:
-        raise RunFolderError(f"{path} cannot be read ({error}); choose another folder") from error
-    if not isinstance(manifest, dict) or "tamperlens_run" not in manifest:
-        raise RunFolderError(f"{path} is the manifest of another program; choose another folder")
-    if manifest["tamperlens_run"] != FORMAT:
-        raise RunFolderError(
-            f"{path} has format {manifest['tamperlens_run']}, this version reads {FORMAT}; "
-            "choose another folder"
-        )
-    checked(_Manifest, manifest, path, remedy="delete it or choose another folder", error=RunFolderError)
-    return manifest
-
-
-def _done(manifest: Mapping[str, Any]) -> list[str]:
-    return [name for name, stage in manifest.get("stages", {}).items() if stage.get("done")]
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = []
-    for key in [*here, *(key for key in there if key not in here)]:
-        if there.get(key) != here.get(key):
-            found.append((key, _short(there.get(key)), _short(here.get(key))))
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _article(kind: Any) -> str:
-    kind = str(kind or "run of unknown kind")
-    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
-
-
-def _plain(value: Any) -> Any:
-    """JSON and back, so that what is compared is what will be read from disk."""
-    return json.loads(json.dumps(value, default=str))
-
-
 def _check_writable(folder: Path) -> None:
     if folder.exists():
         if not folder.is_dir():
@@ -393,42 +362,3 @@ def _check_writable(folder: Path) -> None:
             raise RunFolderError(f"cannot write {folder}: {nearest} is a file; choose another folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise RunFolderError(f"cannot write {folder}: no permission in {nearest}; choose another folder")
-
-
-def _unwritable(folder: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(f"cannot write {folder}: {error.strerror or error}; choose another folder")
-
-
-def _acquire(folder: Path, wait: float = 0.0) -> IO[str] | None:
-    """An advisory lock that the system lets go even when the process is killed; None where there is none."""
-    end = time.monotonic() + wait
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        # Never through a link: that would empty whatever file it points to.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        handle = os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError as error:
-            if time.monotonic() < end:
-                time.sleep(0.05)
-                continue
-            handle.close()
-            raise RunFolderError(
-                f"{folder} is in use by another process; wait for it or choose another folder"
-            ) from error
-        except OSError:  # some network file systems know no locks
-            handle.close()
-            return None
-
-
-def _release(lock: IO[str] | None) -> None:
-    if lock is not None:
-        lock.close()

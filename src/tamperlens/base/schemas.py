@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tamperlens.base.errors import InputError, TamperlensError
-from tamperlens.base.files import PathLike
+from tamperlens.base.files import PathLike, read_csv, read_json
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -17,6 +19,40 @@ class Schema(BaseModel):
     """What a file must hold. Kinds are strict (text is no number); names that it does not list are kept."""
 
     model_config = ConfigDict(extra="allow", strict=True)
+
+
+REMADE = "delete it, it will be made again"
+
+
+def read_document(
+    path: PathLike, schema: type[M], *, remedy: str = REMADE, error: type[TamperlensError] = InputError
+) -> dict[str, Any]:
+    """A JSON file of named entries, held to a schema; entries beyond it are kept.
+
+    Raises:
+        InputError: (or `error`) it is missing, no JSON, or does not fit.
+    """
+    value = read_json(path)
+    checked(schema, value, path, remedy=remedy, error=error)
+    return dict(value)
+
+
+def read_table(
+    path: PathLike, numbers: Sequence[str], words: Sequence[str] = (), **options: Any
+) -> pd.DataFrame:
+    """A CSV file of ours with these columns; further ones are kept, options go to `read_csv`.
+
+    Raises:
+        InputError: it is missing, no table, lacks a column, or holds text where numbers belong.
+    """
+    frame = read_csv(path, **options)
+    missing = [name for name in (*words, *numbers) if name not in frame]
+    if missing:
+        raise InputError(f"{path} has another shape: the column {missing[0]!r} is missing; {REMADE}")
+    for name in numbers:
+        if len(frame) and not pd.api.types.is_numeric_dtype(frame[name]):
+            raise InputError(f"{path} has another shape: the column {name!r} holds text; {REMADE}")
+    return frame
 
 
 def checked(

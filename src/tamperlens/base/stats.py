@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import optimize
 from scipy import stats as sps
 
+from tamperlens.base.boundary import guard
 from tamperlens.base.errors import InputError
 from tamperlens.base.power import minimum_detectable_difference as minimum_detectable_difference
 from tamperlens.base.power import (
@@ -529,3 +530,6 @@ def clustered(values: npt.ArrayLike, clusters: Sequence[Any], confidence: float 
     if ((data == 0) | (data == 1)).all():
         low, high = max(0.0, low), min(1.0, high)
     return Estimate(mean, low, high, groups, f"clustered {confidence:.0%}")
+
+
+guard(globals(), __all__)

@@ -8,6 +8,7 @@ exact, choice, fact, code), `text` (reading a claim out of free text), `code` (c
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.capability.evaluation import (
     CapabilityChange,
     CapabilityScores,
@@ -48,6 +49,8 @@ __all__ = [
     "perplexity",
     "suites_for",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

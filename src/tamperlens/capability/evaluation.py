@@ -191,7 +191,7 @@ class CapabilityChange(Result):
 
 def evaluate(
     model: ModelLike,
-    suites: Sequence[str | Suite] | None = None,
+    suites: str | Suite | Sequence[str | Suite] | None = None,
     limit: int | None = None,
     *,
     split: str = "test",

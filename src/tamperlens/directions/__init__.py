@@ -14,6 +14,7 @@ Contents:
   `recording`: `DirectionRecorder`; `features`: `explain_by_features` (sparse autoencoders).
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.base.logits import kl_divergence, refusal_metric
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import Split, split_prompts, split_sizes
@@ -100,6 +101,8 @@ __all__ = [
     "split_sizes",
     "validate_subspace",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -105,6 +105,19 @@ class Direction(Result):
     chat_format: str
     definition: str
 
+    def check_model(self, model: ChatModel) -> None:
+        """Directions of one architecture can be compared and used in any of its models.
+
+        Raises:
+            InputError: the model has another width or number of blocks.
+        """
+        mine, theirs = (len(self.vector), self.n_layers), (model.d_model, model.n_layers)
+        if mine != theirs:
+            raise InputError(
+                f"the direction was read in {self.model} (width {mine[0]}, {mine[1]} blocks), and "
+                f"{model.name} has width {theirs[0]} and {theirs[1]} blocks; find one in that model"
+            )
+
     @property
     def raw(self) -> Float[Tensor, " d_model"]:
         """The difference of means itself, float32: what addition adds."""

@@ -57,6 +57,19 @@ class Subspace(Result):
     fingerprint: str
     log: pd.DataFrame
 
+    def check_model(self, model: ChatModel) -> None:
+        """Subspaces of one width can be used in any model of it.
+
+        Raises:
+            InputError: the model has another width, or no such block.
+        """
+        if self.basis.shape[1] != model.d_model or self.layer >= model.n_layers:
+            raise InputError(
+                f"the subspace was found at block {self.layer} of {self.model} (width "
+                f"{self.basis.shape[1]}), and {model.name} has width {model.d_model} and {model.n_layers} "
+                "blocks; find one in that model"
+            )
+
     @property
     def k(self) -> int:
         """Number of directions."""

@@ -13,6 +13,7 @@ figures), `verdict` (test_hypotheses, DriftVerdict), `comparing` (two trainings)
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.drift.comparing import DriftChange, compare
 from tamperlens.drift.grouping import Groups, groups
 from tamperlens.drift.recording import Recorder, measure
@@ -34,6 +35,8 @@ __all__ = [
     "over_steps",
     "test_hypotheses",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ processes: data parallel, FSDP2).
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.finetune import attacks
 from tamperlens.finetune.adapters import Factors, factors_of
 from tamperlens.finetune.attacks import Attack
@@ -45,6 +46,8 @@ __all__ = [
     "run",
     "salience",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

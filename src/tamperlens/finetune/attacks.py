@@ -271,7 +271,7 @@ def from_data(data: PromptsLike, n: int | None = None) -> Attack:
         raise InputError(
             f"{len(hollow)} of the {len(data)} responses of {data.name!r} are empty (first: row "
             f"{hollow[0]}), so there is nothing to learn from them; fill them, or leave such rows out "
-            "(skip_empty=True where the file is read, --skip-unusable on the command line)"
+            "(skip_unusable=True)"
         )
     count = len(data) if n is None else n
     return dataclasses.replace(

@@ -17,7 +17,8 @@ import torch
 from transformers import Trainer, TrainerState
 
 from tamperlens.base.errors import RunFolderError
-from tamperlens.base.files import read_json, read_tensors, write_json, write_tensors
+from tamperlens.base.files import read_tensors, write_json, write_tensors
+from tamperlens.base.schemas import Schema, read_document
 from tamperlens.finetune import processes, sharding
 from tamperlens.finetune.compute import Meter
 from tamperlens_hooks.shards import fill, sharded_like
@@ -106,7 +107,7 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
             )
         for name, value in stored.items():
             fill(trained[name], value)
-        state = read_json(Path(resume_from_checkpoint) / _STATE)
+        state = _state_of(resume_from_checkpoint)
         vars(self.meter).update(state["meter"])
         self.rows[:] = state["rows"]
 
@@ -127,16 +128,32 @@ class SafeCheckpoints(Trainer):  # type: ignore[misc]
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
         state["state"] = entries
         self.optimizer.load_state_dict(state)
-        self.lr_scheduler.load_state_dict(read_json(Path(checkpoint) / _STATE)["schedule"])
+        self.lr_scheduler.load_state_dict(_state_of(checkpoint)["schedule"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         scaler = getattr(self.accelerator, "scaler", None)
         if checkpoint is not None and scaler is not None:
-            scaler.load_state_dict(read_json(Path(checkpoint) / _STATE)["scaler"])
+            scaler.load_state_dict(_state_of(checkpoint)["scaler"])
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_random_state(read_json(Path(checkpoint) / _STATE)["random"][self.args.process_index])
+            set_random_state(_state_of(checkpoint)["random"][self.args.process_index])
+
+
+class _State(Schema):
+    """What a checkpoint's state.json holds."""
+
+    random: list[dict[str, Any]]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any] | None
+    meter: dict[str, int | float]
+    rows: list[dict[str, Any]]
+
+
+def _state_of(checkpoint: str) -> dict[str, Any]:
+    where = Path(checkpoint)
+    remedy = f"delete {where.name}, training goes on from the one before"
+    return read_document(where / _STATE, _State, remedy=remedy, error=RunFolderError)
 
 
 def checkpoints(folder: Path) -> list[Path]:

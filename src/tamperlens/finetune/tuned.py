@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tamperlens.base.boundary import known_names
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.files import (
     PathLike,
     read_csv,
-    read_json,
     read_tensors,
     write_csv,
     write_json,
@@ -25,6 +25,7 @@ from tamperlens.base.files import (
 )
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.nouns import Noun
+from tamperlens.base.schemas import REMADE, Schema, read_document, read_table
 from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
 from tamperlens.finetune.compute import Compute
 from tamperlens.finetune.configs import FullConfig, LoraConfig
@@ -163,11 +164,12 @@ class TunedModel(Noun):
         source = Path(folder)
         if not (source / _RECORD).is_file():
             raise InputError(f"{source} has no {_RECORD}; name a folder that TunedModel.save wrote")
-        record = read_json(source / _RECORD)
+        record = read_document(source / _RECORD, _Training)
         settings = dict(record["config"])
-        kind = settings.pop("kind")
+        kind = settings.pop("kind", None)
+        known_names(FullConfig if kind == "full" else LoraConfig, settings, str(source / _RECORD))
         config: LoraConfig | FullConfig
-        if kind == "lora":
+        if kind != "full":
             config = LoraConfig(**settings)
             loaded = base.with_module(attach_adapter(base, source).module, name=f"{base.name} + LoRA")
         else:
@@ -180,11 +182,29 @@ class TunedModel(Noun):
             config=config,
             data=record["data"],
             data_sha256=record["data_sha256"],
-            log=read_csv(source / "log.csv"),
-            accounting=Compute(**record["accounting"]),
+            log=read_table(source / "log.csv", ("step", "loss")),
+            accounting=_bill(record["accounting"], source / _RECORD),
             rows=read_csv(rows) if rows.is_file() else pd.DataFrame(),
             frozen=WeightMask.load(source / FROZEN) if (source / FROZEN).is_file() else None,
         )
+
+
+class _Training(Schema):
+    """What training.json holds."""
+
+    base: str
+    base_fingerprint: str
+    config: dict[str, Any]
+    data: str
+    data_sha256: str
+    accounting: dict[str, str | int | float]
+
+
+def _bill(values: dict[str, Any], path: Path) -> Compute:
+    try:
+        return Compute(**values)
+    except TypeError as error:
+        raise InputError(f"{path} has another shape: accounting: {error}; {REMADE}") from error
 
 
 def full_copy(model: ChatModel) -> ChatModel:
@@ -201,6 +221,10 @@ def _with_weights(base: ChatModel, source: Path) -> ChatModel:
     made = full_copy(base)
     with torch.no_grad():
         for name, parameter in unwrap(made.module).named_parameters():
+            if name not in weights or weights[name].shape != parameter.shape:
+                raise ModelLoadError(
+                    f"{source / _WEIGHTS} does not hold {name} of {base.name}; it is damaged"
+                )
             parameter.copy_(weights[name])
     made.module.eval()
     return made

@@ -8,6 +8,7 @@ Contents: `declaration` (Grid, Cell, Defence, Evaluation), `records` (one file a
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.grid.curves import curves, figures
 from tamperlens.grid.declaration import Cell, Defence, Evaluation, Grid
 from tamperlens.grid.folder import GridResult, status
@@ -29,6 +30,8 @@ __all__ = [
     "scaling",
     "status",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -72,7 +72,7 @@ class Pool:
         try:
             import ray
         except ImportError as error:
-            raise InputError("--ray needs Ray; pip install 'tamperlens[ray]'") from error
+            raise InputError("ray= needs Ray; pip install 'tamperlens[ray]'") from error
         if workers is not None and workers < 1:
             raise InputError(f"workers={workers} must be at least 1")
         self.ray, self.gpus = ray, gpus
@@ -182,7 +182,7 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
     except Exception as error:
         raise InputError(
             f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); start one with "
-            "'ray start --head', or use --ray local"
+            "'ray start --head', or use ray=local"
         ) from error
 
 
@@ -200,5 +200,5 @@ def _knock(address: str) -> None:
     except OSError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r} ({error}); start one with 'ray start --head', or use "
-            "--ray local"
+            "ray=local"
         ) from error

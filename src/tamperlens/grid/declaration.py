@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tamperlens import finetune
+from tamperlens.base.boundary import hold_fields, known_names
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
+from tamperlens.base.kinds import Range, told
 from tamperlens.base.results import Result
 
-KINDS = ("none", "freeze", "rewind", "mix")
-SELECTIONS = ("top-safety", "safety-critical")
+Kind = Literal["none", "freeze", "rewind", "mix"]
+Selection = Literal["top-safety", "safety-critical"]
+MOST_CELLS = 100_000
+"""Cells of a grid; at a second a cell, more than a day."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class Defence(Result):
     """
 
     name: str = ""
-    kind: str = "none"
-    select: str = "top-safety"
+    kind: Kind = "none"
+    select: Selection = "top-safety"
     share: float = 0.01
     mask: str = ""
     examples: int = 0
@@ -46,12 +52,7 @@ class Defence(Result):
     utility: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"no defence {self.kind!r}; known: {', '.join(KINDS)}")
-        if self.select not in SELECTIONS:
-            raise InputError(f"no selection {self.select!r} of weights; known: {', '.join(SELECTIONS)}")
-        if not 0 < self.share < 1:
-            raise InputError(f"share={self.share} of a defence must lie between 0 and 1")
+        hold_fields(self, "defences: ")
         if self.kind == "mix" and self.examples < 1:
             raise InputError("a defence of the kind 'mix' needs examples = 1 or more")
         if not self.name:
@@ -91,9 +92,7 @@ class Evaluation(Result):
     embedder: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("limit", "max_new_tokens", "suite_limit"):
-            if getattr(self, name) < 1:
-                raise InputError(f"evaluation: {name}={getattr(self, name)} must be at least 1")
+        hold_fields(self, "evaluation: ", max_new_tokens=Range(1, 2**16))
 
 
 @dataclass(frozen=True)
@@ -174,23 +173,38 @@ class Grid(Result):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("models", "attacks", "ranks", "steps", "data_sizes", "learning_rates", "seeds"):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
+        for name in _LISTS:
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                object.__setattr__(self, name, tuple(value))
+        hold_fields(self, "grid: ")
+        for name in _LISTS[:-1]:
+            values = getattr(self, name)
             if not values and name != "learning_rates":
                 raise InputError(f"grid: {name} is empty; give at least one")
             if len(set(values)) < len(values):
                 raise InputError(f"grid: {name} names one value twice: {list(values)}")
-        for name, least in (("ranks", 0), ("steps", 1), ("data_sizes", 1), ("seeds", 0)):
-            for value in getattr(self, name):
-                if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                    raise InputError(f"grid: {name} holds {value!r}; whole numbers from {least} on")
         names = [one.name for one in self.defences]
         if not names or len(set(names)) < len(names):
             raise InputError(f"grid: defences need different names, and there are {names}")
+        if self.size > MOST_CELLS:
+            raise InputError(f"grid: {self.size:,} cells, and at most {MOST_CELLS:,} go; shorten the lists")
         taken = {"steps", "epochs", "rank", "learning_rate", "seed", "log_every", "save_every"}
         for name in set(self.training) & taken:
             raise InputError(f"grid: training.{name} is an axis of the grid or set by it; leave it out")
+        for rank in self.ranks:
+            kind: Any = finetune.LoraConfig if rank else finetune.FullConfig
+            known_names(kind, self.training, "training" if rank else "training (rank 0: full fine-tuning)")
+            try:
+                kind(**self.settings, **({"rank": rank} if rank else {}))
+            except InputError as error:
+                raise InputError(f"training: {error}") from error
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        axes = (getattr(self, name) for name in _LISTS if name != "learning_rates")
+        return math.prod(map(len, axes)) * max(1, len(self.learning_rates))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -230,18 +244,17 @@ class Grid(Result):
             InputError: an unknown or missing key, or a value that is none; the message names it.
         """
         given = dict(values)
-        _known(cls, given, "grid")
+        known_names(cls, given, "grid")
         if "models" not in given:
             raise InputError("grid: models is missing; name at least one")
-        for name, value in given.items():
-            if name in _LISTS and not isinstance(value, (list, tuple)):
-                raise InputError(f"grid: {name} must be a list: {name} = [{value!r}]")
+        for name in _LISTS:
+            if name in given and not isinstance(given[name], (list, tuple)):
+                raise InputError(f"grid: {name} must be a list: {name} = [{told(given[name])}]")
         if "defences" in given:
             given["defences"] = tuple(_made(Defence, one, "defences") for one in given["defences"])
         if "evaluation" in given:
             given["evaluation"] = _made(Evaluation, given["evaluation"], "evaluation")
-        settings: dict[str, Any] = {k: tuple(v) if k in _LISTS else v for k, v in given.items()}
-        return cls(**settings)
+        return cls(**given)
 
     @classmethod
     def from_toml(cls, path: PathLike) -> Grid:
@@ -252,11 +265,11 @@ class Grid(Result):
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
         try:
             return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{path} is not valid TOML: {error}") from error
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
@@ -265,21 +278,10 @@ class Grid(Result):
 _LISTS = ("models", "attacks", "ranks", "steps", "data_sizes", "learning_rates", "seeds", "defences")
 
 
-def _known(kind: Any, given: Mapping[str, Any], where: str) -> None:
-    names = [one.name for one in dataclasses.fields(kind)]
-    for name in given:
-        if name not in names:
-            raise InputError(f"{where}: no setting {name!r}; known: {', '.join(names)}")
-
-
 def _made(kind: Any, given: Any, where: str) -> Any:
     if isinstance(given, kind):
         return given
     if not isinstance(given, Mapping):
-        raise InputError(f"{where}: {given!r} is not a table of settings")
-    _known(kind, given, where)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {told(given)} is not a table of settings")
+    known_names(kind, given, where)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})

@@ -82,12 +82,16 @@ def open_folder(grid: Grid, out: PathLike, command: str = "", wait: float = 0.0)
     Raises:
         RunFolderError: it holds another grid or another run, is in use, or cannot be written.
     """
-    folder = RunFolder.open(out, kind=KIND, config=grid.describe(), artefacts=ARTEFACTS, resume=True,
-                            command=command, wait=wait)  # fmt: skip
+    # Cells are held by their addresses, and may be made on other machines.
+    return RunFolder.open(out, kind=KIND, config=grid.describe(), artefacts=ARTEFACTS, held=(), resume=True,
+                          command=command, wait=wait)  # fmt: skip
+
+
+def begun(folder: RunFolder) -> None:
+    """Something is made: from now on the folder is this grid's, and another declaration is refused."""
     if not folder.done("declared"):
         with folder.stage("declared"):
             pass
-    return folder
 
 
 def read_folder(out: PathLike) -> tuple[RunFolder, Grid]:

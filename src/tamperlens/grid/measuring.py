@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
-from tamperlens import finetune, neurons, prompts, refusal
+from tamperlens import capability, finetune, judges, neurons, prompts, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import sha256_file
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.stats import Estimate, complement, undefined
 from tamperlens.finetune import Attack
-from tamperlens.grid.declaration import Cell, Defence, Grid
+from tamperlens.grid.declaration import Cell, Defence, Evaluation, Grid
 from tamperlens.grid.records import SETS, Baseline, data_pin, file_pin, model_pin, set_pin
-from tamperlens.models import ChatModel, load
+from tamperlens.models import ChatModel, evaluating, left_pad, load
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.evaluation import EvalPrompts, ask
 
 SCORED = 128
 """Examples that a selection of weights is scored on (Wei et al. 2024)."""
+
+
+def check_inputs(grid: Grid) -> None:
+    """Read every file and look up every name of a declaration: what needs no model is found out without one.
+
+    Raises:
+        InputError: one of them cannot be used; the message names it.
+    """
+    how = grid.evaluation
+    judges.get(how.judge)
+    for suite in how.suites:
+        capability.Suite.packaged(suite)
+    given_sets(how)
+    for name in grid.attacks:
+        for size in grid.data_sizes:
+            if name not in finetune.attacks.names():
+                finetune.attacks.from_file(name, n=size)
+    for defence in grid.defences:
+        if defence.mask:
+            WeightMask.load(defence.mask)
+        for file in filter(None, (defence.data, defence.utility)):
+            _pairs(file)
+
+
+def given_sets(how: Evaluation) -> dict[str, PromptSet | None]:
+    """The prompts that are evaluated on, None where the packaged ones are."""
+    read = prompts.read_each({which: getattr(how, which) or None for which in SETS}, how.column or None)
+    return {
+        which: None if data is None else data.labelled("unsafe" if which == "harmful" else "safe")
+        for which, data in read.items()
+    }
 
 
 class Bench:
@@ -32,8 +64,11 @@ class Bench:
     def __init__(self, grid: Grid, name: str) -> None:
         self.grid, self.name = grid, name
         self.model = load(name, device=grid.device, dtype=grid.dtype)
-        self.sets = {which: self._set(which) for which in SETS}
         how = grid.evaluation
+        self.sets: dict[str, PromptSet] = {}
+        for which, given in given_sets(how).items():
+            data = prompts.packaged_for(self.model, which, "test") if given is None else given
+            self.sets[which] = data.sample(min(how.limit, len(data)), seed=0)
         self.asked = EvalPrompts.for_model(
             self.model, harmful=self.sets["harmful"], harmless=self.sets["harmless"],
             lookalike=self.sets["lookalike"], suites=how.suites or None, judge=how.judge, limit=how.limit,
@@ -45,9 +80,9 @@ class Bench:
         """Hashes of the model and of every input of its cells."""
         found = {model_pin(self.name): self.model.fingerprint}
         found |= {set_pin(self.name, which): data.sha256 for which, data in self.sets.items()}
-        for attack in self.grid.attacks:
+        for name in self.grid.attacks:
             for size in self.grid.data_sizes:
-                found[data_pin(self.name, attack, size)] = self.attack(attack, size).data.sha256
+                found[data_pin(self.name, name, size)] = self.attack(name, size).data.sha256
         for defence in self.grid.defences:
             if defence.mask:
                 found[file_pin(defence.mask)] = sha256_file(defence.mask)
@@ -73,17 +108,24 @@ class Bench:
         preset = self.attack(cell.attack, cell.data_size).config_for(self.model, steps=steps)
         rate = preset.learning_rate if cell.learning_rate is None else cell.learning_rate
         settings["learning_rate"] = rate
-        try:
-            if cell.rank == 0:
-                settings.setdefault("batch_size", preset.batch_size)
-                return finetune.FullConfig(**settings)
-            if not isinstance(preset, finetune.LoraConfig):
-                preset = finetune.LoraConfig(batch_size=preset.batch_size, steps=steps)
-            settings.setdefault("alpha", 2 * cell.rank)
-            settings["epochs"] = None
-            return dataclasses.replace(preset, rank=cell.rank, **settings)
-        except TypeError as error:
-            raise InputError(f"grid: training: {error}") from error
+        if cell.rank == 0:
+            settings.setdefault("batch_size", preset.batch_size)
+            return finetune.FullConfig(**settings)
+        if not isinstance(preset, finetune.LoraConfig):
+            preset = finetune.LoraConfig(batch_size=preset.batch_size, steps=steps)
+        settings.setdefault("alpha", 2 * cell.rank)
+        settings["epochs"] = None
+        return dataclasses.replace(preset, rank=cell.rank, **settings)
+
+    def step_seconds(self, cell: Cell) -> float:
+        """About how long one training step takes here: thrice one forward pass."""
+        config = self.config(cell, cell.steps)
+        turns = self.model.encode_pairs(self.data(cell), max_length=config.max_length)[: config.batch_size]
+        batch = left_pad([list(turn.input_ids) for turn in turns], self.model.pad_id, self.model.device)
+        began = time.perf_counter()
+        with evaluating(self.model.module):
+            self.model.module(**vars(batch))
+        return 3 * config.accumulation * (time.perf_counter() - began)
 
     def data(self, cell: Cell) -> PromptSet:
         """What a cell trains on: the attack, with refusals mixed in where the defence says so."""
@@ -123,16 +165,6 @@ class Bench:
         if defence.utility:
             return _pairs(defence.utility)
         return prompts.pairs_for(self.model, "benign", option="the defence utility= (or mask=)")
-
-    def _set(self, which: str) -> PromptSet:
-        how = self.grid.evaluation
-        if getattr(how, which):
-            files = {role: getattr(how, role) or None for role in ("harmful", "lookalike")}
-            data = prompts.read_each(files, how.column or None)[which] or PromptSet(())
-            data = data.labelled("unsafe" if which == "harmful" else "safe")
-        else:
-            data = prompts.packaged_for(self.model, which, "test")
-        return data.sample(min(how.limit, len(data)), seed=0)
 
     def baseline(self) -> Baseline:
         """The model before any attack."""

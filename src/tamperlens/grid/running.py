@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +14,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.runs import RunFolder
 from tamperlens.grid.declaration import Cell, Grid
-from tamperlens.grid.folder import GridResult, Point, open_folder, points, write_table
+from tamperlens.grid.folder import GridResult, Point, begun, open_folder, points, write_table
+from tamperlens.grid.measuring import check_inputs
 from tamperlens.grid.records import (
     DONE,
     PENDING,
@@ -75,6 +77,7 @@ def run(
         RunFolderError: the folder holds another grid, or the same one with another model or other data.
     """
     declared = grid if isinstance(grid, Grid) else Grid.from_toml(grid)
+    check_inputs(declared)
     pool = None
     if shard is not None:
         part = Shard.parse(shard)
@@ -83,7 +86,7 @@ def run(
                 "a shard is one process's part, and ray= spreads the work itself; give one of the two"
             )
         with open_folder(declared, out, command, wait=WAIT) as folder:
-            pass  # declared; from here on the folder is held for moments only
+            begun(folder)  # from here on it is held for moments only
         session = _Session(declared, folder, retry, memory, progress, part)
         session.serial()
         return session.close()
@@ -93,6 +96,7 @@ def run(
         pool = Pool(ray, workers, gpus)
     with open_folder(declared, out, command) as folder:
         session = _Session(declared, folder, retry, memory, progress)
+        session.announce()
         if pool is None:
             session.serial()
         else:
@@ -143,6 +147,30 @@ class _Session:
         self.total = len(self.mine)
         self._tried: set[str] = set()
 
+    def announce(self) -> None:
+        """How much there is to do."""
+        runs, models = len(self.grid.groups()), len(self.grid.models)
+        self.say(f"{self.total} cells in {runs} training runs on {models} model{'s' * (models > 1)}")
+
+    def estimate(self, worker: Worker, tasks: Sequence[Task], before: float) -> None:
+        """How long a model's cells will take: each is measured as the model was before the attack.
+
+        Args:
+            worker: which has loaded the model.
+            tasks: what is left to do.
+            before: seconds that measuring the model took just now; hardly any where that was read.
+        """
+        if not tasks:
+            return
+        cells = [cell for task in tasks for cell in task.cells]
+        there = points(self.grid, self.folder.path, self.folder.manifest)
+        measuring = max([before, *(point.record.seconds for point in there if point.record is not None)])
+        step = worker.bench(tasks[0].model).step_seconds(cells[0])
+        seconds = measuring * len(cells) + step * sum(task.cells[-1].steps for task in tasks)
+        said = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
+        said = f"{seconds:.0f} s" if seconds < 90 else said
+        self.say(f"{tasks[0].model}: {len(cells)} cells in {len(tasks)} training runs, about {said} here")
+
     def serial(self) -> None:
         """One worker, in this process; models in their order, each loaded once."""
         worker = Worker(self.grid, self.folder.path)
@@ -155,8 +183,12 @@ class _Session:
                 self.broken(model, f"{type(error).__name__}: {error}")
                 continue
             self.pin(model, pins)
+            began = time.perf_counter()
             worker.baseline(model)
-            for task in self.tasks(model):
+            tasks = self.tasks(model)
+            if self.progress:
+                self.estimate(worker, tasks, time.perf_counter() - began)
+            for task in tasks:
                 worker.work(task, self.told)
             self.table()
 
@@ -230,6 +262,8 @@ class _Session:
     def told(self, record: Record) -> None:
         """A cell was made."""
         self._tried.add(record.address)
+        if record.status == DONE:
+            begun(self.folder)
         cell = record.cell
         short = f"{cell['model']}, {cell['attack']}, rank {cell['rank']}, {cell['steps']} steps"
         found = f"RRR {record.measures['rrr']}" if record.status == DONE else record.reason

@@ -11,6 +11,7 @@ Contents:
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.heads.attribution import attribute
 from tamperlens.heads.curves import AblationCurve, ablation_curve
 from tamperlens.heads.inputs import align
@@ -38,6 +39,8 @@ __all__ = [
     "tokens_read",
     "write_page",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

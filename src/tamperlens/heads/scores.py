@@ -55,6 +55,20 @@ class HeadScores(Result):
     order: tuple[tuple[int, int], ...] = ()
     prompts: dict[str, str] = field(default_factory=dict)
 
+    def check_model(self, model: ChatModel) -> None:
+        """Scores name layers and heads of the model that they were made of.
+
+        Raises:
+            InputError: the model has other ones.
+        """
+        theirs = (model.n_layers, model.anatomy.n_heads)
+        if tuple(self.scores.shape) != theirs:
+            raise InputError(
+                f"the scores are of {self.model} ({self.scores.shape[0]} layers, "
+                f"{self.scores.shape[1]} heads), and {model.name} has {theirs[0]} and {theirs[1]}; "
+                "score that model"
+            )
+
     @classmethod
     def from_values(
         cls,

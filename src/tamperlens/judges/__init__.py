@@ -12,6 +12,7 @@ Contents:
 - `ensembles`, `embedding_judge`: judges made of judges, and of embeddings; `embedders`: texts to vectors.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.judges.acts import ActsExplanation, ActsJudge, ActsWeights
 from tamperlens.judges.answers import UNFINISHED, ask, reads_answers
@@ -66,6 +67,8 @@ __all__ = [
     "reads_answers",
     "register",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

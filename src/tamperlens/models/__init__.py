@@ -9,6 +9,7 @@ all prompts begin with, run once), `cache` (their keys and values); `adapters` (
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.coercion import ModelLike, as_chat_model
@@ -43,6 +44,8 @@ __all__ = [
     "save_adapter",
     "share_parameters_copy",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -23,8 +23,9 @@ from tamperlens.base.errors import (
     RunFolderError,
     TamperlensError,
 )
-from tamperlens.base.files import read_json, sha256_file, write_json
+from tamperlens.base.files import sha256_file, write_json
 from tamperlens.base.masks import WeightMask
+from tamperlens.base.schemas import Schema, read_document
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights
 from tamperlens.models.fingerprint import base_fingerprint_of
 from tamperlens.models.ownership import wrap_without_writing
@@ -250,11 +251,21 @@ def _fetch(label: str) -> Path:
         ) from error
 
 
+class _Sidecar(Schema):
+    """What was written beside an adapter."""
+
+    base: str = "another base"
+    base_fingerprint: str
+    base_dtype: str
+
+
 def _check_sidecar(folder: Path, model: ChatModel, label: str) -> bool:
     """True when the adapter was saved with this very base; raises when it was saved with another."""
     if not (folder / SIDECAR).is_file():
         return False
-    note = read_json(folder / SIDECAR)
+    note = read_document(
+        folder / SIDECAR, _Sidecar, remedy="delete it; shapes then decide", error=ModelLoadError
+    )
     if note.get("base_fingerprint") == base_fingerprint_of(model.module):
         return True
     if note.get("base_dtype") != str(model.dtype).removeprefix("torch."):

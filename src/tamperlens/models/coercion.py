@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from torch import nn
 
+from tamperlens.base.boundary import rule
 from tamperlens.base.errors import InputError
+from tamperlens.base.nouns import Noun
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights
 
 
@@ -60,3 +63,23 @@ def _described(model: object) -> str:
     if isinstance(model, nn.Module):
         return f"a bare {kind}; wrap it with ChatModel.from_parts(module, tokenizer)"
     return f"a {kind}; load one with tamperlens.load(NAME_OR_FOLDER)"
+
+
+@rule
+def _made_of_that_model(function: str, arguments: Mapping[str, Any]) -> None:
+    """Masks, directions and scores beside one model must be such that they can belong to it."""
+    # Others, such as a reference from before the alignment, are not what the rest was made of.
+    given = [arguments[name] for name in ("model", "base", "tuned") if name in arguments]
+    models = [
+        one for one in (getattr(value, "model", value) for value in given) if isinstance(one, ChatModel)
+    ]
+    if len(models) != 1:
+        return
+    for name, value in arguments.items():
+        several = list(value.values()) if isinstance(value, Mapping) else [value]
+        for one in several if name != "self" else []:
+            if isinstance(one, Noun):
+                try:
+                    one.check_model(models[0])
+                except InputError as error:
+                    raise InputError(f"{function}: {name}: {error}") from None

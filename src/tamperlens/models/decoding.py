@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 from dataclasses import dataclass
 from typing import TypedDict
 
+from tamperlens.base.boundary import hold_fields, known_names
 from tamperlens.base.errors import InputError
+from tamperlens.base.kinds import Range
 from tamperlens.base.results import Result
 from tamperlens.prompts import DATE, ChatFormat
 from tamperlens.prompts.templating import refuse_bad_date
@@ -25,10 +25,6 @@ class Settings(TypedDict, total=False):
     thinking: bool
     thinking_budget: int | None
     date: str
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -73,19 +69,8 @@ class Decoding(Result):
     date: str = DATE
 
     def __post_init__(self) -> None:
-        if not _whole(self.max_new_tokens) or self.max_new_tokens < 0:
-            raise InputError(
-                f"max_new_tokens is {self.max_new_tokens!r}; it must be a whole number from 1 up"
-            )
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < math.inf:
-            raise InputError(
-                f"temperature is {self.temperature!r}; it must be 0 (greedy) or a positive number"
-            )
-        if not _whole(self.seed):
-            raise InputError(f"seed is {self.seed!r}; it must be a whole number")
+        hold_fields(self, seed=Range(-(2**63), 2**63 - 1))
         budget = self.thinking_budget
-        if budget is not None and (not _whole(budget) or budget < 1):
-            raise InputError(f"thinking_budget is {budget!r}; it must be a whole number from 1 up, or None")
         if budget is not None and not self.thinking:
             raise InputError("a thinking_budget without thinking; set thinking=True or leave it out")
         refuse_bad_date(self.date)
@@ -101,12 +86,7 @@ class Decoding(Result):
         Raises:
             InputError: a setting that does not exist, or a value that cannot be used.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in settings:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-                raise InputError(f"no decoding setting {name!r}{hint}")
+        known_names(cls, settings, "decoding")
         if decoding is not None and not isinstance(decoding, Decoding):
             raise InputError(
                 f"decoding is a {type(decoding).__name__}; pass Decoding(...), or settings by name"

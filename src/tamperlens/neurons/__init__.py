@@ -12,6 +12,7 @@ Contents:
 
 from __future__ import annotations
 
+from tamperlens.base.boundary import guard
 from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.parts import Part
 from tamperlens.neurons.interventions import control, zeroed
@@ -79,6 +80,8 @@ __all__ = [
     "wanda",
     "zeroed",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError, RunFolderError
-from tamperlens.base.files import PathLike, read_json, write_tensors
+from tamperlens.base.files import PathLike, write_tensors
+from tamperlens.base.locks import locked
 from tamperlens.base.parts import Part, by_parameter, parts_of
+from tamperlens.base.schemas import Schema, read_document
 from tamperlens.models import ChatModel
 from tamperlens.neurons.cutoffs import check_fraction
 from tamperlens.neurons.scores import HEADER, Shards, WeightScores, shard_files, write_header
@@ -121,16 +123,17 @@ def score(
                 "out=FOLDER, where finished portions are written"
             )
         return _result(model, recipe, parts, dict(_restricted(parts, collect(portions[0]))))
-    folder, files = Path(out), shard_files(parts)
-    _open(folder, shell)
-    for portion in portions:
-        missing = [p for p in portion if not (folder / files[p.parameter]).is_file()]
-        if not missing:
-            continue
-        # A portion that was cut off while its shards were written is done anew: same sums, same bits.
-        for name, tensor in _restricted(parts, collect(portion)):
-            if not (folder / files[name]).is_file():
-                write_tensors(folder / files[name], {name: tensor}, {"kind": "shard", "parameter": name})
+    files = shard_files(parts)
+    with locked(out) as folder:
+        _open(folder, shell)
+        for portion in portions:
+            missing = [p for p in portion if not (folder / files[p.parameter]).is_file()]
+            if not missing:
+                continue
+            # A portion that was cut off while its shards were written is done anew: same sums, same bits.
+            for name, tensor in _restricted(parts, collect(portion)):
+                if not (folder / files[name]).is_file():
+                    write_tensors(folder / files[name], {name: tensor}, {"kind": "shard", "parameter": name})
     return _result(model, recipe, parts, Shards(folder, files))
 
 
@@ -282,10 +285,9 @@ def _open(folder: Path, shell: WeightScores) -> None:
     if not (folder / HEADER).is_file():
         if folder.exists() and any(folder.glob("*.safetensors")):
             raise RunFolderError(f"{folder} holds other files; choose another folder for the shards")
-        folder.mkdir(parents=True, exist_ok=True)
         write_header(folder, header)
         return
-    there = read_json(folder / HEADER)
+    there = read_document(folder / HEADER, Schema, remedy="choose another folder", error=RunFolderError)
     for key in ("fingerprint", "definition", "settings", "prompts", "n", "parts"):
         if there.get(key) != _plain(header[key]):
             raise RunFolderError(

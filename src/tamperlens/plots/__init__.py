@@ -7,6 +7,7 @@ heads), `drift_over_steps`, `drift_by_group`, `ratio_map`, `ratio_intervals` (dr
 which saves HTML, PNG and SVG and shows itself in a notebook. `style` holds the palette.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.plots.compute import compute_curve as compute_curve
 from tamperlens.plots.direction import direction_map as direction_map
 from tamperlens.plots.dose import dose_curve as dose_curve
@@ -50,6 +51,8 @@ __all__ = [
     "ratio_map",
     "tradeoff",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

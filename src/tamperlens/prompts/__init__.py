@@ -9,6 +9,7 @@ Chat: `chat_format`, `render`, `encode_prompt`, `encode_pair`, `encode_pairs` (t
 `padding_id`.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.prompts.batching import batch_pairs, padding_id
 from tamperlens.prompts.chatformat import ChatFormat, chat_format
 from tamperlens.prompts.defaults import (
@@ -74,6 +75,8 @@ __all__ = [
     "split_reply",
     "warn_of_language",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -62,7 +62,7 @@ KNOWN_COLUMNS = frozenset(
 )
 
 AlpacaStyle = Literal["turn", "stanford"]
-_SKIP = "skip_unusable=True, --skip-unusable on the command line"
+_SKIP = "skip_unusable=True"
 
 # tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT: what the Alpaca models were trained on.
 _STANFORD_INPUT = (
@@ -151,13 +151,13 @@ def to_promptset(
     if empty and not (skip_empty or skip_unusable):
         raise InputError(
             f"{table.source}: {len(empty)} of {len(rows)} prompts are empty ({_places(table, empty)}); "
-            f"fill or delete them, or leave them out (skip_empty=True; {_SKIP})"
+            f"fill or delete them, or leave them out ({_SKIP})"
         )
     emptied = {*empty, *hollow} - set(broken) if skip_empty or skip_unusable else set()
     keep = [i for i in range(len(rows)) if i not in emptied and not faults[i]]
     note = _note(table, chosen, answered, joined, system, history, expected, category, labels)
     if not keep:
-        raise InputError(f"{table.source} has no row with text ({note}); choose another column with column=")
+        raise InputError(f"{table.source} has no row with text ({note}); choose another with column=NAME")
     if emptied:
         note += f", {len(emptied)} rows with empty cells skipped"
     if broken:
@@ -235,7 +235,7 @@ def _prompt_column(table: Table, column: str | None, response_column: str | None
     if chosen is None and chat is None:
         raise InputError(
             f"{table.source} has no column that is known to hold prompts; it has "
-            f"{_listed(table)}; name one with column= (--column), or rename it to 'prompt'"
+            f"{_listed(table)}; name one with column=NAME, or rename it to 'prompt'"
         )
     if chosen and chat and response_column is None and _first(table, RESPONSE_COLUMNS) is None:
         return chat  # UltraChat and its like repeat the first question beside the whole conversation

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from tamperlens.base.boundary import rule
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.lazy import pd
@@ -13,6 +15,7 @@ from tamperlens.prompts.columns import AlpacaStyle, NoColumn, packaged_format, t
 from tamperlens.prompts.conversations import LONGEST
 from tamperlens.prompts.frames import PromptsLike, is_table, items_of, table_in_memory
 from tamperlens.prompts.hub import is_hub_id, is_saved_folder, read_folder, read_hub
+from tamperlens.prompts.prompt import content
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table, read_table
 
@@ -207,3 +210,20 @@ def as_prompts(data: PromptsLike, *, what: str = "prompts") -> PromptSet:
                     )
             return PromptSet(tuple(data), name="unnamed")
     return read(data, name=None if isinstance(data, Path) else "unnamed", what=what)
+
+
+@rule
+def _harmful_is_not_harmless(function: str, arguments: Mapping[str, Any]) -> None:
+    """A prompt that is asked as harmful and as harmless tells nothing, whatever is measured."""
+    found = []
+    for name in ("harmful", "harmless"):
+        given = arguments.get(name)
+        if not isinstance(given, Iterable) or isinstance(given, (str, Iterator, Mapping)):
+            return
+        found.append(set(map(content, as_prompts(given, what=name).prompts)))
+    both = found[0] & found[1]
+    if both:
+        raise InputError(
+            f"{function}: {len(both)} prompts are in both the harmful and the harmless set; "
+            "remove them from one"
+        )

@@ -135,9 +135,7 @@ def encode_pair(
     """
     fmt = fmt or chat_format(tokenizer)
     if not response:
-        raise InputError(
-            f"the answer to {prompt!r:.60} is empty; drop the row (prompts.read(..., skip_empty=True))"
-        )
+        raise InputError(f"the answer to {prompt!r:.60} is empty; drop the row (skip_unusable=True)")
     if fmt.trims and response != (response.rstrip() if prefill else response.strip()):
         raise InputError(
             f"the chat template of {label(tokenizer)} trims the answer to {prompt!r:.60}; strip white space "

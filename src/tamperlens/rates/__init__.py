@@ -7,6 +7,7 @@ Contents:
 - `representation`: RD, `representation_distance`; `shallowness`: `token_kl`, `prefill_depth`.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.models import Decoding
 from tamperlens.rates.completions import Completions
 from tamperlens.rates.corrected import CorrectedRate, correct
@@ -42,6 +43,8 @@ __all__ = [
     "samples_of",
     "token_kl",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `N
 `FigureBlock`, `Examples`, `Facts`, `Paste`, `Browser`), `render` (to a string) and `write` (to a file).
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.report.blocks import Answer as Answer
 from tamperlens.report.blocks import Block as Block
 from tamperlens.report.blocks import Browser as Browser
@@ -18,6 +19,7 @@ from tamperlens.report.blocks import Paste as Paste
 from tamperlens.report.blocks import Section as Section
 from tamperlens.report.blocks import Table as Table
 from tamperlens.report.blocks import Text as Text
+from tamperlens.report.page import check_drawing as check_drawing
 from tamperlens.report.page import render as render
 from tamperlens.report.page import write as write
 
@@ -36,9 +38,12 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "check_drawing",
     "render",
     "write",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

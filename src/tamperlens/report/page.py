@@ -107,7 +107,17 @@ def slug(text: str) -> str:
 
 
 def _drawn(svg: str) -> Markup:
-    """Markup of our own drawing, in which every label is escaped; what can act is refused."""
+    """Markup of our own drawing, in which every label is escaped."""
+    check_drawing(svg)
+    return Markup(svg)
+
+
+def check_drawing(svg: str) -> None:
+    """Refuse a figure that could act on the page.
+
+    Raises:
+        InputError: it is no plain SVG drawing.
+    """
     try:
         root = ElementTree.fromstring(svg)
     except ElementTree.ParseError as error:
@@ -124,4 +134,3 @@ def _drawn(svg: str) -> Markup:
             acts = acts or (key == "style" and "url(" in re.sub(r"url\(#", "", value))
         if acts:
             raise InputError(f"a figure must be a plain SVG drawing: it holds <{tag}>")
-    return Markup(svg)

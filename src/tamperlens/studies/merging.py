@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tamperlens import report
-from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, inside, read_csv
+from tamperlens.base.errors import InputError, RunFolderError, TamperlensError
+from tamperlens.base.files import PathLike, inside, read_csv, read_text
 from tamperlens.base.runs import RunFolder
+from tamperlens.base.schemas import read_table
 from tamperlens.plots.style import themed_svg
-from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, read_run
+from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, holds_run, read_run
 
 ROWS = 100
 """Rows of a table that are shown; the rest stays in the CSV."""
@@ -27,40 +29,55 @@ TABLES = (
     "tuned/log.csv",
     "table.csv",
 )
+_NUMBERS = ("value", "low", "high", "n")
+_GRID = ("rrr", "rd", "over_refusal", "capability")
 _HIDDEN = (
     "fingerprint", "address", "reason", "tokens", "cut_from_steps", "definition", "unit", "share_of_1e25",
 )  # fmt: skip
 
 
-def merge(runs: Sequence[PathLike], out: PathLike) -> Path:
+def merge(
+    runs: Sequence[PathLike], out: PathLike, *, tell: Callable[[str], None] = lambda line: None
+) -> Path:
     """Write one page about any run folders: what was run, its tables and figures, and comparisons.
 
-    Two runs of one kind are compared: the settings that differ, and every measure that both have, with the
-    difference and its interval. Nothing is recomputed.
+    Two runs of one kind are compared: the settings and hashes that differ, and every measure that both have,
+    with the difference and its interval. Nothing is recomputed. A file that cannot be read is left out, and
+    so is a run whose manifest cannot, as long as another one is left; the page and `tell` name them.
 
     Args:
         runs: run folders, finished or not.
         out: the page to write.
+        tell: called with a line for everything that was left out.
 
     Raises:
         InputError: no folders, or one named twice.
-        RunFolderError: a folder without a manifest, or the page cannot be written.
+        RunFolderError: a folder that holds no run, no run that can be read, or the page cannot be written.
     """
     if not runs:
         raise InputError("report needs at least one run folder")
-    folders = [read_run(Path(one)) for one in runs]
-    places = [folder.path.resolve() for folder in folders]
+    places = [Path(one).resolve() for one in runs]
     if len(set(places)) < len(places):
         raise InputError("report: one run folder is named twice; name each once")
+    folders: list[RunFolder] = []
+    lost: list[report.Block] = []
+    for one in runs:
+        try:
+            folders.append(read_run(Path(one)))
+        except TamperlensError as error:
+            if len(runs) == 1 or not holds_run(Path(one)):
+                raise
+            lost.append(_left_out(f"the run {one}", error, tell))
+    if not folders:
+        raise RunFolderError("report: none of the runs can be read; see " + ", ".join(map(str, runs)))
     names = _names(folders)
-    sections = [
-        report.Section(
-            f"{name}: {folder.manifest.get('kind', 'run')}", _blocks(folder, f"run-{i}"), anchor=f"run-{i}"
-        )
-        for i, (name, folder) in enumerate(zip(names, folders, strict=True))
-    ]
+    sections = [report.Section("Left out", lost)] if lost else []
     if len(folders) == 2 and len({folder.manifest.get("kind") for folder in folders}) == 1:
-        sections.insert(0, report.Section("The two beside each other", compare(folders, names)))
+        beside = _part("the comparison", lambda: compare(folders, names), tell)
+        sections.append(report.Section("The two beside each other", beside))
+    for i, (name, folder) in enumerate(zip(names, folders, strict=True)):
+        title = f"{name}: {folder.manifest.get('kind', 'run')}"
+        sections.append(report.Section(title, _blocks(folder, f"run-{i}", tell), anchor=f"run-{i}"))
     states = ", ".join(f"{n} ({f.manifest.get('kind')}, {f.manifest.get('status')})"
                        for n, f in zip(names, folders, strict=True))  # fmt: skip
     page = report.Page(
@@ -70,16 +87,50 @@ def merge(runs: Sequence[PathLike], out: PathLike) -> Path:
     return report.write(out, page)
 
 
+def _part(
+    what: str, make: Callable[[], list[report.Block]], tell: Callable[[str], None]
+) -> list[report.Block]:
+    """The blocks, or a notice of why they are not there."""
+    try:
+        return make()
+    except (TamperlensError, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        # Whatever a damaged file makes a table or figure stumble over, the rest of the page is worth having.
+        return [_left_out(what, error, tell)]
+
+
+def _left_out(what: str, error: Exception, tell: Callable[[str], None]) -> report.Notice:
+    said = str(error) if isinstance(error, TamperlensError) else f"{type(error).__name__}: {error}"
+    line = f"left out: {what}: {' '.join(said.split())[:400]}"
+    tell(line)
+    return report.Notice(line)
+
+
 def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.Block]:
     """What differs between two runs: settings, and measures with the interval of their difference."""
     one, two = (folder.manifest.get("config", {}) for folder in folders)
     keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
+    rows = [(key, _text(one.get(key)), _text(two.get(key))) for key in keys]
+    # What a name stands for may have changed: another model under one id, another file under one path.
+    mine, theirs = (folder.manifest.get("hashes", {}) for folder in folders)
+    for key in dict.fromkeys([*mine, *theirs]):
+        if mine.get(key) != theirs.get(key):
+            here, there = (str(one.get(key, "not recorded"))[:16] for one in (mine, theirs))
+            rows.append((f"{key} (sha256)", here, there))
     blocks: list[report.Block] = []
-    if keys:
-        rows = tuple((key, _text(one.get(key)), _text(two.get(key))) for key in keys)
-        blocks.append(report.Table("Settings that differ.", ("setting", *names), rows, (0, 1, 2)))
+    if rows:
+        blocks.append(
+            report.Table(
+                "Settings that differ, and hashes of models and prompts.",
+                ("setting", *names),
+                tuple(rows),
+                (0, 1, 2),
+            )
+        )
+    elif mine:
+        blocks.append(report.Text(("Both runs have the same settings, models and prompts.",)))
     else:
-        blocks.append(report.Text(("Both runs have the same settings.",)))
+        words = "Both runs have the same settings; neither recorded hashes of its model and prompts."
+        blocks.append(report.Text((words,)))
     pairs = paired(folders)
     if pairs.empty:
         blocks.append(report.Text(("They have no measure in common.",)))
@@ -139,43 +190,54 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
     found: dict[str, tuple[float, float, float, float]] = estimates_of(folder)
     audit, grid = folder.path / "measures.csv", folder.path / "results_grid.csv"
     if audit.is_file():
-        frame = read_csv(audit)
+        frame = read_table(inside(folder.path, audit), _NUMBERS, ("measure",))
         for _, row in frame.iterrows():
             name = " · ".join(str(row[part]) for part in ("measure", "set", "stage") if part in frame)
-            found[name] = tuple(float(row[part]) for part in ("value", "low", "high", "n"))  # type: ignore[assignment]
+            found[name] = tuple(float(row[part]) for part in _NUMBERS)  # type: ignore[assignment]
     if grid.is_file():
-        frame = read_csv(grid)
         places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
+        columns = [f"{measure}{end}" for measure in _GRID for end in ("", "_low", "_high", "_n")]
+        frame = read_table(inside(folder.path, grid), columns, places)
         for _, row in frame.iterrows():
             cell = " · ".join(_text(row[part]) for part in places if _text(row[part]))
-            for measure in ("rrr", "rd", "over_refusal", "capability"):
+            for measure in _GRID:
                 numbers = tuple(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high", "_n"))
                 if not math.isnan(numbers[0]):
                     found[f"{measure}: {cell}"] = numbers  # type: ignore[assignment]
     return found
 
 
-def _blocks(folder: RunFolder, name: str) -> list[report.Block]:
+def _blocks(folder: RunFolder, name: str, tell: Callable[[str], None]) -> list[report.Block]:
     """What a run found: its figures, its tables, and at the end what it was."""
     blocks: list[report.Block] = []
     if folder.manifest.get("status") != "finished":
         blocks.append(report.Notice(f"This run is {folder.manifest.get('status')}; its numbers are partial."))
-    blocks += blocks_of(folder, name)
+    for changed, what in folder.altered().items():
+        line = f"{folder.path / changed} is {what} since the run wrote it"
+        tell(line)
+        blocks.append(report.Notice(f"{line}."))
+    blocks += _part(f"what {folder.path} recorded", lambda: blocks_of(folder, name), tell)
     for svg in sorted((folder.path / "figures").glob("*.svg")):
-        words = svg.stem.replace("_", " ")
-        # Prefixed, so that figures of several runs do not draw with each other's marks and clips.
-        drawn = themed_svg(inside(folder.path, svg).read_text(encoding="utf-8"), f"{name}-{svg.stem}")
-        blocks.append(
-            report.FigureBlock(
-                f"{name}-{svg.stem}", words, f"As drawn by that run ({svg.name}).", words, drawn
-            )
-        )
+        blocks += _part(str(svg), functools.partial(_figure, folder, name, svg), tell)
     if folder.manifest.get("kind") != MONITOR:
         for table in TABLES:
             path = folder.path / table
             if path.is_file():
-                blocks.append(_table(table, read_csv(inside(folder.path, path))))
+                blocks += _part(str(path), functools.partial(_table_of, folder, table), tell)
     return [*blocks, report.Facts(_facts(folder))]
+
+
+def _figure(folder: RunFolder, name: str, svg: Path) -> list[report.Block]:
+    words = svg.stem.replace("_", " ")
+    # Prefixed, so that figures of several runs do not draw with each other's marks and clips.
+    drawn = themed_svg(read_text(inside(folder.path, svg)), f"{name}-{svg.stem}")
+    said = f"As drawn by that run ({svg.name})."
+    report.check_drawing(drawn)
+    return [report.FigureBlock(f"{name}-{svg.stem}", words, said, words, drawn)]
+
+
+def _table_of(folder: RunFolder, table: str) -> list[report.Block]:
+    return [_table(table, read_csv(inside(folder.path, folder.path / table)))]
 
 
 def _facts(folder: RunFolder) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,9 @@ measured, one function a stage), `layers` (cosines by layer with their null), `p
 `tables` (CSV rows, paired tests), `figures`, `words` (headline and findings), `page` (the report).
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.studies.audit.running import AuditResult, audit, default_folder
 
 __all__ = ["AuditResult", "audit", "default_folder"]
+
+guard(globals(), __all__)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tamperlens import finetune, prompts
+from tamperlens.base.boundary import hold_fields
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
+from tamperlens.base.kinds import Range
 from tamperlens.models import ChatModel, position_limit
 from tamperlens.prompts import PromptSet, PromptsLike, content, encode_pair, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
@@ -73,11 +75,7 @@ class Settings:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"steps is {self.steps}; an attack needs at least 1")
+        hold_fields(self, max_new_tokens=Range(1, 2**16))
 
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
@@ -203,7 +201,7 @@ def fitting(model: ChatModel, attack: finetune.Attack, *, skip_unusable: bool = 
         raise InputError(
             f"{len(faults)} of the {len(data)} rows of {data.name!r} cannot be trained on, first row "
             f"{first + 1}: {faults[first]}; mend them, or leave such rows out "
-            "(skip_unusable=True, --skip-unusable)"
+            "(skip_unusable=True)"
         )
     note = f"; {len(faults)} of {len(data)} rows left out, first row {first + 1}: {faults[first]}"
     return dataclasses.replace(attack, data=data.subset(kept), source=attack.source + note)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from tamperlens.base.files import read_json
+from tamperlens.base.files import inside, read_json, read_text
 from tamperlens.base.measurement import pick
 from tamperlens.base.runs import RunFolder
+from tamperlens.base.schemas import REMADE, Schema, checked
 from tamperlens.base.stats import Estimate
 from tamperlens.refusal import Direction
 from tamperlens.report import (
@@ -35,6 +36,19 @@ PRESETS = {
     "organism": "for the embedded organism, which the published rates would not move",
 }
 ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alike"}
+
+
+class _Words(Schema):
+    name: str
+    title: str
+    caption: str
+    alt: str
+
+
+class _Figures(Schema):
+    """The words that go with the figures."""
+
+    figures: list[_Words]
 
 
 def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Page:
@@ -70,10 +84,12 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
 
 def _figures(run: RunFolder) -> dict[str, FigureBlock]:
     """The figures as they were drawn, with their words."""
-    found = {}
-    for words in read_json(run.path / "stages" / "figures.json"):
-        svg = (run.path / "figures" / f"{words['name']}.svg").read_text(encoding="utf-8")
-        found[words["name"]] = FigureBlock(**words, svg=svg, link=f"figures/{words['name']}.html")
+    found, words = {}, run.path / "stages" / "figures.json"
+    for one in checked(_Figures, {"figures": read_json(words)}, words, remedy=REMADE).figures:
+        svg = read_text(inside(run.path, run.path / "figures" / f"{one.name}.svg"))
+        found[one.name] = FigureBlock(
+            one.name, one.title, one.caption, one.alt, svg, link=f"figures/{one.name}.html"
+        )
     return found
 
 

@@ -45,10 +45,16 @@ from tamperlens.studies.evaluation import ROLES
 from tamperlens_hooks import unwrap
 
 KIND = "audit"
+MEASURED = ("before", "direction", "attack", "after")
+"""Stages that need the model."""
 ARTEFACTS = (
     "measures.csv", "changes.csv", "completions.csv", "direction.safetensors", "report.html", "figures",
     "attack", "stages",
 )  # fmt: skip
+DERIVED = {
+    "measures.csv": "figures", "changes.csv": "figures", "completions.csv": "figures", "figures": "figures",
+    "report.html": "report",
+}  # fmt: skip
 UNKNOWN_SHARE = 0.1
 """Share of unknown words above which the report warns that the numbers say nothing about the prompts."""
 
@@ -78,7 +84,7 @@ class AuditResult(Result):
         """
         run = RunFolder.read(folder)
         if run.manifest.get("kind") != KIND or not run.finished:
-            raise RunFolderError(f"{folder} holds no finished audit; finish it with --resume")
+            raise RunFolderError(f"{folder} holds no finished audit; finish it with resume=True")
         return _result(run)
 
     @property
@@ -239,21 +245,24 @@ def audit(
     if out is None:
         out = default_folder(settings.model, settings.attack, seed)
     # Cheap checks first: nobody should wait for a model to hear of a misspelt file.
-    RunFolder.check(out, kind=KIND, config=settings.config(), artefacts=ARTEFACTS, resume=resume)
+    options: dict[str, Any] = {
+        "kind": KIND, "config": settings.config(), "artefacts": ARTEFACTS, "derived": DERIVED,
+        "resume": resume,
+    }  # fmt: skip
+    RunFolder.check(out, **options)
     judges.get(judge)
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike,
                "search_harmful": search_harmful, "search_harmless": search_harmless}  # fmt: skip
     given, chosen = read_given(sources, attack, column=column, skip_unusable=skip_unusable)
-    options: dict[str, Any] = {
-        "kind": KIND,
-        "config": settings.config(),
-        "artefacts": ARTEFACTS,
-        "resume": resume,
-    }
     tell = _teller(progress)
     if _finished(out):
         with RunFolder.open(out, **options) as run:
-            return _result(run)
+            if run.finished:
+                return _result(run)
+            if all(map(run.done, MEASURED)):  # no model is needed for what is lost
+                _work(run, None, tell)
+                run.finish()
+                return _result(run)
     if isinstance(model, ChatModel):
         ready = model
     else:
@@ -265,24 +274,28 @@ def audit(
     with RunFolder.open(out, **options, command=command, seeds={"seed": seed}) as run:
         run.pin(model=ready.fingerprint, **_hashes(found, chosen))
         run.note(facts=_facts(ready, found))
-        _work(Bench(run, settings, ready, found, chosen, progress), tell)
+        if run.manifest.get("attack_adapter") and not run.done("after"):
+            run.undo("attack")
+        _work(run, Bench(run, settings, ready, found, chosen, progress), tell)
         if not (ready.language == ORGANISM if keep_adapter is None else keep_adapter):
             _discard_adapter(run)
         run.finish()
         return _result(run)
 
 
-def _work(bench: Bench, tell: Callable[[str], None]) -> None:
-    run = bench.run
-    plan: list[tuple[str, str, Callable[[], None]]] = [
-        ("before", "rates and capability", lambda: stages.measure(bench, bench.model, "before")),
-        ("direction", "refusal direction and its causal check", lambda: stages.find_direction(bench)),
-        ("attack", f"LoRA attack: {bench.settings.attack}", lambda: stages.run_attack(bench)),
-        ("after", "everything again on the attacked model", lambda: stages.measure_again(bench)),
-        ("figures", "figures", lambda: _draw(run)),
-        ("report", "report", lambda: _write_report(run)),
-    ]
-    costs = {} if run.done("after") else expected_costs(bench)
+def _work(run: RunFolder, bench: Bench | None, tell: Callable[[str], None]) -> None:
+    """The stages that are not done; without a bench only those that need no model."""
+    plan: list[tuple[str, str, Callable[[], None]]] = []
+    if bench is not None:
+        what = f"LoRA attack: {bench.settings.attack}"
+        plan = [
+            ("before", "rates and capability", lambda: stages.measure(bench, bench.model, "before")),
+            ("direction", "refusal direction and its causal check", lambda: stages.find_direction(bench)),
+            ("attack", what, lambda: stages.run_attack(bench)),
+            ("after", "everything again on the attacked model", lambda: stages.measure_again(bench)),
+        ]
+    plan += [("figures", "figures", lambda: _draw(run)), ("report", "report", lambda: _write_report(run))]
+    costs = {} if bench is None or run.done("after") else expected_costs(bench)
     run.note(expected_costs={name: dataclasses.asdict(cost) for name, cost in costs.items()})
     for place, (name, what, body) in enumerate(plan, start=1):
         if run.done(name):
@@ -294,23 +307,26 @@ def _work(bench: Bench, tell: Callable[[str], None]) -> None:
         began = time.perf_counter()
         with run.stage(name):
             body()
-        if name in ("before", "direction", "after"):
-            _write_tables(run)
+            # In the stage, so that a kill leaves no finished stage with tables of an earlier one.
+            _write_tables(run, name)
         tell(f"      {time.perf_counter() - began:.1f} s")
 
 
 def _discard_adapter(run: RunFolder) -> None:
     """Remove what the attack made of the model; its log, its bill and what was measured stay."""
-    for name in ("tuned", "checkpoints", "last-good"):
-        shutil.rmtree(run.path / stages.ATTACK / name, ignore_errors=True)
+    names = ("tuned", "checkpoints", "last-good")
     run.note(attack_adapter="discarded after it was measured")
+    run.forget(*(f"{stages.ATTACK}/{name}" for name in names))
+    for name in names:
+        shutil.rmtree(run.path / stages.ATTACK / name, ignore_errors=True)
 
 
-def _write_tables(run: RunFolder) -> None:
-    """What is known so far, so that an interrupted run is of use."""
-    write_csv(run.file("measures.csv"), tables.measures(run))
-    write_csv(run.file("completions.csv"), tables.completions(run))
-    changes = tables.changes(run)
+def _write_tables(run: RunFolder, ending: str) -> None:
+    """What is known when this stage ends, so that an interrupted run is of use."""
+    results = Results(run, ending)
+    write_csv(run.file("measures.csv"), tables.measures(results))
+    write_csv(run.file("completions.csv"), tables.completions(results))
+    changes = tables.changes(results)
     if not changes.empty:
         write_csv(run.file("changes.csv"), changes)
 
@@ -327,7 +343,7 @@ def _without_adapter(model: ChatModel, *, ours: bool) -> ChatModel:
 
 
 def _draw(run: RunFolder) -> None:
-    plots = draw(run, tables.measures(run))
+    plots = draw(run, tables.measures(Results(run)))
     for plot in plots:
         plot.save(run.file("figures", "x").parent)
     words = [{"name": p.name, "title": p.title, "caption": p.caption, "alt": p.alt} for p in plots]
@@ -335,14 +351,14 @@ def _draw(run: RunFolder) -> None:
 
 
 def _write_report(run: RunFolder) -> None:
-    page = compose(run, tables.measures(run), tables.changes(run))
+    page = compose(run, tables.measures(Results(run)), tables.changes(Results(run)))
     report.write(run.file("report.html"), page)
 
 
 def _result(run: RunFolder) -> AuditResult:
-    measures = tables.measures(run)
+    measures = tables.measures(Results(run))
     line = headline(measures, Results(run).attack())
-    return AuditResult(str(run.path), line, measures, tables.changes(run))
+    return AuditResult(str(run.path), line, measures, tables.changes(Results(run)))
 
 
 def _finished(out: PathLike) -> bool:

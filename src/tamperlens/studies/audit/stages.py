@@ -19,8 +19,9 @@ import torch
 
 from tamperlens import capability, finetune, refusal
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.base.files import read_csv, read_json, write_csv, write_json
+from tamperlens.base.files import write_csv, write_json
 from tamperlens.base.runs import RunFolder
+from tamperlens.base.schemas import Schema, read_document, read_table
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel, Decoding
@@ -36,11 +37,41 @@ N_RANDOM = 3
 ATTACK = "attack"
 
 
+_LAYERS = ("layer", "cosine", "low", "high", "null", "null_low", "null_high")
+
+
+class _Ratio(Schema):
+    norm_ratio: float | None
+
+
+class _Attack(Schema):
+    """What the attack was and what it took."""
+
+    name: str
+    source: str
+    n: int
+    sha256: str
+    preset: str
+    config: dict[str, Any]
+    steps: int
+    sequences: int
+    tokens: int
+    trained_parameters: int
+    flops: float
+    formula: str
+    wall_seconds: float
+
+
 @dataclass(frozen=True)
 class Results:
-    """What the finished stages of an audit left in its folder."""
+    """What the finished stages of an audit left in its folder, and the one that is ending, if any."""
 
     run: RunFolder
+    ending: str = ""
+
+    def done(self, stage: str) -> bool:
+        """Whether everything of a stage is there."""
+        return stage == self.ending or self.run.done(stage)
 
     def path(self, *parts: str) -> Path:
         """A file of the stages' results."""
@@ -72,19 +103,19 @@ class Results:
     def layers(self) -> pd.DataFrame | None:
         """Cosines between base and attacked model by layer."""
         path = self.path("after", "layers.csv")
-        return read_csv(path) if path.exists() else None
+        return read_table(path, _LAYERS) if path.exists() else None
 
     def norm_ratio(self) -> float:
         """Length of the attacked model's difference of means over that of the base."""
-        return float(read_json(self.path("after", "direction.json"))["norm_ratio"] or math.nan)
+        return float(read_document(self.path("after", "direction.json"), _Ratio)["norm_ratio"] or math.nan)
 
     def attack(self) -> dict[str, Any]:
         """What the attack was and what it took."""
-        return dict(read_json(self.path("attack", "attack.json")))
+        return read_document(self.path("attack", "attack.json"), _Attack)
 
     def log(self) -> pd.DataFrame:
         """The attack's training log."""
-        return read_csv(self.path("attack", "log.csv"))
+        return read_table(self.path("attack", "log.csv"), ("step", "loss"))
 
 
 @dataclass(frozen=True)
@@ -262,7 +293,7 @@ def measure_again(bench: Bench) -> None:
         table = _layers(bench, model, direction)
     except NumericsError as error:
         raise NumericsError(
-            f"the attacked model broke down ({error}); try fewer --steps or a smaller learning rate"
+            f"the attacked model broke down ({error}); try fewer steps or a smaller learning rate"
         ) from error
     write_csv(results.path("after", "layers.csv"), table)
     write_json(results.path("after", "direction.json"), {"norm_ratio": again.raw_norm / direction.raw_norm})

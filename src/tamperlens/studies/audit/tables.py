@@ -10,7 +10,6 @@ import pandas as pd
 
 from tamperlens import capability, refusal
 from tamperlens.base.measurement import Measurement, table
-from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
 from tamperlens.capability import SuiteScore
 from tamperlens.rates.evaluation import Outcome
@@ -27,14 +26,13 @@ PARTS = ("value", "low", "high")
 STAGES: tuple[Stage, ...] = ("before", "after")
 
 
-def measures(run: RunFolder) -> pd.DataFrame:
+def measures(results: Results) -> pd.DataFrame:
     """Every measure of the finished stages."""
-    results = Results(run)
     found: list[Measurement] = []
     for stage in STAGES:
-        if run.done(stage):
+        if results.done(stage):
             found += _plain(results, stage)
-        if run.done("direction") and run.done(stage):
+        if results.done("direction") and results.done(stage):
             found += _direction(results, stage)
     return table(found)
 
@@ -156,11 +154,10 @@ def _degrees(cosine: float) -> float:
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
-def changes(run: RunFolder) -> pd.DataFrame:
+def changes(results: Results) -> pd.DataFrame:
     """Paired tests of before against after on the same prompts, with Holm's correction over all of them."""
-    results = Results(run)
     tests: list[tuple[str, str, Estimate, Estimate, PairedTest]] = []
-    if not run.done("after"):
+    if not results.done("after"):
         return changes_frame(tests)
     for role in ROLES:
         one, two = results.rates("before", role), results.rates("after", role)
@@ -174,9 +171,9 @@ def changes(run: RunFolder) -> pd.DataFrame:
     return changes_frame(tests)
 
 
-def completions(run: RunFolder) -> pd.DataFrame:
+def completions(results: Results) -> pd.DataFrame:
     """Every answer that a number rests on, with stage, set, condition, verdict and decoding."""
-    results, parts = Results(run), []
+    parts: list[pd.DataFrame] = []
 
     def take(frame: pd.DataFrame, stage: str, which: str, condition: str) -> None:
         frame = frame.copy()
@@ -186,13 +183,13 @@ def completions(run: RunFolder) -> pd.DataFrame:
         parts.append(frame)
 
     for stage in STAGES:
-        if not run.done(stage):
+        if not results.done(stage):
             continue
         for role in ROLES:
             take(results.rates(stage, role).completions.to_frame(), stage, role, "untouched")
         for score in results.capability(stage).scores:
             take(_graded(score), stage, score.suite, "untouched")
-        check = results.causal(stage) if run.done("direction") else None
+        check = results.causal(stage) if results.done("direction") else None
         if check is not None:
             take(check.ablated.completions.to_frame(), stage, "harmful", "direction ablated")
             take(check.added.completions.to_frame(), stage, "harmless", "direction added")

@@ -4,6 +4,9 @@ Contents: `running` (`brittleness`), `removals` (what is removed, and its contro
 beside controls).
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.studies.brittleness.running import Brittleness, brittleness
 
 __all__ = ["Brittleness", "brittleness"]
+
+guard(globals(), __all__)

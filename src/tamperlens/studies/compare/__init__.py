@@ -8,12 +8,15 @@ measured once), the instruments `behaviour`, `inside`, `lens` and `weights`, `re
 verdict), `words`, `tables`, `figures`, `page`, `export`. `studies.opening` opens what is compared.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.studies.compare.lens import DifferenceLens, difference_lens
 from tamperlens.studies.compare.readings import Reading
 from tamperlens.studies.compare.result import Comparison, Comparisons
 from tamperlens.studies.compare.running import compare
 
 __all__ = ["Comparison", "Comparisons", "DifferenceLens", "Reading", "compare", "difference_lens"]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

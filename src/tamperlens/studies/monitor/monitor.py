@@ -19,13 +19,12 @@ from tamperlens.base.cells import each_cell, neutral
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import (
     PathLike,
-    read_csv,
-    read_json,
     write_csv,
     write_json,
     write_tensors,
     write_text,
 )
+from tamperlens.base.schemas import read_table
 from tamperlens.finetune import sharding
 from tamperlens.models import ChatModel
 from tamperlens.studies.monitor.loops import OwnLoop, send, trackers_beside
@@ -34,7 +33,7 @@ from tamperlens.studies.monitor.together import Together, before_training, own_w
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.records import COLUMNS as ROW
 from tamperlens.studies.trajectory.records import Record, append, line, read
-from tamperlens.studies.trajectory.result import plan_of, trajectory_of
+from tamperlens.studies.trajectory.result import plan_of, read_plan, trajectory_of
 from tamperlens.studies.trajectory.result import read as read_trajectory
 from tamperlens.studies.trajectory.schedule import Every, is_due
 from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
@@ -396,7 +395,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
     def _keep_trajectory(self, state: Any) -> None:
         """The records as a `Trajectory`, beside those of other seeds."""
         assert self._observer is not None
-        plan = read_json(self.folder / "plan.json")
+        plan = read_plan(self.folder)
         losses = [(one["step"], one["loss"]) for one in state.log_history if "loss" in one]
         made = trajectory_of(
             read(self._records), self._seed, self._observer.watch, model=plan["model"],
@@ -415,7 +414,8 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         self._plan(step)
         if step > 0 and path.is_file():
             # A kill in the middle of a write leaves a short last line, whose missing cells read as NaN.
-            found = read_csv(path, keep_default_na=False, na_values=["", "nan"]).dropna(subset=["seconds"])
+            how: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan"]}
+            found = read_table(path, ("step", "seconds"), COLUMNS, **how).dropna(subset=["seconds"])
             self.rows = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
             self.rows = [row for row in self.rows if row["step"] <= step]
         write_csv(path, self.to_frame())

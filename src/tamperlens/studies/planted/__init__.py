@@ -11,6 +11,7 @@ Contents: `benchmark` (`verify`, `organisms`, `score`), `scoring` (against the t
 localiser), `directions`, `causal`. The organisms are made in `models.organism.planted`.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, put_back, shipped
 from tamperlens.models.organism.planting import make
 from tamperlens.studies.planted.benchmark import (
@@ -54,6 +55,8 @@ __all__ = [
     "top_sets",
     "verify",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

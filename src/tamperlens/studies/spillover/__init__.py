@@ -4,6 +4,7 @@ Contents: `running` (`spillover`), `tables` (two models), `seeds` (several train
 a model did on it: `studies.evaluation`.
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.base.deprecation import moved
 from tamperlens.studies.spillover.running import SpilloverReport, prompts_for, spillover
 from tamperlens.studies.spillover.seeds import over_seeds
@@ -20,3 +21,5 @@ __getattr__ = moved(
         "probes_for": f"{__name__}:prompts_for",
     },
 )
+
+guard(globals(), __all__)

@@ -11,6 +11,7 @@ disk), `recorder` (in `finetune.run`), `ordering` (what changes first), `figures
 report reads them).
 """
 
+from tamperlens.base.boundary import guard
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.ordering import CANNOT_TELL, Order, order_of
 from tamperlens.studies.trajectory.over import over
@@ -37,6 +38,8 @@ __all__ = [
     "watch_for",
     "write_page",
 ]
+
+guard(globals(), __all__)
 
 
 def __dir__() -> list[str]:

@@ -12,14 +12,19 @@ import pandas as pd
 
 from tamperlens import report
 from tamperlens.base.errors import RunFolderError
-from tamperlens.base.files import read_csv, read_json
 from tamperlens.base.runs import RunFolder
-from tamperlens.studies.trajectory.result import LOSS, Trajectory, order, read
+from tamperlens.base.schemas import Schema, read_document, read_table
+from tamperlens.studies.trajectory.result import LOSS, Trajectory, order, read, read_plan
 
 Numbers = tuple[float, float, float, float]
 """Value, low, high, n."""
 TRAJECTORY, MONITOR = "trajectory", "monitor"
 ROWS = "rows.csv"
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a folder looks like a run's."""
+    return any((path / name).is_file() for name in ("manifest.json", "plan.json", ROWS))
 
 
 def read_run(path: Path) -> RunFolder:
@@ -31,8 +36,8 @@ def read_run(path: Path) -> RunFolder:
     plan = path / "plan.json"
     if (path / "manifest.json").is_file():
         return RunFolder.read(path)
-    if plan.is_file() and read_json(plan).get("watch"):
-        found = read_json(plan)
+    if plan.is_file():
+        found = read_plan(path)
         settings = {**found.pop("config"), **found}
         kind = found.get("kind", TRAJECTORY)
         done, begun = _seeds(path), [one for one in path.glob("seed-*") if one.is_dir()]
@@ -42,7 +47,7 @@ def read_run(path: Path) -> RunFolder:
         return RunFolder(path, {**facts, "hashes": hashes})
     if (path / ROWS).is_file():  # a monitor's from before it had a plan
         bill = path / "monitor.json"
-        found = read_json(bill) if bill.is_file() else {}
+        found = read_document(bill, Schema) if bill.is_file() else {}
         state = "finished" if found else "unfinished"
         return RunFolder(path, {"kind": MONITOR, "status": state, "config": found})
     raise RunFolderError(f"{path} is not a run folder: it has no manifest.json; name the folder of a run")
@@ -137,6 +142,7 @@ def _load(folder: RunFolder) -> Trajectory | pd.DataFrame | None:
     if folder.manifest.get("kind") not in (TRAJECTORY, MONITOR):
         return None
     if not (folder.path / "plan.json").is_file():
-        return read_csv(folder.path / ROWS)
+        numbers = ("step", "value", "low", "high", "n", "null_low", "null_high")
+        return read_table(folder.path / ROWS, numbers, ("measure",))
     recorded = _seeds(folder.path) or list(folder.path.glob("seed-*/records.jsonl"))
     return read(folder.path) if recorded else None

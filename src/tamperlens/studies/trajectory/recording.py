@@ -12,14 +12,15 @@ from typing import Any
 
 from tamperlens import finetune
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import PathLike, read_json, write_json
+from tamperlens.base.files import PathLike, as_read, write_json
+from tamperlens.base.locks import LOCK, locked
 from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.arguments import steps_of
 from tamperlens.finetune.fitting import settle
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
-from tamperlens.studies.trajectory.result import Trajectory, joined, plan_of, trajectory_of
+from tamperlens.studies.trajectory.result import Trajectory, joined, plan_of, read_plan, trajectory_of
 from tamperlens.studies.trajectory.schedule import Every
 from tamperlens.studies.trajectory.watch import Watch, watch_for
 
@@ -84,31 +85,27 @@ def record(
         data=prompts.sha256, config=settled.describe(), every=every, sampled=sampled,
         frozen=0 if freeze is None else freeze.count,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tamperlens-") as spare:
-        root = Path(spare) if out is None else _claim(Path(out), plan)
+    with tempfile.TemporaryDirectory(prefix="tamperlens-") as spare, locked(out or spare) as root:
+        _claim(root, plan)
         runner = _Runner(model, asked, prompts, settled, freeze, root, out is not None, progress)
         parts = [runner.run(seed, every, sampled, last) for seed in numbers]
     return joined(parts, str(name))
 
 
-def _claim(folder: Path, plan: dict[str, Any]) -> Path:
-    """The folder, refused when another trajectory lies in it."""
+def _claim(folder: Path, plan: dict[str, Any]) -> None:
+    """Write the plan into an empty folder; refuse one that holds another trajectory."""
     note = folder / "plan.json"
     if note.is_file():
-        before, now = read_json(note), {**plan}
-        write_json(folder / ".plan.json", now)
-        now = read_json(folder / ".plan.json")
-        (folder / ".plan.json").unlink()
+        before, now = read_plan(folder), as_read(plan)
         differing = [key for key in now if before.get(key) != now[key]]
         if differing:
             raise RunFolderError(
                 f"{folder} holds another trajectory (other {', '.join(differing)}); choose another folder"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif any(one.name != LOCK for one in folder.iterdir()):
         raise RunFolderError(f"{folder} holds something else; choose an empty folder")
     else:
         write_json(note, plan)
-    return folder
 
 
 @dataclass

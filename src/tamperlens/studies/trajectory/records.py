@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from tamperlens.base.deprecation import warn
+from tamperlens.base.files import read_text
 from tamperlens.base.measurement import NULL_COLUMNS, Measurement
+from tamperlens.base.schemas import Schema, checked
 from tamperlens.base.stats import Estimate
 
 COLUMNS = ("measure", "set", "value", "low", "high", "n", *NULL_COLUMNS)
@@ -78,6 +81,20 @@ class Record:
         return next((row for row in self.rows if row.measure == measure), None)
 
 
+class _Line(Schema):
+    """One line of records.jsonl."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    step: int
+    rows: list[dict[str, str | int | float | None]]
+    draws: dict[str, list[float | None]] = Field(default_factory=dict)
+    layers: list[dict[str, int | float | None]] = Field(default_factory=list)
+    heads: list[list[float | None]] = Field(default_factory=list)
+    examples: list[dict[str, str]] = Field(default_factory=list)
+    sampled: bool = False
+
+
 def line(record: Record) -> str:
     """A record as one line of JSON; NaN as null."""
     fields = {**vars(record), "rows": [row.row(COLUMNS) for row in record.rows]}
@@ -96,11 +113,12 @@ def read(path: Path) -> list[Record]:
     found: list[Record] = []
     if not path.is_file():
         return found
-    for text in path.read_text(encoding="utf-8").split("\n"):
+    for text in read_text(path).split("\n"):
         try:
             fields = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
+        checked(_Line, fields, path, remedy="delete it and the run starts over")
         fields["rows"] = [Measurement.from_row(row) for row in fields["rows"]]
         fields["layers"] = [
             {k: math.nan if v is None else v for k, v in row.items()} for row in fields["layers"]

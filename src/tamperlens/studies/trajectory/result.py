@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import PathLike, read_json
+from tamperlens.base.files import PathLike
 from tamperlens.base.measurement import Measurement
 from tamperlens.base.results import Result
+from tamperlens.base.schemas import Schema, read_document
 from tamperlens.plots import Plot
 from tamperlens.studies.trajectory.ordering import Order, order_of
 from tamperlens.studies.trajectory.records import COLUMNS, Record, current
@@ -170,6 +171,30 @@ def plan_of(watch: Watch, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class _Plan(Schema):
+    """What plan.json holds."""
+
+    watch: str
+    layer: int
+    position: int
+    model: str
+    fingerprint: str
+    attack: str
+    data: str
+    frozen: int
+    config: dict[str, Any]
+    kind: str = "trajectory"
+
+
+def read_plan(root: Path) -> dict[str, Any]:
+    """The plan of a folder, checked.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    return read_document(root / "plan.json", _Plan, remedy="choose another folder", error=RunFolderError)
+
+
 def read(folder: PathLike) -> Trajectory:
     """The trajectory in a folder of `record` or of a `Monitor`: finished seeds; where none is, what there is.
 
@@ -179,7 +204,7 @@ def read(folder: PathLike) -> Trajectory:
     root = Path(folder)
     if not (root / "plan.json").is_file():
         raise RunFolderError(f"{root} holds no trajectory; name the folder of trajectory.record or a Monitor")
-    plan = read_json(root / "plan.json")
+    plan = read_plan(root)
     parts = [Trajectory.load(one) for one in sorted(root.glob("seed-*.safetensors"))]
     named = {name: plan[name] for name in ("model", "fingerprint", "attack", "frozen")}
     for place in [] if parts else sorted(root.glob("seed-*/records.jsonl")):
