@@ -261,11 +261,12 @@ def _read_tokenizer(source: _Source) -> Any:
     remedy = "put tokenizer.json beside the weights, or use ChatModel.from_parts(module, tokenizer)"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.where, **source.options)
+        empty = len(tokenizer) == 0 or not tokenizer("a", add_special_tokens=False)["input_ids"]
     except Exception as error:
         raise ModelLoadError(
             f"{source.name} has no usable tokenizer ({first_line(error)}); {remedy}"
         ) from error
-    if len(tokenizer) == 0 or not tokenizer("a", add_special_tokens=False)["input_ids"]:
+    if empty:
         raise ModelLoadError(f"{source.name} has an empty tokenizer; {remedy}")
     return tokenizer
 
