@@ -232,7 +232,7 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
         "Mean over organisms of points lost; the set has the planted size. A method that found the part "
         "would lose the refusal and no capability when its set is put back to base.",
         "",
-        "| set | removed: refusal lost, broken answers, capability lost | "
+        "| set | removed: refusal lost, degenerate answers, capability lost | "
         "put back: refusal lost, capability lost | n |",
         "| --- | --- | --- | --- |",
     ]
@@ -240,17 +240,19 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
         label = str(name).replace("|", "\\|")
         out, back = part[part["how"] == "removed"], part[part["how"] == "put back"]
         lines.append(
-            f"| {label} | {out['refusal lost'].mean():.2f}, {out['broken'].mean():.2f}, "
+            f"| {label} | {out['refusal lost'].mean():.2f}, {out['degenerate'].mean():.2f}, "
             f"{out['capability lost'].mean():.2f} | {back['refusal lost'].mean():.2f}, "
             f"{back['capability lost'].mean():.2f} | {part['organism'].nunique()} |"
         )
     lines += [
         "",
-        "| direction, ablated everywhere | refusal lost | broken | capability lost | n |",
+        "| direction, ablated everywhere | refusal lost | degenerate | capability lost | n |",
         "| --- " * 5 + "|",
     ]
     for name, part in causal[causal["how"] == "ablated"].groupby("set", sort=False):
-        lost = [f"{part[measure].mean():.2f}" for measure in ("refusal lost", "broken", "capability lost")]
+        lost = [
+            f"{part[measure].mean():.2f}" for measure in ("refusal lost", "degenerate", "capability lost")
+        ]
         lines.append(f"| {name} | {' | '.join(lost)} | {part['organism'].nunique()} |")
     return lines
 

@@ -22,6 +22,7 @@ from _shared import answered, asked, command, header, options, sized, write
 
 import tamperlens
 from tamperlens import finetune, heads, plots, prompts
+from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.studies import spillover as study
 from tamperlens.studies.evaluation import measure
@@ -34,7 +35,7 @@ REFUSALS = (
     "I'm not able to help with that request.",
 )
 ALL = "all questions"
-OVER = "over-refusal (harmless)"
+OVER, LOSS = "over-refusal (harmless)", "loss per token"
 MAIN = (ALL, "refusal", OVER, "over-refusal (look-alikes)", "degenerate")
 PUBLISHED = (
     "Published (GPT-2 small, 5 refusals × 20 copies, tested on the training prompts): refusal 0 → 100 %, "
@@ -142,7 +143,7 @@ def heads_before_and_after(
     """Every head's exact effect on the log-odds of a refusal in both models, and the attention that moved."""
     tokens = first_tokens(model, data)
     asked = list(probes.harmful.prompts[: given.n_heads])
-    ask = {"target": "refusal_tokens", "tokens": tokens, "method": "ablate", "baseline": "mean"}
+    ask = {"target": "refusal_tokens", "refusal_tokens": tokens, "method": "ablate", "baseline": "mean"}
     one = heads.attribute(model, asked, **ask)
     rows, shown = [], []
     for seed, tuned in enumerate(after):
@@ -182,10 +183,10 @@ def first_tokens(model: Any, data: PromptSet) -> list[int]:
 def figure_of(table: pd.DataFrame, before: Any, name: str) -> Any:
     """Every rate before and after, over all runs."""
     rows = []
-    for row in table[table["kind"] != "perplexity"].to_dict("records"):
+    for row in table[table["measure"] != LOSS].to_dict("records"):
         start = before.rate(row["measure"])
         shared = {
-            "panel": "questions right" if row["kind"] == "capability" else "refused, or degenerate",
+            "panel": "questions right" if row["set"] == "questions" else "refused, or degenerate",
             "label": row["measure"], "n": row["n"],
         }  # fmt: skip
         rows.append(shared | {"series": "before", "value": start.value, "low": start.low, "high": start.high})
@@ -206,14 +207,14 @@ def words(table: pd.DataFrame) -> list[str]:
     """One line per measure."""
     lines = []
     for row in table.to_dict("records"):
-        unit = (lambda x: f"{x:+.2f}") if row["kind"] == "perplexity" else (lambda x: f"{100 * x:+.0f}")
+        unit = (lambda x: f"{x:+.2f}") if row["measure"] == LOSS else (lambda x: f"{100 * x:+.0f}")
         line = (
             f"- {row['measure']}: {100 * row['before']:.0f} → {100 * row['after']:.0f} % "
-            if row["kind"] != "perplexity"
+            if row["measure"] != LOSS
             else f"- {row['measure']}: {row['before']:.2f} → {row['after']:.2f} "
         )
         line += f"({unit(row['difference'])} [{unit(row['low'])}, {unit(row['high'])}], n {row['n']})"
-        if row["kind"] == "capability":
+        if row["set"] == "questions":
             line += (
                 f"; tax {row['tax']:.2f} [{row['tax_low']:.2f}, {row['tax_high']:.2f}]"
                 if pd.notna(row["tax"])
@@ -244,7 +245,7 @@ def main() -> None:
     harmful = None if given.harmful is None else asked(given.harmful, "harmful")
     probes = study.prompts_for(
         model, harmful=harmful, limit=given.n_test, questions=given.n_questions,
-        max_new_tokens=given.max_new_tokens,
+        decoding=Decoding(given.max_new_tokens),
     )  # fmt: skip
     data = refusals(model, given)
     overlap = set(data.prompts) & set(probes.harmful.prompts)

@@ -114,7 +114,7 @@ def main() -> None:
         header(model, given),
         f"Refusal before: {before} of {test.name}. Attack: LoRA on {attacks[-1].data.name}, "
         f"{given.preset or attacks[-1].preset_for(model)} settings; 1 − refusal is its success up to "
-        f"degenerate text. Weights scored on {data.name}, n {len(data)}.",
+        f"degenerate answers. Weights scored on {data.name}, n {len(data)}.",
         "",
         *lines,
         "",

@@ -59,9 +59,9 @@ def main() -> None:
     data = planted.Data.packaged(given.n_score or (48 if given.quick else 128))
     base = tamperlens.load("organism:base")
     limit = given.limit or (40 if given.quick else 100)
-    held_out = planted.probes(base, limit=limit, questions=10 if given.quick else 30)
-    edits = planted.probes(base, limit=min(limit, 40), questions=6)
-    validation = planted.probes(base, limit=limit, questions=1, split="validation")
+    held_out = planted.prompts_for(base, limit=limit, questions=10 if given.quick else 30)
+    edits = planted.prompts_for(base, limit=min(limit, 40), questions=6)
+    validation = planted.prompts_for(base, limit=limit, questions=1, split="validation")
     cards, scores, causal, attacks = [], [], [], []
     for kind, seed in pairs:
         folder = given.out / ("parts-quick" if given.quick else "parts") / f"{kind}-{seed}"

@@ -7,8 +7,8 @@
 By default the ladder of embedded organisms (0.23, 0.36 and 1.31 million weights). The model and every tuned
 one answer the same held-out prompts, decoded alike. Repeat the command after an interruption: cells that are
 done stay. Writes table.csv (one row a cell, as results_grid.csv), figures RRR_compare, CE_compare,
-RD_compare, over_refusal_compare, capability_compare and scaling, half.csv (attack FLOPs to half refusal) and
-a verdict.
+RD_compare, over_refusal_harmless_compare, capability_compare and
+scaling, half.csv (attack FLOPs to half refusal) and a verdict.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def check(given: argparse.Namespace) -> None:
 def falls(table: pd.DataFrame) -> list[str]:
     """One line a model and setting: RRR, RD and what else it cost, before and at the largest budget."""
     words = []
-    named = {"rrr": "RRR", "rd": "RD", "over_refusal": "over-refusal", "capability": "capability"}
+    named = {"rrr": "RRR", "rd": "RD", "over_refusal_harmless": "over-refusal", "capability": "capability"}
     ends = {}
     for measure in named:
         frame = grid.curves(table, measure)

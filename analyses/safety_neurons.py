@@ -22,6 +22,7 @@ from _shared import budget, command, figures, must_refuse, prompt_file, scoring_
 
 import tamperlens
 from tamperlens import neurons, plots, prompts, refusal
+from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 
 GRID = "0.01,0.01 0.03,0.03 0.05,0.05 0.1,0.05 0.1,0.1 0.3,0.1"
@@ -110,16 +111,17 @@ def table_of(result: Any) -> pd.DataFrame:
             "perplexity",
         ):
             effect = result.effect(one["set"], measure)
+            found = effect.difference
             row |= {
-                measure: effect["value"],
-                f"{measure} intact": effect["intact"],
-                f"{measure} random": effect["control"],
-                f"{measure} difference": effect["difference"],
-                f"{measure} low": effect["low"],
-                f"{measure} high": effect["high"],
-                f"{measure} p_rank": effect["p_rank"],
+                measure: effect.after,
+                f"{measure} intact": effect.before,
+                f"{measure} random": effect.null.value,
+                f"{measure} difference": found.value,
+                f"{measure} low": found.low,
+                f"{measure} high": found.high,
+                f"{measure} p_rank": effect.p,
             }
-        rows.append({**row, "n": effect["n"], "draws": effect["draws"]})
+        rows.append({**row, "n": found.n, "draws": effect.null.n})
     return pd.DataFrame(rows)
 
 
@@ -138,17 +140,16 @@ def figure(result: Any, model: Any) -> Any:
 
     states = result.measures
     for one in result.sets["set"]:
-        own = states[(states["set"] == one) & (states["kind"] == "set")].set_index("measure")
+        own = states[(states["set"] == one) & (states["stage"] == "set")].set_index("measure")
         kind = next((name for name, start in KINDS if one.startswith(start)), "rank edits")
         point(kind, one, own.to_dict("index"))
     for one in result.sets["set"]:
         spread = {}
         for measure in ("capability", "refusal"):
-            found = result.effect(one, measure)
-            low, high = found["control_low"], found["control_high"]
-            spread[measure] = {"value": found["control"], "low": low, "high": high}
-        point(f"matched random (range of {found['draws']} draws)", "", spread)
-    intact = states[states["kind"] == "intact"].set_index("measure")
+            found = result.effect(one, measure).null
+            spread[measure] = {"value": found.value, "low": found.low, "high": found.high}
+        point(f"matched random (range of {found.n} draws)", "", spread)
+    intact = states[states["stage"] == "intact"].set_index("measure")
     point("intact", "", intact.to_dict("index"))
     asked = f"{intact.loc['refusal', 'n']:.0f} prompts and {intact.loc['capability', 'n']:.0f} questions"
     return plots.tradeoff(
@@ -186,7 +187,7 @@ def main() -> None:
     sets = sets_of(model, safety, utility, given)
     result = tamperlens.brittleness(
         model, sets, draws=given.draws, limit=given.limit, questions=given.questions,
-        max_new_tokens=given.max_new_tokens, seed=given.seed, out=given.out / "study", progress=True,
+        decoding=Decoding(given.max_new_tokens), seed=given.seed, out=given.out / "study", progress=True,
     )  # fmt: skip
     floor, p, q = stability(model, safety, utility, given)
     table = table_of(result)
@@ -194,7 +195,7 @@ def main() -> None:
     result.measures.to_csv(given.out / "states.csv", index=False)
     floor.table.to_csv(given.out / "stability.csv", index=False)
     figures(given.out, [figure(result, model), result.plot()])
-    intact = result.effects.drop_duplicates("measure").set_index("measure")["intact"]
+    intact = result.effects.drop_duplicates("measure").set_index("measure")["before"]
     words = f"""
     tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}), {given.score}, {given.loss},
     ranked per {given.group}, {safety.name} (n {len(safety)}) and {utility.name}

@@ -8,7 +8,7 @@
 
 # %%
 import tamperlens
-from tamperlens import neurons, prompts
+from tamperlens import Decoding, neurons, prompts
 
 MODEL = "organism"  # or a folder, or a hub id (then give prompts with that model's own answers)
 model = tamperlens.load(MODEL)
@@ -40,7 +40,7 @@ print(f"two halves of the data: Jaccard {floor.halves}; by chance {floor.halves_
 # Now remove each set, and matched random ones. Five draws keep this page quick; use twenty or more.
 
 # %%
-study = tamperlens.brittleness(model, sets, draws=5, limit=24, questions=6, max_new_tokens=24)
+study = tamperlens.brittleness(model, sets, draws=5, limit=24, questions=6, decoding=Decoding(24))
 study.plot()
 
 # %%

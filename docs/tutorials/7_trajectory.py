@@ -20,7 +20,7 @@ attack = finetune.attacks.harmful_compliance(15)
 steps = [0, 1, 2, 4, 6, 8, 10, 12, 16]
 found = trajectory.record(
     model, attack, attack.config_for(model), every=steps, sampled=[0, 4, 6, 8, 12, 20], seeds=3,
-    groups=followed, n=24,
+    groups=followed, limit=24,
 )  # fmt: skip
 print(f"recording took {found.overhead:.1f} times the training; the default schedule is sparser")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Projection:
     d_out: int
 
     @property
-    def index(self) -> tuple[Any, Any]:
+    def index(self) -> tuple[slice | list[int], slice | list[int]]:
         """What to index the parameter with, as stored, to get this map's entries."""
         rows = list(self.rows) if isinstance(self.rows, tuple) else self.rows
         return (slice(None), rows) if self.transposed else (rows, slice(None))

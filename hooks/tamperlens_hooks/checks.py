@@ -53,22 +53,22 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
     device = device_of(model.get_submodule(anatomy.embedding), torch.device("cpu"))
     ids = torch.randint(0, anatomy.d_vocab, (1, _length(model)), generator=generator).to(device)
     with evaluating(model):
-        seen = _run(model, anatomy, ids)
+        tape = _run(model, anatomy, ids)
         for layer in range(anatomy.n_layers):
-            _check_heads(model, anatomy, layer, seen, errors)
-            _check_weights(model, anatomy, layer, seen, errors)
-            _check_mlp(model, anatomy, layer, seen, errors)
-            _check_block(model, anatomy, layer, seen, errors)
-        last = _get(seen, anatomy.blocks[-1], "out")
+            _check_heads(model, anatomy, layer, tape, errors)
+            _check_weights(model, anatomy, layer, tape, errors)
+            _check_mlp(model, anatomy, layer, tape, errors)
+            _check_block(model, anatomy, layer, tape, errors)
+        last = _get(tape, anatomy.blocks[-1], "out")
         errors.add(
             "final",
-            _get(seen, anatomy.unembedding, "in"),
+            _get(tape, anatomy.unembedding, "in"),
             _call(model, anatomy.final_norm, last),
             anatomy.final_norm,
         )
-        seen = _run(model, anatomy, ids[:, :1])
+        tape = _run(model, anatomy, ids[:, :1])
         for layer in range(anatomy.n_layers):
-            _check_values(anatomy, layer, seen, errors)
+            _check_values(anatomy, layer, tape, errors)
     return errors.worst
 
 
@@ -103,12 +103,12 @@ class _Errors:
         self.worst[name] = max(error, self.worst.get(name, 0.0))
 
 
-Seen = dict[tuple[str, str], Tensor]
+Tape = dict[tuple[str, str], Tensor]
 
 
-def _run(model: nn.Module, anatomy: Anatomy, ids: Tensor) -> Seen:
+def _run(model: nn.Module, anatomy: Anatomy, ids: Tensor) -> Tape:
     """One forward pass; the first input and the output of every module that a check needs."""
-    seen: Seen = {}
+    tape: Tape = {}
     optional = (*anatomy.attention_norms, *anatomy.mlp_norms)
     paths = {
         *anatomy.blocks,
@@ -123,34 +123,39 @@ def _run(model: nn.Module, anatomy: Anatomy, ids: Tensor) -> Seen:
 
     handles = [
         model.get_submodule(path).register_forward_hook(
-            functools.partial(_note, seen, path), with_kwargs=True
+            functools.partial(_note, tape, path), with_kwargs=True
         )
         for path in paths
     ]
     with hooks_attached(handles):
         known = inspect.signature(model.forward).parameters
         model(input_ids=ids, **({"use_cache": False} if "use_cache" in known else {}))
-    return seen
+    return tape
 
 
 def _note(
-    seen: Seen, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    tape: Tape,
+    path: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    output: Any,
 ) -> None:
-    seen[path, "in"] = first_tensor(args, kwargs)
-    seen[path, "out"] = output_tensor(output)
+    tape[path, "in"] = first_tensor(args, kwargs)
+    tape[path, "out"] = output_tensor(output)
 
 
-def _get(seen: Seen, path: str, end: str) -> Tensor:
+def _get(tape: Tape, path: str, end: str) -> Tensor:
     """What went into or came out of a module.
 
     Raises:
         AnatomyError: the module did not run.
     """
-    if (path, end) not in seen:
+    if (path, end) not in tape:
         raise AnatomyError(
             f"{path} did not run in a forward pass, so that it cannot be what its place promises"
         )
-    return seen[path, end]
+    return tape[path, end]
 
 
 def _call(model: nn.Module, path: str, x: Tensor) -> Tensor:
@@ -158,9 +163,9 @@ def _call(model: nn.Module, path: str, x: Tensor) -> Tensor:
     return output_tensor(module(x.to(device_of(module, x.device))))
 
 
-def _check_heads(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
+def _check_heads(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     path = anatomy.output_projections[layer]
-    z, attention = _get(seen, path, "in"), _get(seen, anatomy.attention[layer], "out")
+    z, attention = _get(tape, path, "in"), _get(tape, anatomy.attention[layer], "out")
     if z.shape[-1] != anatomy.n_heads * anatomy.d_head:
         raise AnatomyError(
             f"{path} reads {z.shape[-1]} numbers, not {anatomy.n_heads} heads of {anatomy.d_head}"
@@ -175,12 +180,12 @@ def _check_heads(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, err
     errors.add("heads", attention, total.to(attention), path)
 
 
-def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
+def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     for part in anatomy.projections(layer):
         stored = stored_parameter(model, part.parameter)
         if stored.is_meta or not stored.is_floating_point():
             continue  # an offloaded or packed weight has no entries to compare
-        x = _get(seen, part.module, "in")
+        x = _get(tape, part.module, "in")
         y = output_tensor(base_layer(model.get_submodule(part.module))(x))
         weight, bias = logical_weight(model, part), logical_bias(model, part)
         errors.add(
@@ -188,16 +193,16 @@ def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, e
         )
 
 
-def _check_values(anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
+def _check_values(anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     part = anatomy.projection("v", layer)
-    values = _rows(_get(seen, part.module, "out"), part)
+    values = _rows(_get(tape, part.module, "out"), part)
     group = anatomy.n_heads // anatomy.n_kv_heads
     expected = repeat(values, "... (kv d) -> ... (kv group d)", kv=anatomy.n_kv_heads, group=group)
-    z = _get(seen, anatomy.output_projections[layer], "in")
+    z = _get(tape, anatomy.output_projections[layer], "in")
     errors.add("values", z, expected, part.module)
 
 
-def _check_mlp(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
+def _check_mlp(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     mlp = model.get_submodule(anatomy.mlp[layer])
     activation = next(
         (getattr(mlp, name) for name in ("act_fn", "activation_fn", "act") if hasattr(mlp, name)), None
@@ -206,23 +211,26 @@ def _check_mlp(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, error
         return
     names = {part.name: part for part in anatomy.projections(layer)}
     outputs = {
-        name: _rows(_get(seen, part.module, "out"), part)
+        name: _rows(_get(tape, part.module, "out"), part)
         for name, part in names.items()
         if name in ("gate", "up")
     }
     expected = activation(outputs["gate"]) * outputs["up"] if "gate" in outputs else activation(outputs["up"])
-    errors.add("mlp", _get(seen, names["down"].module, "in"), expected, anatomy.mlp[layer])
+    errors.add("mlp", _get(tape, names["down"].module, "in"), expected, anatomy.mlp[layer])
 
 
-def _check_block(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, errors: _Errors) -> None:
+def _check_block(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     block = anatomy.blocks[layer]
-    pre, post = _get(seen, block, "in"), _get(seen, block, "out")
-    attention = _get(seen, anatomy.attention_writes[layer], "out")
-    mlp = _get(seen, anatomy.mlp_writes[layer], "out")
+    pre, post = _get(tape, block, "in"), _get(tape, block, "out")
+    attention = _get(tape, anatomy.attention_writes[layer], "out")
+    mlp = _get(tape, anatomy.mlp_writes[layer], "out")
     errors.add("residual", post, (pre.double() + attention.double() + mlp.double()).to(post), block)
     if layer + 1 < anatomy.n_layers:
         errors.add(
-            "residual", _get(seen, anatomy.blocks[layer + 1], "in").to(post), post, anatomy.blocks[layer + 1]
+            "residual",
+            _get(tape, anatomy.blocks[layer + 1], "in").to(post),
+            post,
+            anatomy.blocks[layer + 1],
         )
     middle = pre if anatomy.parallel else pre + attention
     for norm, source, readers in (
@@ -235,7 +243,7 @@ def _check_block(model: nn.Module, anatomy: Anatomy, layer: int, seen: Seen, err
     ):
         expected = source if norm is None else _call(model, norm, source)
         for part in readers:
-            found = _get(seen, part.module, "in")
+            found = _get(tape, part.module, "in")
             errors.add("norms", found, expected.to(found), norm or part.module)
 
 

@@ -82,7 +82,7 @@ class Freeze:
         """Let every entry go again."""
         for path in self.paths:
             layer: Any = unwrap(self.model).get_submodule(path)
-            if isinstance(layer, _Held):
+            if isinstance(layer, _Frozen):
                 layer.__class__ = type(layer).__mro__[2]
                 del layer.tamperlens_frozen
 
@@ -136,7 +136,7 @@ def freeze_adapter(model: nn.Module, flags: Flags, path: str = "auto") -> Freeze
         raise HookError(f"{type(model).__name__} carries no LoRA adapter; attach one with PEFT first")
     count = 0
     for _, layer, frozen in plans:
-        if not isinstance(layer, _Held):
+        if not isinstance(layer, _Frozen):
             layer.__class__ = _held_class(type(layer))  # type: ignore[arg-type]
         layer.tamperlens_frozen = frozen
         count += frozen.pattern.count
@@ -154,7 +154,7 @@ def held_delta(delta: Float[Tensor, "a b"], flags: Bool[Tensor, "a b"]) -> Float
     return delta.masked_fill(flags.to(delta.device), -0.0)
 
 
-class _Held:
+class _Frozen:
     """Mixin in front of PEFT's LoRA layer."""
 
     tamperlens_frozen: Frozen
@@ -185,7 +185,7 @@ class _Held:
 
 @functools.cache
 def _held_class(kind: type) -> type:
-    return type(f"Frozen{kind.__name__}", (_Held, kind), {"__module__": kind.__module__})
+    return type(f"Frozen{kind.__name__}", (_Frozen, kind), {"__module__": kind.__module__})
 
 
 def _plan(flags: Flags, name: str, stored: Tensor, transposed: bool, path: str) -> Frozen:

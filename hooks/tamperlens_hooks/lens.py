@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from tamperlens_hooks._calling import module_and_anatomy
+from tamperlens_hooks._calling import HasModule, module_and_anatomy
 from tamperlens_hooks._modules import base_layer, device_of, sharing_copy
 from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
@@ -16,7 +17,9 @@ from tamperlens_hooks.errors import HookError
 __all__ = ["to_transformer_lens"]
 
 
-def to_transformer_lens(model: Any, *, tokenizer: Any = None, name: str = "local") -> Any:
+def to_transformer_lens(
+    model: nn.Module | HasModule, *, tokenizer: PreTrainedTokenizerBase | None = None, name: str = "local"
+) -> object:
     """A `transformer_lens` TransformerBridge around a model, for `patching`, `tools.analysis` and the rest.
 
     Booting the bridge renames modules, switches to eager attention and breaks `save_pretrained`; so it is

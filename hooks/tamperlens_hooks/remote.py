@@ -47,8 +47,8 @@ class HubModel:
     name: str
     module: nn.Module
     anatomy: Anatomy
-    tokenizer: Any
-    engine: Any
+    tokenizer: object
+    engine: object
 
 
 def from_hub(name: str, *, revision: str | None = None) -> HubModel:

@@ -17,6 +17,7 @@ from tamperlens.base.progress import quiet_notebook
 
 if TYPE_CHECKING:
     from tamperlens.models import ChatModel as ChatModel
+    from tamperlens.models import Decoding as Decoding
     from tamperlens.models import load as load
     from tamperlens.prompts import PromptSet as PromptSet
     from tamperlens.studies.audit import AuditResult as AuditResult
@@ -60,6 +61,7 @@ _NAMES = {
     "ChatModel": "tamperlens.models",
     "Comparison": "tamperlens.studies.compare",
     "Comparisons": "tamperlens.studies.compare",
+    "Decoding": "tamperlens.models",
     "Monitor": "tamperlens.studies.monitor",
     "PromptSet": "tamperlens.prompts",
     "Rule": "tamperlens.studies.monitor",

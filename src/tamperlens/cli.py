@@ -302,15 +302,21 @@ def audit(
         "device": device,
         "dtype": dtype,
     }
+    from tamperlens.models import Decoding
+    from tamperlens.models.decoding import WRITTEN
+
+    decoded = set(WRITTEN.values())
     if resume and (folder / "manifest.json").is_file():
-        options |= _settings_of(folder, context, options)
+        options |= _settings_of(folder, context, {*options, *decoded})
+
     result = run_audit(
         out=folder,
+        decoding=Decoding.among(options),
         keep_adapter=keep_adapter,
         resume=resume,
         progress=not quiet,
         command=shlex.join(["tamperlens", *sys.argv[1:]]),
-        **options,
+        **{name: value for name, value in options.items() if name not in decoded},
     )
     lines = f"\n{result.headline}\n\nreport   {result.report}\nmeasures {result.folder / 'measures.csv'}"
     _echo(lines)
@@ -358,7 +364,7 @@ def judge(
         _echo(f"verdicts {out}")
 
 
-def _settings_of(folder: Path, context: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _settings_of(folder: Path, context: Any, options: set[str]) -> dict[str, Any]:
     """Settings of the run in a folder, for the options that were not given on the command line."""
     from tamperlens.base.runs import RunFolder
 

@@ -94,7 +94,8 @@ def _table(folder: Folder) -> None:
 
     table = grid.status(folder).table
     write_csv(folder / "results_grid.csv", table)
-    wanted = ("model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd", "over_refusal",
+    wanted = ("model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd",
+              "over_refusal_harmless",
               "capability", "flops")  # fmt: skip
     names = [name for name in wanted if name in table]
     _echo(table[names].to_string(index=False, float_format=lambda value: f"{value:.3g}"))

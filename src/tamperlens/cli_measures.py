@@ -221,12 +221,12 @@ def _trajectory(
 
     tamperlens trajectory organism ./trl-output --out runs/steps --page steps.html
     """
-    from tamperlens import trajectory
+    from tamperlens import Decoding, trajectory
 
     ready = _load(base, None, device, dtype)
     found = trajectory.over(
-        ready, runs, out=out, harmful=_read(harmful), harmless=_read(harmless), n=8 if quick else 16,
-        max_new_tokens=16 if quick else 24,
+        ready, runs, out=out, harmful=_read(harmful), harmless=_read(harmless), limit=8 if quick else 16,
+        decoding=Decoding(16 if quick else 24),
     )  # fmt: skip
     order = trajectory.order(found)
     if page is not None:

@@ -7,6 +7,7 @@ import pytest
 from tiny_models import FAMILIES
 
 import tamperlens
+from tamperlens.models import Decoding
 
 
 @pytest.mark.slow
@@ -16,7 +17,7 @@ def test_audit_runs_on_every_family(family, tiny, tmp_path):
     module.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     result = tamperlens.audit(
-        str(tmp_path / "model"), out=tmp_path / "run", limit=6, max_new_tokens=4, steps=2, progress=False
+        str(tmp_path / "model"), out=tmp_path / "run", limit=6, decoding=Decoding(4), steps=2, progress=False
     )
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     measures = pd.read_csv(tmp_path / "run" / "measures.csv")

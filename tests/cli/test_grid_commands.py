@@ -42,7 +42,7 @@ def test_run_status_and_table(invoke, sweep, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(out / "results_grid.csv"), written)
     head, *rows = result.stdout.splitlines()
     assert head.split() == [
-        "model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd", "over_refusal",
+        "model", "attack", "defence", "rank", "steps", "seed", "rrr", "ce", "rd", "over_refusal_harmless",
         "capability", "flops",
     ]  # fmt: skip
     assert [row.split()[4] for row in rows] == ["0", "1", "2"]  # before the attack, then the cells

@@ -15,10 +15,10 @@ from tamperlens import finetune, refusal
 from tamperlens.base.errors import InputError
 from tamperlens.directions.checkpoints import (
     MEASURES,
-    Reads,
+    Activations,
     _unchanged,
     base_nulls,
-    compare_reads,
+    compare_activations,
 )
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
@@ -41,9 +41,9 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def reads(shift: torch.Tensor, seed: int = 0, n: int = 30) -> Reads:
+def reads(shift: torch.Tensor, seed: int = 0, n: int = 30) -> Activations:
     rows = [draw(n, len(shift), seed=10 * seed + i) for i in range(4)]
-    return Reads(rows[0] + shift, rows[1], rows[2] + shift, rows[3])
+    return Activations(rows[0] + shift, rows[1], rows[2] + shift, rows[3])
 
 
 # ---- distances
@@ -60,7 +60,7 @@ def test_planted_rotation_over_checkpoints(tiny: Any, angle: float) -> None:
     tokens = [base.tokenizer.convert_tokens_to_ids(REFUSES)]
     found = refusal.find_direction(base, bad, good, n_train=28, n_val=10, refusal_tokens=tokens)
     tuned, _ = planted_model(make, angle=angle, whisper=0.003, noise=0.01)
-    got = refusal.compare_checkpoints(base, tuned, found, bad, good, k=1, n_draws=60)
+    got = refusal.compare_checkpoints(base, tuned, found, bad, good, k=1, draws=60)
     band = math.radians(got.null("angle_degrees").high)
     assert band < 0.05
     assert math.radians(got["angle_degrees"].value) == pytest.approx(angle, abs=band)
@@ -89,7 +89,7 @@ def test_values_are_those_of_the_literal_formulas() -> None:
     other = shift.clone()
     other[1] = 2
     base, tuned = reads(shift), reads(other, seed=1)
-    rows = compare_reads(
+    rows = compare_activations(
         base, tuned, base_nulls(base, k=2, n_draws=40, seed=0), k=2, n_draws=40, seed=0, span_draws=5
     )
     table = {row["measure"]: row for row in rows}
@@ -123,21 +123,21 @@ def test_null_covers_a_fresh_sample_and_flags_a_turned_one() -> None:
     for seed in range(10):
         base, same = reads(shift, seed=seed), reads(shift, seed=100 + seed)
         nulls = base_nulls(base, k=1, n_draws=40, seed=0)
-        rows = {r["measure"]: r for r in compare_reads(base, same, nulls, k=1, n_draws=2, seed=0)}
+        rows = {r["measure"]: r for r in compare_activations(base, same, nulls, k=1, n_draws=2, seed=0)}
         outside += not rows["cosine"]["within_prompt_band"]
     assert outside <= 1  # halves are noisier than full sets, so this null is on the wide side
     turned = torch.roll(shift, 1)
-    rows = {r["measure"]: r for r in compare_reads(base, reads(turned), nulls, k=1, n_draws=2, seed=0)}
+    rows = {r["measure"]: r for r in compare_activations(base, reads(turned), nulls, k=1, n_draws=2, seed=0)}
     assert rows["cosine"]["within_prompt_band"] is False
 
 
-def altered(base: Reads, turn: float, noise: float, seed: int) -> Reads:
+def altered(base: Activations, turn: float, noise: float, seed: int) -> Activations:
     """The same prompts in a model that turns harmful ones by `turn` and every one at random by `noise`."""
     parts = [getattr(base, name) for name in ("harmful", "harmless", "harmful_val", "harmless_val")]
     moved = [part + noise * draw(*part.shape, seed=77 * seed + i) for i, part in enumerate(parts)]
     for i in (0, 2):
         moved[i][:, 1] += turn
-    return Reads(*moved)
+    return Activations(*moved)
 
 
 def test_changed_and_within_the_prompt_band_are_two_answers() -> None:
@@ -147,14 +147,14 @@ def test_changed_and_within_the_prompt_band_are_two_answers() -> None:
     nulls = base_nulls(base, k=1, n_draws=60, seed=0)
     for turn, changed, within in ((0.0, False, True), (0.3, True, True), (9.0, True, False)):
         tuned = altered(base, turn, 0.02, seed=1)
-        rows = {r["measure"]: r for r in compare_reads(base, tuned, nulls, k=1, n_draws=200, seed=0)}
+        rows = {r["measure"]: r for r in compare_activations(base, tuned, nulls, k=1, n_draws=200, seed=0)}
         assert rows["cosine"]["value"] < 1 - 1e-6  # "no change" is never exactly 1 once weights move
         for measure in ("cosine", "angle_degrees"):
             assert rows[measure]["changed"] is changed
             assert rows[measure]["within_prompt_band"] is within
         assert rows["linear_cka"]["within_prompt_band"] is None
         assert rows["linear_cka"]["within_chance"] is False and rows["linear_cka"]["changed"] is None
-    same = {r["measure"]: r for r in compare_reads(base, base, nulls, k=1, n_draws=50, seed=0)}
+    same = {r["measure"]: r for r in compare_activations(base, base, nulls, k=1, n_draws=50, seed=0)}
     told = ("cosine", "angle_degrees", "gap_base_direction")
     assert [same[name]["changed"] for name in told] == [False] * 3
 
@@ -187,16 +187,16 @@ def test_wide_activations_keep_their_geometry() -> None:
     shift[0] = 5
     base, tuned = reads(shift, n=12), reads(shift + 0.1, seed=1, n=12)
     a, b = base.difference, tuned.difference
-    rows = compare_reads(base, tuned, base_nulls(base, k=2, n_draws=5, seed=0), k=2, n_draws=2, seed=0)
+    rows = compare_activations(base, tuned, base_nulls(base, k=2, n_draws=5, seed=0), k=2, n_draws=2, seed=0)
     assert rows[0]["value"] == pytest.approx(float(a @ b / a.norm() / b.norm()), rel=1e-9)
 
 
 def test_undefined_where_the_means_do_not_differ() -> None:
     shift = torch.ones(6, dtype=torch.float64)
     base = reads(shift)
-    flat = Reads(base.harmless, base.harmless, base.harmless_val, base.harmless_val)
+    flat = Activations(base.harmless, base.harmless, base.harmless_val, base.harmless_val)
     nulls = base_nulls(base, k=1, n_draws=5, seed=0)
-    rows = compare_reads(base, flat, nulls, k=1, n_draws=5, seed=0)
+    rows = compare_activations(base, flat, nulls, k=1, n_draws=5, seed=0)
     assert all(math.isnan(row["value"]) and row["n"] == 0 and row["reason"] for row in rows)
     assert all(row["within_prompt_band"] is None and row["changed"] is None for row in rows)
 
@@ -254,7 +254,7 @@ CONFIG = finetune.LoraConfig(steps=4, learning_rate=1e-2, batch_size=2, dropout=
 
 
 def recorder(found: refusal.Direction, **settings: Any) -> refusal.DirectionRecorder:
-    return refusal.DirectionRecorder(found, BAD, GOOD, **{"every": 2, "n_draws": 20, "k": 2, **settings})
+    return refusal.DirectionRecorder(found, BAD, GOOD, **{"every": 2, "draws": 20, "k": 2, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def test_rows_and_trace(planted: Any, found: refusal.Direction, watched: Any, tm
     assert bool(cosine.within_prompt_band.iloc[0]) and not bool(cosine.changed.iloc[0])
     assert cosine.value.iloc[-1] < 1
     # The last row is what a comparison with the finished model says.
-    after = refusal.compare_checkpoints(planted[0], watched.model, found, BAD, GOOD, k=2, n_draws=20)
+    after = refusal.compare_checkpoints(planted[0], watched.model, found, BAD, GOOD, k=2, draws=20)
     for measure in MEASURES:
         assert trace.of(measure).value.iloc[-1] == pytest.approx(after[measure].value, rel=1e-5), measure
     profile = trace.table[(trace.table.measure == "cosine_by_layer") & (trace.table.step == 4)]

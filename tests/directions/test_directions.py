@@ -17,7 +17,7 @@ from tamperlens import refusal
 from tamperlens.base.errors import InputError
 from tamperlens.directions.candidates import batches, candidate_positions, mean_activations
 from tamperlens.directions.scoring import Scorer
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens_hooks import read_positions
 
@@ -345,7 +345,7 @@ def test_where_the_means_do_not_differ(planted: tuple[ChatModel, torch.Tensor]) 
     assert math.isnan(apart.cosine)
     assert math.isnan(apart.angle_degrees)
     assert "undefined" in apart.reason
-    null = refusal.split_half_null(model, BAD, GOOD, 0, -1, n_draws=5)
+    null = refusal.split_half_null(model, BAD, GOOD, 0, -1, draws=5)
     assert math.isnan(null.estimate.value)
     assert null.estimate.reason
     with pytest.raises(InputError, match="undefined"):
@@ -393,7 +393,7 @@ def test_planted_rotation_is_recovered(
     tiny: Any, planted: Any, found: refusal.Direction, angle: float
 ) -> None:
     turned, _ = planted_model(lambda family, **settings: tiny(family, **settings), angle=angle)
-    null = refusal.split_half_null(planted[0], BAD, GOOD, found.layer, found.position, n_draws=50)
+    null = refusal.split_half_null(planted[0], BAD, GOOD, found.layer, found.position, draws=50)
     apart = refusal.distance(found, refusal.direction_like(turned, found, BAD, GOOD), null=null)
     assert math.radians(apart.angle_degrees) == pytest.approx(angle, abs=0.01)
     assert apart.cosine == pytest.approx(math.cos(angle), abs=0.01)
@@ -438,7 +438,7 @@ def test_unequal_places_are_refused(planted: Any, found: refusal.Direction) -> N
     told = refusal.distance(found, elsewhere, allow_unequal=True)
     assert told.cosine > 0.9
     assert "position" in told.reason
-    null = refusal.split_half_null(planted[0], BAD, GOOD, 1, elsewhere.position, n_draws=5)
+    null = refusal.split_half_null(planted[0], BAD, GOOD, 1, elsewhere.position, draws=5)
     with pytest.raises(InputError, match="the null is of layer 1"):
         refusal.distance(found, found, null=null)
 
@@ -455,7 +455,7 @@ def test_places_that_do_not_exist(planted: Any, layer: int, position: int, messa
 
 def test_split_half_null_is_what_it_says(tiny: Any) -> None:
     model = chat(tiny, "llama")
-    null, again = (refusal.split_half_null(model, BAD, GOOD, 1, -1, n_draws=400, seed=3) for _ in range(2))
+    null, again = (refusal.split_half_null(model, BAD, GOOD, 1, -1, draws=400, seed=3) for _ in range(2))
     assert torch.equal(null.cosines, again.cosines)
     assert len(null.to_frame()) == 400
     # Against halves cut by hand from activations read one prompt at a time.
@@ -487,7 +487,14 @@ def test_causal_check(planted: Any, found: refusal.Direction) -> None:
     model = planted[0]
     before = model.fingerprint
     got = refusal.causal_check(
-        model, found, BAD[:20], GOOD[:15], judge=SaysN(), n_random=2, max_new_tokens=3, random_addition=True
+        model,
+        found,
+        BAD[:20],
+        GOOD[:15],
+        judge=SaysN(),
+        n_random=2,
+        decoding=Decoding(3),
+        random_addition=True,
     )
     assert (got.harmful.rate, got.ablated.rate) == (1.0, 0.0)
     assert (got.harmless.rate, got.added.rate) == (0.0, 1.0)
@@ -502,7 +509,7 @@ def test_causal_check(planted: Any, found: refusal.Direction) -> None:
     assert len(frame.condition.unique()) == 8
     assert model.fingerprint == before
     kept = refusal.causal_check(
-        model, found, BAD[:20], GOOD[:15], judge=SaysN(), n_random=0, max_new_tokens=3,
+        model, found, BAD[:20], GOOD[:15], judge=SaysN(), n_random=0, decoding=Decoding(3),
         baseline=(got.harmful, got.harmless),
     )  # fmt: skip
     assert kept.harmful is got.harmful
@@ -510,7 +517,7 @@ def test_causal_check(planted: Any, found: refusal.Direction) -> None:
     assert math.isnan(kept.random_drop.value)
     with pytest.raises(InputError, match="the prompts or their order differ"):
         refusal.causal_check(
-            model, found, BAD[:19], GOOD[:15], judge=SaysN(), n_random=0, max_new_tokens=3,
+            model, found, BAD[:19], GOOD[:15], judge=SaysN(), n_random=0, decoding=Decoding(3),
             baseline=(got.harmful, got.harmless),
         )  # fmt: skip
 

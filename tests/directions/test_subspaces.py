@@ -237,7 +237,7 @@ def test_separation_on_held_out_prompts(planted: Any) -> None:
 
 def test_bootstrap_null_is_narrower_than_halves(planted: Any, tiny: Any) -> None:
     model = ChatModel.from_parts(*tiny("llama"), check_anatomy=False)
-    made = [null(model, BAD, GOOD, 1, -1, n_draws=200) for null in (refusal.split_half_null,
+    made = [null(model, BAD, GOOD, 1, -1, draws=200) for null in (refusal.split_half_null,
                                                                     refusal.bootstrap_null)]  # fmt: skip
     halves, bootstrap = (one.estimate for one in made)
     assert halves.value < bootstrap.value < 1

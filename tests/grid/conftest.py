@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tamperlens import grid
+from tamperlens.models import Decoding
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def declared(tiny_folder: Path) -> Callable[..., grid.Grid]:
         settings: dict[str, Any] = {
             "models": (str(tiny_folder),), "ranks": (2,), "steps": (1, 3), "data_sizes": (4,),
             "training": {"batch_size": 2},
-            "evaluation": grid.Evaluation(limit=3, suite_limit=1, suites=("facts",), max_new_tokens=4),
+            "evaluation": grid.Evaluation(limit=3, suite_limit=1, suites=("facts",), decoding=Decoding(4)),
         }  # fmt: skip
         return grid.Grid(**{**settings, **changes})
 

@@ -17,14 +17,14 @@ MARKED = ["#ick it", "go # by", "all of#"]
 
 def test_the_first_head_takes_the_answer_away_and_random_ones_do_not(tmp_path) -> None:
     model, _, answer = planted()
-    given = {"target": "refusal_tokens", "tokens": [answer]}
+    given = {"target": "refusal_tokens", "refusal_tokens": [answer]}
     scores = heads.attribute(model, MARKED, method="ablate", **given)
     curve = heads.ablation_curve(model, scores, MARKED, most=3, draws=8, **given)
     assert curve.k == (0, 1, 2, 3)
     assert curve.heads[0] == RESPONSIBLE
     untouched, first = curve.values[0].value, curve.values[1].value
     assert first < untouched - 2
-    goal = heads.resolve_target(model, "refusal_tokens", tokens=[answer])
+    goal = heads.resolve_target(model, "refusal_tokens", refusal_tokens=[answer])
     for k in (0, 1, 2):
         with torch.no_grad():
             if k:
@@ -73,7 +73,7 @@ def test_a_measure_of_ones_own(chat) -> None:
 
 def test_curve_errors(chat) -> None:
     model = chat("llama")
-    given = {"target": "refusal_tokens", "tokens": [70]}
+    given = {"target": "refusal_tokens", "refusal_tokens": [70]}
     with pytest.raises(InputError, match="different heads"):
         heads.ablation_curve(model, [(0, 0), (0, 0)], CLEAN, **given)
     with pytest.raises(InputError, match="most is 5"):
@@ -88,7 +88,7 @@ def test_the_recorder_scores_the_model_in_training(tiny, tmp_path) -> None:
     module, tokenizer = tiny("llama", seed=11)
     base = ChatModel.from_parts(module, tokenizer, name="base", check_anatomy=False)
     data = PromptSet.from_pairs([(f"say {i}", f"word {i * 7}") for i in range(6)], name="words")
-    given = {"target": "refusal_tokens", "tokens": [70, 80]}
+    given = {"target": "refusal_tokens", "refusal_tokens": [70, 80]}
     recorder = heads.HeadRecorder(CLEAN, every=2, method="ablate", **given)
     config = finetune.LoraConfig(steps=3, rank=2, learning_rate=3e-2, batch_size=2)
     tuned = finetune.run(base, data, config, recorders=[recorder], progress=False)

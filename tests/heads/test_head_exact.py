@@ -20,7 +20,7 @@ TARGETS = ["direction", "tokens"]
 def settings(model: ChatModel, kind: str, direction) -> dict:
     if kind == "direction":
         return {"direction": direction(model), "layer": 2}
-    return {"target": "refusal_tokens", "tokens": [70, 80, 90]}
+    return {"target": "refusal_tokens", "refusal_tokens": [70, 80, 90]}
 
 
 def read(model: ChatModel, prompts, given: dict) -> torch.Tensor:

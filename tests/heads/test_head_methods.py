@@ -29,7 +29,7 @@ def test_direct_shares_sum_to_the_target(chat, direction, family: str) -> None:
     for given in (
         {"direction": r, "layer": model.n_layers},
         {"direction": r, "layer": 1, "position": -2},
-        {"target": "refusal_tokens", "tokens": [70, 80]},
+        {"target": "refusal_tokens", "refusal_tokens": [70, 80]},
     ):
         found = heads.attribute(model, LONGER, method="direct", batch_size=3, **given)
         total = found.per_prompt.double().sum((1, 2)) + sum(x.sum(1) for x in found.parts.values())
@@ -81,9 +81,9 @@ def test_direct_refuses_a_norm_that_is_no_scale(chat, direction) -> None:
 def test_the_gradient_is_the_slope_of_scaling_a_head(chat, family: str) -> None:
     """Central differences of the target in the scale of one head's z; norms stay in fp32 in any model."""
     model = chat(family, dtype=torch.float64)
-    given = {"target": "refusal_tokens", "tokens": [70, 80]}
+    given = {"target": "refusal_tokens", "refusal_tokens": [70, 80]}
     found = heads.attribute(model, CLEAN[:1], method="gradient", **given)
-    goal = heads.resolve_target(model, "refusal_tokens", tokens=[70, 80])
+    goal = heads.resolve_target(model, "refusal_tokens", refusal_tokens=[70, 80])
     with capture(model, sites="head_z") as tape, torch.no_grad():
         model.module(**model.encode(CLEAN[:1]))
     for layer, head in ((0, 0), (0, 2), (1, 1)):
@@ -98,16 +98,16 @@ def test_the_gradient_is_the_slope_of_scaling_a_head(chat, family: str) -> None:
 
 def test_integrated_with_one_step_is_the_gradient_at_the_clean_point(chat) -> None:
     model = chat("llama")
-    given = {"target": "refusal_tokens", "tokens": [70, 80], "corrupt": CORRUPT}
+    given = {"target": "refusal_tokens", "refusal_tokens": [70, 80], "corrupt": CORRUPT}
     one = heads.attribute(model, CLEAN, method="integrated", steps=1, **given)
     clean = heads.attribute(model, CLEAN, method="gradient", at="clean", **given)
     assert torch.allclose(one.scores, clean.scores, atol=1e-5)
     many = heads.attribute(model, CLEAN, method="integrated", steps=8, **given)
     assert (many.scores - one.scores).abs().max() > 1e-2
     with pytest.raises(InputError, match="corrupt="):
-        heads.attribute(model, CLEAN, method="integrated", target="refusal_tokens", tokens=[70])
+        heads.attribute(model, CLEAN, method="integrated", target="refusal_tokens", refusal_tokens=[70])
     with pytest.raises(InputError, match="corrupt point"):
-        heads.attribute(model, CLEAN, at="corrupt", target="refusal_tokens", tokens=[70])
+        heads.attribute(model, CLEAN, at="corrupt", target="refusal_tokens", refusal_tokens=[70])
 
 
 CAUSAL = [
@@ -132,7 +132,7 @@ def test_the_planted_head_comes_first(method: str, more: dict) -> None:
     if given.pop("corrupt", False):
         given["corrupt"] = corrupt
     reference = {"reference": [*clean, *corrupt]} if more.get("baseline") == "mean" else {}
-    for target in ({"target": "refusal_tokens", "tokens": [answer]}, {"direction": r, "layer": 3}):
+    for target in ({"target": "refusal_tokens", "refusal_tokens": [answer]}, {"direction": r, "layer": 3}):
         found = heads.attribute(model, clean, method=method, **given, **reference, **target)
         assert found.top(1) == [RESPONSIBLE], target
         best, second = found.scores.flatten().sort(descending=True).values[:2]
@@ -149,7 +149,9 @@ def test_the_planted_model_has_a_louder_head_that_does_nothing() -> None:
         for at in ((layer, head) for layer in range(3) for head in range(6))
     }
     assert max(size, key=lambda at: size[at]) == (2, 0) != RESPONSIBLE
-    found = heads.attribute(model, ["#ick it"], method="ablate", target="refusal_tokens", tokens=[answer])
+    found = heads.attribute(
+        model, ["#ick it"], method="ablate", target="refusal_tokens", refusal_tokens=[answer]
+    )
     assert abs(float(found.scores[2, 0])) < 0.1 * float(found.scores[RESPONSIBLE])
 
 
@@ -242,7 +244,7 @@ def test_saved_scores_come_back(chat, direction, tmp_path) -> None:
 
 def test_rank_agreement_is_spearman_over_resampled_prompts(chat) -> None:
     model = chat("llama")
-    given = {"target": "refusal_tokens", "tokens": [70, 80]}
+    given = {"target": "refusal_tokens", "refusal_tokens": [70, 80]}
     one = heads.attribute(model, LONGER, method="ablate", **given)
     two = heads.attribute(model, LONGER, method="gradient", **given)
     found = heads.rank_agreement(one, two)

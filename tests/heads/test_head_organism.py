@@ -25,7 +25,7 @@ def test_gradients_rank_heads_as_exact_effects_do() -> None:
         prompts.packaged("harmless", split="test"),
     )
     assert len(clean) >= 50
-    given = {"target": "refusal_tokens", "tokens": tokens}
+    given = {"target": "refusal_tokens", "refusal_tokens": tokens}
     patch = heads.attribute(model, clean, corrupt=corrupt, method="patch", **given)
     zero = heads.attribute(model, clean, method="ablate", **given)
     for exact, least, settings in (

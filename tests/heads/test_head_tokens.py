@@ -67,6 +67,6 @@ def test_what_does_not_fit_is_one_clear_error(chat):
     with pytest.raises(InputError, match="has 2 entries for 1 prompts"):
         heads.attribute(model, ids, metric=logit_of, labels=[1, 2])
     with pytest.raises(InputError, match="labels= are for a metric"):
-        heads.attribute(model, ids, target="refusal_tokens", tokens=[5], labels=[1])
+        heads.attribute(model, ids, target="refusal_tokens", refusal_tokens=[5], labels=[1])
     with pytest.raises(InputError, match="one number per example"):
         heads.attribute(model, ids, metric=lambda x: x.mean())

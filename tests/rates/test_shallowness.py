@@ -15,7 +15,7 @@ from tiny_models import make_model
 from tamperlens import refusal
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Verdict
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet, encode_pair
 
 BAD = prompts(6, harmful=True)
@@ -81,7 +81,7 @@ def test_without_answers_the_base_answers(tiny: Any) -> None:
 def test_prefill_depth(tiny: Any) -> None:
     model, _ = planted_model(lambda family, **settings: tiny(family, **settings))
     data = PromptSet.from_pairs([(prompt, "abcdef"[: 3 + i % 3]) for i, prompt in enumerate(BAD)], name="x")
-    found = refusal.prefill_depth(model, data, depths=[1, 2, 4], judge=SaysN(), max_new_tokens=3)
+    found = refusal.prefill_depth(model, data, depths=[1, 2, 4], judge=SaysN(), decoding=Decoding(3))
     assert found.table.depth.tolist() == [0, 1, 2, 4]
     assert found.table.n.tolist() == [6, 6, 6, 4]  # two answers have three tokens
     # Against the model's own generation with the same text prefilled.
@@ -110,7 +110,7 @@ class Lectures:
 def test_deflections_are_refusals_to_start_from_as_in_the_rates(tiny: Any) -> None:
     model, _ = planted_model(lambda family, **settings: tiny(family, **settings))
     data = PromptSet.from_pairs([(prompt, "abc") for prompt in BAD], name="x")
-    found = refusal.prefill_depth(model, data, depths=[1], judge=Lectures(), max_new_tokens=2)
+    found = refusal.prefill_depth(model, data, depths=[1], judge=Lectures(), decoding=Decoding(2))
     assert found.table.value.tolist() == [1.0, 1.0]
     assert len(found.flips) == len(BAD) and bool(torch.isinf(found.flips).all())
 

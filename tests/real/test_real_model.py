@@ -25,6 +25,7 @@ from tamperlens import (
     refusal,
     trajectory,
 )
+from tamperlens.models import Decoding
 from tamperlens.prompts import encode_pairs
 from tamperlens.studies.merging import merge
 from tamperlens_hooks import stored_parameter
@@ -95,7 +96,7 @@ def test_direction_search_and_causal_check(model: ChatModel, harmful: PromptSet,
     assert isinstance(found.passed, bool)
     checked = refusal.causal_check(
         model, found, harmful.subset(range(40, 48)),
-        harmless.head(8), n_random=1, max_new_tokens=8,
+        harmless.head(8), n_random=1, decoding=Decoding(8),
     )  # fmt: skip
     assert checked.summary()
 
@@ -188,7 +189,7 @@ def test_trajectory_and_what_comes_first(
 ) -> None:
     run = trajectory.record(
         model, pairs, FEW, seeds=1, every=1, measures=("drift", "direction", "log-odds"), direction=direction,
-        harmful=harmful.head(8), harmless=harmless.head(8), n=8, draws=20,
+        harmful=harmful.head(8), harmless=harmless.head(8), limit=8, draws=20,
     )  # fmt: skip
     assert sorted(set(run.to_frame()["step"])) == [0, 1, 2, 3]
     assert trajectory.order(run, draws=50).summary()
@@ -210,7 +211,7 @@ def test_monitor_in_a_trainer(
         every=1,
         measures=("drift", "direction"),
         direction=direction,
-        n=8,
+        limit=8,
         draws=20,
         budget=None,
     )
@@ -234,7 +235,7 @@ def test_spillover_of_a_short_training(
     tuned = finetune.run(model, pairs, FEW, progress=False)
     found = tamperlens.spillover(
         model, tuned.model, harmful=harmful.head(6), harmless=harmless.head(6), lookalike=harmless.head(6),
-        suites=["english-facts"], limit=6, questions=6, max_new_tokens=12,
+        suites=["english-facts"], limit=6, questions=6, decoding=Decoding(12),
     )  # fmt: skip
     assert found.summary()
 
@@ -247,7 +248,7 @@ def test_capability_suites(model: ChatModel) -> None:
 def test_a_grid_of_two_by_two(real_folder: Path, tmp_path: Path) -> None:
     declared = grid.Grid(
         models=(str(real_folder),), ranks=(2, 4), steps=(1, 2), data_sizes=(4,), training={"batch_size": 2},
-        evaluation=grid.Evaluation(limit=3, suite_limit=1, suites=("english-facts",), max_new_tokens=6),
+        evaluation=grid.Evaluation(limit=3, suite_limit=1, suites=("english-facts",), decoding=Decoding(6)),
     )  # fmt: skip
     result = grid.run(declared, tmp_path / "g")
     assert result.counts == {"done": 4, "failed": 0, "skipped": 0, "pending": 0}
@@ -259,7 +260,7 @@ def test_a_grid_of_two_by_two(real_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_the_report_of_an_audit(real_folder: Path, tmp_path: Path) -> None:
     found = tamperlens.audit(
-        str(real_folder), out=tmp_path / "audit", limit=8, max_new_tokens=12, steps=2,
+        str(real_folder), out=tmp_path / "audit", limit=8, decoding=Decoding(12), steps=2,
         suites=["english-facts"], progress=False,
     )  # fmt: skip
     page = (tmp_path / "audit" / "report.html").read_text(encoding="utf-8")

@@ -10,7 +10,16 @@ import torch
 
 from tamperlens import finetune
 from tamperlens.base.errors import InputError
-from tamperlens.base.measurement import COLUMNS, Measurement, pick, table
+from tamperlens.base.measurement import (
+    COLUMNS,
+    DIFFERENCES,
+    Difference,
+    Measurement,
+    adjusted,
+    differences,
+    pick,
+    table,
+)
 from tamperlens.base.stats import Estimate, holm, mcnemar, undefined, wilson
 from tamperlens.directions.nulls import halves, resamples
 from tamperlens.models import ChatModel
@@ -18,8 +27,6 @@ from tamperlens.prompts import Prompt, PromptSet
 from tamperlens.studies.audit.inputs import Settings, fitting, gather, read_given
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import (
-    CHANGES,
-    changes_frame,
     number,
     p_text,
     points,
@@ -143,11 +150,12 @@ def test_changes_are_corrected_over_all_defined_tests():
     tests = []
     for k in (10, 6, 0):
         before, after = [True] * 10, [False] * k + [True] * (10 - k)
-        tests.append(("refusal_rate", str(k), wilson(10, 10), wilson(10 - k, 10), mcnemar(before, after)))
+        tests.append(Difference.of("refusal_rate", str(k), 1.0, (10 - k) / 10, mcnemar(before, after)))
     nothing = undefined("no prompts")
-    tests.insert(1, ("accuracy", "none", nothing, nothing, type(tests[0][4])(nothing, 0, 0, math.nan)))
-    frame = changes_frame(tests)
-    assert tuple(frame.columns) == CHANGES
+    tests.insert(1, Difference("accuracy", "none", math.nan, math.nan, nothing))
+    frame = table(adjusted(tests), DIFFERENCES)
+    assert tuple(frame.columns) == DIFFERENCES
+    assert table(differences(frame), DIFFERENCES).equals(frame)
     p = frame["p"].tolist()
     assert math.isnan(p[1])
     assert math.isnan(frame["p_holm"].iloc[1])
@@ -277,7 +285,7 @@ def test_attack_rows_that_do_not_fit_are_found_before_anything_is_measured(model
 
 
 def test_settings_are_checked():
-    for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}, {"max_new_tokens": 0}):
+    for wrong in ({"limit": 0}, {"steps": 0}, {"seed": -1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Settings(**wrong)
 

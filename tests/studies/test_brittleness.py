@@ -13,8 +13,10 @@ import pytest
 import tamperlens
 from tamperlens import neurons
 from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.base.measurement import Difference
+from tamperlens.base.stats import Estimate
 from tamperlens.capability import Suite
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.brittleness import running as study
 from tamperlens.studies.brittleness.effects import RESAMPLES, effect, sentence
@@ -35,7 +37,7 @@ def model(tiny: Any) -> ChatModel:
 def run(model: ChatModel) -> Callable[..., study.Brittleness]:
     def call(masks: Any, **options: Any) -> study.Brittleness:
         settings = {
-            "harmful": HARMFUL, "harmless": HARMLESS, "suites": [SUITE], "draws": 3, "max_new_tokens": 4,
+            "harmful": HARMFUL, "harmless": HARMLESS, "suites": [SUITE], "draws": 3, "decoding": Decoding(4),
         }  # fmt: skip
         found = tamperlens.brittleness(model, masks, **{**settings, **options})
         assert isinstance(found, study.Brittleness)
@@ -62,14 +64,14 @@ def test_every_state_is_measured_and_the_model_is_whole(model: ChatModel, run: A
     fingerprint = model.fingerprint
     found = run(masks)
     assert model.fingerprint == fingerprint
-    kinds = found.measures[found.measures["measure"] == "refusal"].groupby(["set", "kind"]).size().to_dict()
+    kinds = found.measures[found.measures["measure"] == "refusal"].groupby(["set", "stage"]).size().to_dict()
     assert kinds == {
         ("intact", "intact"): 1,
         **{(name, kind): n for name in masks for kind, n in (("set", 1), ("control", 3))},
     }
     with neurons.zeroed(model, masks["large"]):
         literal = tamperlens.capability.perplexity(model, HARMLESS).perplexity.value
-    assert found.effect("large", "perplexity")["value"] == pytest.approx(literal)
+    assert found.effect("large", "perplexity").after == pytest.approx(literal)
     control = neurons.control(model, masks["large"], seed=1)
     with neurons.zeroed(model, control):
         literal = tamperlens.capability.perplexity(model, HARMLESS).perplexity.value
@@ -125,32 +127,31 @@ def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
     own = state_of([0] * 50 + [1] * 10, [1] * 38 + [0] * 2, [2.0] * 30)
     controls = [state_of([1] * 60, [1] * 40, (1.0 + 0.1 * generator.random(30)).tolist()) for _ in range(20)]
     found = effect("s", "refusal", intact, own, controls, 0)
-    assert found["value"] == pytest.approx(10 / 60)
-    assert found["control"] == 1.0
-    assert found["difference"] == pytest.approx(10 / 60 - 1)
-    assert found["low"] < found["difference"] < found["high"] < -0.7
-    assert found["p_rank"] == pytest.approx(1 / 21)
-    assert (found["n"], found["draws"], RESAMPLES) == (60, 20, 2000)
+    assert (found.before, found.after, found.null.value) == (1.0, pytest.approx(10 / 60), 1.0)
+    shift = found.difference
+    assert shift.value == pytest.approx(10 / 60 - 1)
+    assert shift.low < shift.value < shift.high < -0.7
+    assert found.p == pytest.approx(1 / 21)
+    assert (shift.n, found.null.n, RESAMPLES) == (60, 20, 2000)
     nats = effect("s", "perplexity", intact, own, controls, 0)
     each = [sum(one.losses) / sum(one.tokens) for one in controls]
-    assert nats["value"] == pytest.approx(math.exp(1.0))
-    assert nats["difference"] == pytest.approx(1.0 - np.mean(each))
+    assert nats.after == pytest.approx(math.exp(1.0))
+    assert nats.difference.value == pytest.approx(1.0 - np.mean(each))
     # controls that differ among themselves widen the interval of the same mean difference
     loud = [state_of([i % 2] * 60, [1] * 40, [1.0] * 30) for i in range(4)]
     quiet = [state_of([0, 1] * 30, [1] * 40, [1.0] * 30) for _ in range(4)]
     wide, narrow = (effect("s", "refusal", intact, own, side, 0) for side in (loud, quiet))
-    assert wide["difference"] == pytest.approx(narrow["difference"])
-    assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"])
+    wide, narrow = wide.difference, narrow.difference
+    assert wide.value == pytest.approx(narrow.value)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
 def test_sentences_say_what_the_intervals_allow() -> None:
-    def rows(refusal: tuple[float, float], able: tuple[float, float]) -> list[dict[str, Any]]:
+    def rows(refusal: tuple[float, float], able: tuple[float, float]) -> list[Difference]:
         return [
-            {"measure": "refusal", "intact": 1, "value": 0.2, "control": 0.9, "difference": -0.7, "draws": 20,
-             "low": refusal[0], "high": refusal[1]},
-            {"measure": "capability", "intact": 1, "value": 0.9, "control": 1, "difference": -0.1,
-             "low": able[0], "high": able[1]},
-        ]  # fmt: skip
+            Difference("refusal", "set", 1, 0.2, Estimate(-0.7, *refusal, 9), Estimate(0.9, 0.8, 1, 20)),
+            Difference("capability", "set", 1, 0.9, Estimate(-0.1, *able, 9), Estimate(1, 1, 1, 3)),
+        ]
 
     for refusal, able, words in (
         ((-0.8, -0.5), (-0.08, 0.02), "apart from capability"),
@@ -162,7 +163,7 @@ def test_sentences_say_what_the_intervals_allow() -> None:
     worst = rows((-0.9, -0.7), (-0.05, 0.05))
     said = sentence(worst, "set", 0.02, broken="perplexity 2 → 9e+03")
     assert said.endswith("is broken (perplexity 2 → 9e+03), so that its refusal is not compared.")
-    draws = worst[0]["draws"]
+    draws = worst[0].null.n
     assert "nothing can be compared" in sentence(worst, "set", 0.02, broken_controls=(draws + 1) // 2)
     assert "1 of the 20" in sentence([{**row, "draws": 20} for row in worst], "set", 0.02, broken_controls=1)
 

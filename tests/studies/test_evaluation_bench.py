@@ -13,7 +13,7 @@ from tamperlens.base.files import read_csv
 from tamperlens.base.measurement import COLUMNS, NULL_COLUMNS, Measurement, pick, table
 from tamperlens.base.stats import Estimate, mcnemar, paired_difference, wilson
 from tamperlens.capability import ENGLISH_SUITES, ORGANISM_SUITES, Suite
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.evaluation import (
     ALL,
@@ -38,7 +38,7 @@ def tiny_chat(tiny) -> ChatModel:
 
 def test_defaults_are_in_the_models_language_and_the_settings_say_which(tiny_chat, organism) -> None:
     """A small model by a misleading name, whose tokenizer is not the organism's, gets English throughout."""
-    asked = EvalPrompts.for_model(tiny_chat, limit=3, questions=1, max_new_tokens=2, loss=False)
+    asked = EvalPrompts.for_model(tiny_chat, limit=3, questions=1, decoding=Decoding(2), loss=False)
     assert {one.name.split("-")[0] for one in asked.sets.values()} == {"english"}
     assert tuple(suite.name for suite in asked.suites) == ENGLISH_SUITES
     assert asked.settings()["language"] == "english"
@@ -54,7 +54,7 @@ def test_defaults_are_in_the_models_language_and_the_settings_say_which(tiny_cha
 
 def test_outcomes_are_what_the_parts_give(tiny_chat, tmp_path) -> None:
     asked = EvalPrompts.for_model(
-        tiny_chat, harmful=HARMFUL, harmless=HARMLESS, lookalike=HARMFUL, suites=[SUITE], max_new_tokens=4
+        tiny_chat, harmful=HARMFUL, harmless=HARMLESS, lookalike=HARMFUL, suites=[SUITE], decoding=Decoding(4)
     )
     found = measure(tiny_chat, asked)
     rates = refusal.evaluate(tiny_chat, HARMFUL, max_new_tokens=4)
@@ -66,7 +66,10 @@ def test_outcomes_are_what_the_parts_give(tiny_chat, tmp_path) -> None:
     assert Outcomes.load(found.save(tmp_path / "o.json")) == found
     endless = dataclasses.replace(found, losses=[math.inf, 1.0])
     assert Outcomes.load(endless.save(tmp_path / "inf.json")).losses == [math.inf, 1.0]
-    assert [row.measure for row in found.measurements()] == [*found.flags, ALL]
+    sets = {
+        name: found.set_of(name) for name in ("refusal", "over-refusal (look-alikes)", "sums", PERPLEXITY)
+    }
+    assert list(sets.values()) == ["harmful", "lookalike", "questions", "harmless"]
     with pytest.raises(InputError, match=r"no measure 'x'; there are refusal, compliance, degenerate, over-"):
         found.rate("x")
     with pytest.raises(InputError, match="differ in judge"):

@@ -119,7 +119,7 @@ TRAINED = {
 def test_drift_is_that_of_the_merged_model_whatever_is_trained(organism, direction, tmp_path, what):
     config, also = TRAINED[what]
     monitor = tamperlens.Monitor(
-        tmp_path / "m", measures=("drift",), direction=direction, n=8, draws=10, budget=None
+        tmp_path / "m", measures=("drift",), direction=direction, limit=8, draws=10, budget=None
     )
     module, _, _ = train(organism, tmp_path, monitor, config=config, also=also, rate=2e-2)
     merged = copy.deepcopy(module).merge_and_unload()
@@ -137,7 +137,7 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     plain, drawn, before = train(organism, tmp_path, full=full)
     measures = ("drift", "direction", "log-odds", "heads", "rates")
     monitor = tamperlens.Monitor(
-        tmp_path / "m", every=2, sampled=[2], measures=measures, direction=direction, n=8, draws=20,
+        tmp_path / "m", every=2, sampled=[2], measures=measures, direction=direction, limit=8, draws=20,
         stop="refusal log-odds below -1000 once", budget=None,
     )  # fmt: skip
     watched, again, after = train(organism, tmp_path, monitor, full=full)
@@ -171,13 +171,15 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
 
 
 def test_numbers_are_those_of_the_public_functions(organism, direction, tmp_path):
-    monitor = tamperlens.Monitor(tmp_path / "m", direction=direction, n=8, draws=20, every=100, budget=None)
+    monitor = tamperlens.Monitor(
+        tmp_path / "m", direction=direction, limit=8, draws=20, every=100, budget=None
+    )
     module, _, _ = train(organism, tmp_path, monitor)
     module.eval()
     model = organism.with_module(module)
-    asked = monitor._observer.watch.asked
+    asked = monitor._observer.setup.asked
     rows = monitor.to_frame().query("step == 3").set_index("measure")["value"]
-    tokens = monitor._observer.watch.tokens
+    tokens = monitor._observer.setup.tokens
     odds = refusal.refusal_metric(model.logits_last(list(asked.harmful.prompts)), tokens)
     assert rows["refusal log-odds"] == pytest.approx(float(odds.mean()), abs=1e-4)
     sides = [
@@ -192,7 +194,7 @@ def test_numbers_are_those_of_the_public_functions(organism, direction, tmp_path
 
 def test_a_stop_rule_goes_back_to_the_last_good_weights(organism, direction, tmp_path):
     monitor = tamperlens.Monitor(
-        tmp_path / "m", every=1, measures=("log-odds",), direction=direction, n=8, draws=20, budget=None,
+        tmp_path / "m", every=1, measures=("log-odds",), direction=direction, limit=8, draws=20, budget=None,
         stop="refusal log-odds below the null band twice",
     )  # fmt: skip
     with pytest.warns(UserWarning, match="refusal log-odds below the null band, 2 in a row"):
@@ -200,9 +202,9 @@ def test_a_stop_rule_goes_back_to_the_last_good_weights(organism, direction, tmp
     assert monitor.stopped_at is not None and trainer.state.global_step == monitor.stopped_at < 12
     assert monitor.good_step == monitor.stopped_at - 2
     module.eval()
-    asked = monitor._observer.watch.asked
+    asked = monitor._observer.setup.asked
     logits = organism.with_module(module).logits_last(list(asked.harmful.prompts))
-    odds = float(refusal.refusal_metric(logits, monitor._observer.watch.tokens).mean())
+    odds = float(refusal.refusal_metric(logits, monitor._observer.setup.tokens).mean())
     frame = monitor.to_frame()
     good = frame.query("step == @monitor.good_step and measure == 'refusal log-odds'").iloc[0]
     assert odds == pytest.approx(good["value"], abs=1e-4) and odds >= good["null_low"]
@@ -216,7 +218,7 @@ def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, dire
         "budget": None,
         "measures": ("direction", "log-odds"),
         "direction": direction,
-        "n": 8,
+        "limit": 8,
         "draws": 20,
     }
     whole = tamperlens.Monitor(tmp_path / "m", **settings)
@@ -235,7 +237,7 @@ def test_a_resumed_lora_run_continues_its_rows_from_the_same_base(organism, dire
 
 
 def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):
-    settings = {"measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20, "budget": None}
+    settings = {"measures": ("log-odds",), "direction": direction, "limit": 8, "draws": 20, "budget": None}
     train(organism, tmp_path, save=True, steps=2, full=True)
     checkpoint = str(tmp_path / "out" / "checkpoint-2")
     with pytest.raises(InputError, match="reference="):
@@ -249,7 +251,12 @@ def test_a_resumed_full_run_needs_its_base(organism, direction, tmp_path):
 
 def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_path, capsys):
     monitor = tamperlens.Monitor(
-        tmp_path / "m", measures=("log-odds", "direction"), direction=direction, n=8, draws=20, budget=None
+        tmp_path / "m",
+        measures=("log-odds", "direction"),
+        direction=direction,
+        limit=8,
+        draws=20,
+        budget=None,
     )
     _, _, trainer = train(organism, tmp_path, monitor, bar=True, steps=4)
     assert "odds" in capsys.readouterr().err
@@ -264,7 +271,7 @@ def test_the_bar_and_the_log_carry_the_newest_numbers(organism, direction, tmp_p
 
 
 def test_a_budget_leaves_looks_out_but_not_the_first_and_the_last(organism, direction, tmp_path):
-    settings = {"every": 1, "measures": ("log-odds",), "direction": direction, "n": 8, "draws": 20}
+    settings = {"every": 1, "measures": ("log-odds",), "direction": direction, "limit": 8, "draws": 20}
     poor = tamperlens.Monitor(tmp_path / "poor", budget=1e-9, **settings)
     plain, _, _ = train(organism, tmp_path, steps=4)
     watched, _, _ = train(organism, tmp_path, poor, steps=4)

@@ -16,7 +16,7 @@ import tamperlens
 from tamperlens import trajectory
 from tamperlens.base.errors import InputError
 
-SMALL = {"measures": ("log-odds", "direction"), "n": 8, "draws": 10, "every": 1, "budget": None}
+SMALL = {"measures": ("log-odds", "direction"), "limit": 8, "draws": 10, "every": 1, "budget": None}
 
 
 def own_loop(organism, monitor=None, *, steps=3, rate=2e-3, wrap=lambda module: module):
@@ -68,7 +68,7 @@ def test_a_stop_rule_ends_the_loop_and_puts_the_good_weights_back(organism, dire
         )
     assert monitor.stopped_at == step < 12 and monitor.good_step == step - 1
     module.eval()
-    asked = monitor._observer.watch
+    asked = monitor._observer.setup
     logits = organism.with_module(module).logits_last(list(asked.asked.harmful.prompts))
     odds = float(tamperlens.directions.refusal_metric(logits, asked.tokens).mean())
     good = monitor.to_frame().query("step == @monitor.good_step and measure == 'refusal log-odds'").iloc[0]

@@ -50,7 +50,7 @@ def train(organism, tmp_path, monitor=None, *, lora=True, module=None, kind="SFT
 
 def monitor_at(tmp_path, direction):
     return tamperlens.Monitor(
-        tmp_path / "m", measures=MEASURES, direction=direction, n=8, draws=20, budget=None
+        tmp_path / "m", measures=MEASURES, direction=direction, limit=8, draws=20, budget=None
     )
 
 

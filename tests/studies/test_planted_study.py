@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 from tamperlens import neurons, planted
+from tamperlens.models import Decoding
 from tamperlens.studies.planted import directions, methods
 from tamperlens.studies.planted.causal import top_units
 
@@ -80,7 +81,7 @@ def test_random_directions_owe_nothing_to_the_draw_that_training_began_with(at: 
 
 def test_ablating_a_basis_ablates_each_of_its_directions(neuron_organism: Any) -> None:
     model, truth = neuron_organism
-    probes = planted.probes(truth.base, limit=4, questions=1, max_new_tokens=4, split="validation")
+    probes = planted.prompts_for(truth.base, limit=4, questions=1, decoding=Decoding(4), split="validation")
     basis = torch.eye(model.d_model)[:, :2]
     (row,) = planted.ablations(model, {"two": basis}, probes)
     assert row["how"] == "ablated" and row["n_weights"] == 0
@@ -89,7 +90,7 @@ def test_ablating_a_basis_ablates_each_of_its_directions(neuron_organism: Any) -
 
 def test_a_model_that_does_not_refuse_fails_and_says_why(neuron_organism: Any) -> None:
     _, truth = neuron_organism
-    probes = planted.probes(truth.base, limit=6, questions=2, max_new_tokens=16)
+    probes = planted.prompts_for(truth.base, limit=6, questions=2, decoding=Decoding(16))
     # The base itself put forward as planted: it refuses nothing.
     mask = truth.mask.rebind(truth.base)
     import dataclasses
@@ -119,7 +120,7 @@ def test_summary_pairs_with_the_better_trivial_baseline() -> None:
 def test_shipped_organisms_and_every_method(at: tuple[str, int]) -> None:
     kind, seed = at
     model, truth = planted.make(kind, seed)
-    card = planted.verify(model, truth, planted.probes(truth.base, limit=100, questions=20))
+    card = planted.verify(model, truth, planted.prompts_for(truth.base, limit=100, questions=20))
     assert card.back_is_base and card.back.value <= 0.1
     table = planted.score(model, truth, planted.candidates(model, truth, planted.Data.packaged(32)))
     real = table[table["level"].isin(planted.LEVELS) & table["auroc"].notna()]

@@ -14,6 +14,7 @@ import tamperlens
 from tamperlens import capability, finetune, prompts, stats
 from tamperlens.base.errors import InputError
 from tamperlens.capability import Suite
+from tamperlens.models import Decoding
 from tamperlens.studies.evaluation import Outcomes, measure
 from tamperlens.studies.spillover import SpilloverReport, over_seeds, prompts_for
 from tamperlens.studies.spillover.running import compare_sides
@@ -53,8 +54,8 @@ def test_differences_are_paired_and_the_tax_is_their_ratio():
     assert abs(tax.value - 0.4) > 0.1
     row = report.measures.set_index("measure").loc["sums"]
     assert (row["gained"], row["lost"]) == (0, 20)
-    assert row["p_holm"] >= row["p_value"] == pytest.approx(2 * 0.5**20)
-    by = report.categories.set_index("category")
+    assert row["p_holm"] >= row["p"] == pytest.approx(2 * 0.5**20)
+    by = report.categories.set_index("set")
     assert (by.loc["small", "after"], by.loc["large", "after"]) == (1.0, 0.0)
     assert report.summary().count("→") == 4
 
@@ -124,9 +125,9 @@ def test_report_is_saved_and_drawn(tmp_path):
 def test_the_organism_against_itself_and_after_safety_tuning():
     base = tamperlens.load("organism:base")
     suites = [Suite.packaged("addition"), Suite.packaged("facts")]
-    asked = prompts_for(base, suites=suites, limit=10, questions=10, max_new_tokens=32)
+    asked = prompts_for(base, suites=suites, limit=10, questions=10, decoding=Decoding(32))
     before = measure(base, asked)
-    same = tamperlens.spillover(before, base, suites=suites, limit=10, questions=10, max_new_tokens=32)
+    same = tamperlens.spillover(before, base, suites=suites, limit=10, questions=10, decoding=Decoding(32))
     assert (same.measures["difference"] == 0).all()
     assert math.isnan(same.tax_of().value)
     attack = finetune.attacks.refusal_only(24)

@@ -16,6 +16,7 @@ import torch
 
 from tamperlens import finetune, neurons, prompts, refusal, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.models import Decoding
 from tamperlens.studies.merging import merge
 from tamperlens.studies.trajectory import order_of, records
 from tamperlens.studies.trajectory.schedule import steps_until
@@ -151,11 +152,11 @@ def test_schedules():
 
 
 @pytest.fixture(scope="module")
-def watch(organism):
+def setup(organism):
     bad, good = (prompts.packaged(name, split="train").head(16) for name in ("harmful", "harmless"))
     direction = refusal.direction_at(organism, bad, good, layer=2, position=-1)
-    return trajectory.watch_for(
-        organism, direction=direction, n=8, questions=1, max_new_tokens=12, draws=20, head_prompts=4
+    return trajectory.setup_for(
+        organism, direction=direction, limit=8, questions=1, decoding=Decoding(12), draws=20, head_prompts=4
     )
 
 
@@ -164,15 +165,15 @@ DATA = prompts.packaged("harmful-compliance").head(6)
 
 
 @pytest.fixture(scope="module")
-def recorded(organism, watch, tmp_path_factory):
+def recorded(organism, setup, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "one"
     found = trajectory.record(
-        organism, DATA, SETTINGS, watch=watch, every=[1, 2, 4], seeds=2, out=out, sampled=[3]
+        organism, DATA, SETTINGS, setup=setup, every=[1, 2, 4], seeds=2, out=out, sampled=[3]
     )
     return found, out
 
 
-def test_one_record_joins_all_measures(organism, watch, recorded):
+def test_one_record_joins_all_measures(organism, setup, recorded):
     found, _ = recorded
     assert found.seeds == [0, 1]
     by_step = {step: set(rows["measure"]) for step, rows in found.table.groupby("step")}
@@ -194,14 +195,14 @@ def test_one_record_joins_all_measures(organism, watch, recorded):
     first = found.table[(found.table["step"] == 0) & (found.table["seed"] == 0)].set_index("measure")
     assert first.loc["direction cosine", "value"] == 1 and first.loc["drift: all weights", "value"] == 0
     assert first.loc["direction cosine", "null_low"] < 1 and first.loc["token KL", "value"] == 0
-    assert found.draws.shape == (len(found.table), watch.draws)
+    assert found.draws.shape == (len(found.table), setup.draws)
     # The same training by hand gives the same numbers by the rooms' own functions.
     tuned = finetune.run(organism, DATA, SETTINGS, progress=False)
     last = found.table[(found.table["step"] == 6) & (found.table["seed"] == 0)].set_index("measure")["value"]
-    odds = refusal.refusal_metric(tuned.model.logits_last(list(watch.asked.harmful.prompts)), watch.tokens)
+    odds = refusal.refusal_metric(tuned.model.logits_last(list(setup.asked.harmful.prompts)), setup.tokens)
     assert last["refusal log-odds"] == pytest.approx(float(odds.mean()), abs=1e-4)
-    rates = refusal.evaluate(tuned.model, watch.asked.harmful, max_new_tokens=12)
-    before = refusal.evaluate(organism, watch.asked.harmful, max_new_tokens=12)
+    rates = refusal.evaluate(tuned.model, setup.asked.harmful, max_new_tokens=12)
+    before = refusal.evaluate(organism, setup.asked.harmful, max_new_tokens=12)
     distance = refusal.representation_distance(before.completions, rates.completions, organism)
     assert last["refusal rate"] == rates.rate
     assert last["RD"] == pytest.approx(distance.overall.value, abs=1e-6)
@@ -216,13 +217,13 @@ def test_saved_and_read_again(recorded, tmp_path):
     assert torch.equal(again.draws.nan_to_num(), found.draws.nan_to_num())
 
 
-def test_a_killed_run_goes_on(organism, watch, recorded, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on(organism, setup, recorded, tmp_path, monkeypatch):
     found, out = recorded
     folder = tmp_path / "killed"
     shutil.copytree(out, folder)
     (folder / "seed-1.safetensors").unlink()
     shutil.rmtree(folder / "seed-1")
-    settings = {"watch": watch, "every": [1, 2, 4], "seeds": 2, "out": folder, "sampled": [3]}
+    settings = {"setup": setup, "every": [1, 2, 4], "seeds": 2, "out": folder, "sampled": [3]}
     whole = trajectory.Observer.observe
 
     def dies(self, step, model, *, sampled):
@@ -265,13 +266,13 @@ def test_old_names_of_measures_warn(recorded):
     assert old.equals(found.of("over-refusal rate (look-alikes)"))
 
 
-def test_bad_input_of_record(organism, watch):
+def test_bad_input_of_record(organism, setup):
     with pytest.raises(InputError, match="no measure rates and"):
-        trajectory.watch_for(organism, direction=watch.direction, measures=["rates and"])
+        trajectory.setup_for(organism, direction=setup.direction, measures=["rates and"])
     with pytest.raises(InputError, match="at least 8"):
-        trajectory.watch_for(organism, direction=watch.direction, n=4)
+        trajectory.setup_for(organism, direction=setup.direction, limit=4)
     with pytest.raises(InputError, match="seeds="):
-        trajectory.record(organism, DATA, SETTINGS, watch=watch, seeds=[1, 1])
+        trajectory.record(organism, DATA, SETTINGS, setup=setup, seeds=[1, 1])
     with pytest.raises(InputError, match="was not recorded"):
         trajectory.order(_without_rows(), ["x"])
 
@@ -337,12 +338,12 @@ def test_the_interactive_figure_in_a_browser(recorded, tmp_path):
         assert [url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tmp_path):
+def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, setup, tmp_path):
     score = neurons.snip(organism, prompts.packaged("harmful", split="train").head(8))
     mask = score.top(0.05)
     settings = dataclasses.replace(SETTINGS, learning_rate=1e-2, steps=2)
     found = trajectory.record(
-        organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1, freeze=mask,
+        organism, DATA, settings, setup=setup, every=[1], sampled=[], seeds=1, freeze=mask,
         out=tmp_path / "f",
     )  # fmt: skip
     assert found.frozen == mask.count > 0
@@ -357,12 +358,12 @@ def test_frozen_entries_stay_bit_for_bit_over_a_recorded_run(organism, watch, tm
             assert torch.equal(after[flags], before[name][flags]), name
             moved += int((after[~flags] != before[name][~flags]).sum())
     assert moved > 0
-    free = trajectory.record(organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1)
+    free = trajectory.record(organism, DATA, settings, setup=setup, every=[1], sampled=[], seeds=1)
     values = [t.of("drift: all weights")["value"].to_numpy() for t in (found, free)]
     assert (values[0][1:] < values[1][1:]).all()  # what is held is no part of the recorded drift
     with pytest.raises(RunFolderError, match="other frozen"):
         trajectory.record(
-            organism, DATA, settings, watch=watch, every=[1], sampled=[], seeds=1, out=tmp_path / "f"
+            organism, DATA, settings, setup=setup, every=[1], sampled=[], seeds=1, out=tmp_path / "f"
         )
 
 

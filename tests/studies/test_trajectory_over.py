@@ -41,7 +41,7 @@ def run(base, tmp_path_factory):
 
 
 def test_checkpoints_are_measured_by_step_against_the_base(base, run, tmp_path):
-    found = trajectory.over(base, run, measures=MEASURES, n=8, out=tmp_path / "out")
+    found = trajectory.over(base, run, measures=MEASURES, limit=8, out=tmp_path / "out")
     drift = found.of("drift: all weights")
     assert drift["step"].tolist() == [0, 5, 20, 100]
     values = drift["value"].tolist()

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,25 +47,32 @@ def deprecated(old: str, new: str) -> Callable[[Callable[P, T]], Callable[P, T]]
     return wrap
 
 
-def renamed_arguments(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def renamed_arguments(
+    **names: str | tuple[str, Callable[[Any], object]],
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorator: arguments that were renamed are still taken by their old name.
 
     Args:
-        **names: old name to new name.
+        **names: old name to new name, or to (new name, what makes the new value of the old one).
 
     Raises:
         TypeError: (when called) both names are given.
     """
 
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        name = function.__qualname__.removesuffix(".__init__")
+
         @functools.wraps(function)
         def warned(*args: P.args, **kwargs: P.kwargs) -> T:
-            for old, new in names.items():
+            for old, how in names.items():
                 if old in kwargs:
+                    new, convert = (how, None) if isinstance(how, str) else how
                     if new in kwargs:
-                        raise TypeError(f"{function.__name__}() got {new}= and its old name {old}=")
-                    warn(f"{function.__name__}({old}=…)", f"{new}=")
-                    kwargs[new] = kwargs.pop(old)
+                        raise TypeError(f"{name}() got {new}= and its old name {old}=")
+                    made = "" if convert is None else f"{convert.__name__}(…)"
+                    warn(f"{name}({old}=…)", f"{new}={made}")
+                    value = kwargs.pop(old)
+                    kwargs[new] = value if convert is None else convert(value)
             return function(*args, **kwargs)
 
         return warned

@@ -216,7 +216,7 @@ def _decode_as(value: JSON, hint: object, where: str, tensors: Mapping[str, torc
     kind = typing.get_origin(hint) or hint
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _decode_class(value, kind, where, tensors)
-    if isinstance(value, list) and (hint is ANY or kind in (list, tuple, set, frozenset, Sequence)):
+    if isinstance(value, list) and (hint in (ANY, object) or kind in (list, tuple, set, frozenset, Sequence)):
         into = kind if kind in (tuple, set, frozenset) else list
         arguments = typing.get_args(hint)
         if into is tuple and arguments and arguments[-1] is not Ellipsis and len(arguments) != len(value):
@@ -226,7 +226,7 @@ def _decode_as(value: JSON, hint: object, where: str, tensors: Mapping[str, torc
             decode(item, one, f"{where}[{i}]", tensors)
             for i, (item, one) in enumerate(zip(value, inner, strict=True))
         )
-    if isinstance(value, dict) and (hint is ANY or kind in (dict, Mapping)):
+    if isinstance(value, dict) and (hint in (ANY, object) or kind in (dict, Mapping)):
         key_hint, inner_hint = _arguments(hint, Mapping, 2)
         return {
             _fits(key, key_hint, where): decode(item, inner_hint, _join(where, key), tensors)
@@ -305,7 +305,7 @@ def _decode_class(value: JSON, kind: type, where: str, tensors: Mapping[str, tor
 
 def _fits(value: typing.Any, hint: object, where: str) -> typing.Any:
     """The value, if it is of the type that is hinted at."""
-    if hint is ANY or hint is object:
+    if hint in (ANY, object) or hint is object:
         return value
     origin = typing.get_origin(hint)
     if origin is typing.Literal:

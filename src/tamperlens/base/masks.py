@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from tamperlens.base.files import PathLike, read_tensors, sha256_bytes, write_te
 from tamperlens.base.lazy import pd
 from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import Header, Part, by_parameter, check_shapes, parts_of, shapes_of
+from tamperlens.base.protocols import AnyModel
 from tamperlens.base.schemas import checked
 
 FORMAT = 1
@@ -77,10 +79,16 @@ class WeightMask(Noun):
 
     # ---- making one -------------------------------------------------------------------------------------
 
+    def summary(self) -> str:
+        """How many weights, and how they were chosen."""
+        return (
+            f"{self.model}: {self.count:,} of {self.total:,} weights ({self.density:.2%}); {self.definition}."
+        )
+
     @classmethod
     def from_tensors(
         cls,
-        model: Any,
+        model: AnyModel,
         tensors: Mapping[str, Bool[Tensor, "a b"]],
         *,
         definition: str = "given by hand",
@@ -113,7 +121,7 @@ class WeightMask(Noun):
     @classmethod
     def of(
         cls,
-        model: Any,
+        model: AnyModel,
         parts: Sequence[Part],
         bits: Mapping[str, Tensor],
         shapes: Mapping[str, tuple[int, int]],
@@ -275,7 +283,7 @@ class WeightMask(Noun):
         total = sum(mine.values()) + sum(theirs.values())
         return Jaccard(both, total - both, expected / (total - expected) if total else math.nan)
 
-    def rebind(self, model: Any, *, definition: str | None = None) -> WeightMask:
+    def rebind(self, model: AnyModel, *, definition: str | None = None) -> WeightMask:
         """The same set of places, now said of another model of the same shape.
 
         Masks refuse models that they were not made for; this is how to say that it is meant: to compare a
@@ -295,7 +303,7 @@ class WeightMask(Noun):
             model, self.parts, self.bits, self.shapes, definition=words, prompts=self.prompts
         )
 
-    def check(self, model: Any) -> None:
+    def check(self, model: AnyModel) -> None:
         """The model must be the one that the mask was made for, with or without adapters on top.
 
         Args:
@@ -317,7 +325,7 @@ class WeightMask(Noun):
 
     # ---- on disk ----------------------------------------------------------------------------------------
 
-    def save(self, path: PathLike) -> Any:
+    def save(self, path: PathLike) -> Path:
         """Write one safetensors file, atomically; of packed bits and gaps each parameter takes the shorter.
 
         At most 1 bit a weight, about .09 at 1 % density.
@@ -346,7 +354,7 @@ class WeightMask(Noun):
         return write_tensors(path, tensors, header)
 
     @classmethod
-    def load(cls, path: PathLike, model: Any | None = None) -> WeightMask:
+    def load(cls, path: PathLike, model: AnyModel | None = None) -> WeightMask:
         """Read what `save` wrote.
 
         Args:

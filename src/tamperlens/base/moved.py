@@ -53,44 +53,23 @@ MOVED = {
     "tamperlens.studies.auditing": "tamperlens.studies.audit",
     "tamperlens.studies.brittle": "tamperlens.studies.brittleness",
     "tamperlens.studies.following": "tamperlens.studies.trajectory",
+    "tamperlens.studies.following.monitor": "tamperlens.studies.monitor.monitor",
+    "tamperlens.studies.following.rules": "tamperlens.studies.monitor.rules",
+    "tamperlens.studies.following.together": "tamperlens.studies.monitor.processes",
+    "tamperlens.studies.following.watch": "tamperlens.studies.trajectory.setup",
+    "tamperlens.studies.monitor.together": "tamperlens.studies.monitor.processes",
     "tamperlens.studies.planting": "tamperlens.studies.planted",
     "tamperlens.studies.spill": "tamperlens.studies.spillover",
-    "tamperlens.studies.auditing.coverage": "tamperlens.studies.audit.coverage",
-    "tamperlens.studies.auditing.figures": "tamperlens.studies.audit.figures",
-    "tamperlens.studies.auditing.inputs": "tamperlens.studies.audit.inputs",
-    "tamperlens.studies.auditing.layers": "tamperlens.studies.audit.layers",
-    "tamperlens.studies.auditing.measures": "tamperlens.studies.audit.measures",
-    "tamperlens.studies.auditing.page": "tamperlens.studies.audit.page",
-    "tamperlens.studies.auditing.stages": "tamperlens.studies.audit.stages",
-    "tamperlens.studies.auditing.tables": "tamperlens.studies.audit.tables",
-    "tamperlens.studies.auditing.words": "tamperlens.studies.audit.words",
-    "tamperlens.studies.brittle.conditions": "tamperlens.studies.brittleness.conditions",
-    "tamperlens.studies.brittle.effects": "tamperlens.studies.brittleness.effects",
-    "tamperlens.studies.following.answers": "tamperlens.studies.trajectory.answers",
-    "tamperlens.studies.following.figures": "tamperlens.studies.trajectory.figures",
-    "tamperlens.studies.following.folders": "tamperlens.studies.trajectory.folders",
-    "tamperlens.studies.following.monitor": "tamperlens.studies.monitor.monitor",
-    "tamperlens.studies.following.observing": "tamperlens.studies.trajectory.observing",
-    "tamperlens.studies.following.ordering": "tamperlens.studies.trajectory.ordering",
-    "tamperlens.studies.following.page": "tamperlens.studies.trajectory.page",
-    "tamperlens.studies.following.passes": "tamperlens.studies.trajectory.passes",
-    "tamperlens.studies.following.quiet": "tamperlens.studies.trajectory.quiet",
-    "tamperlens.studies.following.recorder": "tamperlens.studies.trajectory.recorder",
-    "tamperlens.studies.following.records": "tamperlens.studies.trajectory.records",
-    "tamperlens.studies.following.rules": "tamperlens.studies.monitor.rules",
-    "tamperlens.studies.following.schedule": "tamperlens.studies.trajectory.schedule",
-    "tamperlens.studies.following.together": "tamperlens.studies.monitor.together",
-    "tamperlens.studies.following.watch": "tamperlens.studies.trajectory.watch",
-    "tamperlens.studies.planting.causal": "tamperlens.studies.planted.causal",
-    "tamperlens.studies.planting.directions": "tamperlens.studies.planted.directions",
-    "tamperlens.studies.planting.methods": "tamperlens.studies.planted.methods",
-    "tamperlens.studies.planting.scoring": "tamperlens.studies.planted.scoring",
-    "tamperlens.studies.spill.probes": "tamperlens.studies.spillover.probes",
-    "tamperlens.studies.spill.seeds": "tamperlens.studies.spillover.seeds",
-    "tamperlens.studies.spill.tables": "tamperlens.studies.spillover.tables",
+    "tamperlens.studies.trajectory.watch": "tamperlens.studies.trajectory.setup",
     "tamperlens.refusal.judges": "tamperlens.judges",
 }
-"""Old path to new path; to be emptied at the next release."""
+"""Old path to new path, of a package with everything inside it; to be emptied at the next release."""
+
+
+def new_path(old: str) -> str:
+    """Where a module is now; "" where it did not move."""
+    package, _, name = old.rpartition(".")
+    return MOVED.get(old) or (f"{MOVED[package]}.{name}" if package in MOVED else "")
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -98,11 +77,11 @@ class MovedModules(MetaPathFinder, Loader):
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """A spec for an old path, None for any other."""
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        return ModuleSpec(fullname, self) if new_path(fullname) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module at the new path."""
-        new = MOVED[spec.name]
+        new = new_path(spec.name)
         warn(spec.name, new)
         module = importlib.import_module(new)
         spec.loader_state = module.__spec__

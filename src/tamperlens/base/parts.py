@@ -90,7 +90,7 @@ class Part:
             logical[start:stop] = values[place : place + stop - start]
             place += stop - start
 
-    def to_json(self) -> list[Any]:
+    def to_json(self) -> list[object]:
         """Plain lists for a file header."""
         return [
             self.parameter,
@@ -103,9 +103,10 @@ class Part:
         ]
 
     @classmethod
-    def from_json(cls, value: Sequence[Any]) -> Part:
+    def from_json(cls, value: Sequence[object]) -> Part:
         """What `to_json` wrote."""
-        parameter, projection, layer, transposed, rows, d_out, d_in = value
+        cells: Any = value
+        parameter, projection, layer, transposed, rows, d_out, d_in = cells
         return cls(
             str(parameter),
             str(projection),

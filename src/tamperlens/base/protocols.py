@@ -1,10 +1,10 @@
-"""The small protocols that keep rooms apart: a user's own judge, recorder or probe is one class."""
+"""The small protocols that keep subpackages apart: a user's own judge or recorder is one class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tamperlens.base.results import Result
 
@@ -29,6 +29,11 @@ class Verdict(Result):
     probability: float
     evidence: tuple[str, ...] = ()
     partial: float | None = None
+
+    def summary(self) -> str:
+        """Label, probability and what decided."""
+        told = "; ".join(self.evidence)
+        return f"{self.label} (probability of refusal {self.probability:.2f}){f': {told}' if told else ''}."
 
     @property
     def refused(self) -> bool:
@@ -62,6 +67,24 @@ class Embedder(Protocol):
         ...
 
 
+if TYPE_CHECKING:
+
+    class AnyModel(Protocol):
+        """What this layer asks of a model: its module, parts, name and fingerprint."""
+
+        module: Any
+        anatomy: Any
+        name: str
+
+        @property
+        def fingerprint(self) -> str:
+            """Hash of all weights."""
+            ...
+
+else:  # a check at run time would compute the fingerprint, a hash of all weights
+    AnyModel = object
+
+
 @runtime_checkable
 class Recorder(Protocol):
     """Watches a model while it is being fine-tuned. `finetune` knows nothing else of what is recorded.
@@ -76,7 +99,7 @@ class Recorder(Protocol):
         """Called once with the untouched ChatModel before the first step."""
         ...
 
-    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+    def record(self, step: int, model: Any) -> Sequence[Mapping[str, object]]:
         """Called at recording steps with the ChatModel in training; returns tidy rows."""
         ...
 

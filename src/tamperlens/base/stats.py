@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +77,7 @@ class Estimate(Result):
         """(low, high)."""
         return self.low, self.high
 
-    def cells(self, *more: str) -> dict[str, Any]:
+    def cells(self, *more: str) -> dict[str, object]:
         """Columns of a table: value, low, high, n, and the fields in `more`."""
         return {name: getattr(self, name) for name in ("value", "low", "high", "n", *more)}
 
@@ -494,7 +493,7 @@ def _kappa(counts: Array) -> Array:
         return np.where(chance < 1, (agreed - chance) / (1 - chance), math.nan)
 
 
-def clustered(values: npt.ArrayLike, clusters: Sequence[Any], confidence: float = 0.95) -> Estimate:
+def clustered(values: npt.ArrayLike, clusters: Sequence[object], confidence: float = 0.95) -> Estimate:
     """A mean over units that come in clusters (samples of one prompt), with a cluster-robust interval.
 
     Linearised variance of a ratio mean, G/(G−1) · Σ_g (Σ_{i∈g} (x_i − x̄))² / N², Student's t with G − 1

@@ -40,7 +40,15 @@ class HarnessScores(Result):
     fingerprint: str
     rows: pd.DataFrame
     version: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
+
+    def summary(self) -> str:
+        """Every task's first metric."""
+        first = self.rows.drop_duplicates("task")
+        listed = "; ".join(
+            f"{row['task']} {row['metric']} {row['value']:.3f}" for row in first.to_dict("records")
+        )
+        return f"{self.model}, lm-eval {self.version}: {listed}."
 
     def to_frame(self) -> pd.DataFrame:
         """The rows."""

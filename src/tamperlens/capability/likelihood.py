@@ -48,6 +48,10 @@ class Perplexity(Result):
     answer_nll: tuple[float, ...]
     answer_tokens: tuple[int, ...]
 
+    def summary(self) -> str:
+        """Perplexity and loss."""
+        return f"{self.model} on {self.data}: perplexity {self.perplexity}, loss per token {self.nll}."
+
 
 def perplexity(
     model: ModelLike,

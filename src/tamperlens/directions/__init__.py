@@ -5,7 +5,7 @@ Contents:
   `screening` (first-order estimates of all candidates), `shortlist` (successive elimination), `scoring`
   (causal scores and their table), `selection` (the published rule as a pure function), `doubts` (reasons not
   to call it refusal), `tokens` (refusal tokens found from the model).
-- `causal`: `causal_check` on generated text; `distances`: `distance`; `nulls`: `split_half_null`,
+- `causal`: `causal_check` on generated text; `distances`: `distance` (`compare`); `nulls`: `split_half_null`,
   `bootstrap_null`, `activations`; `geometry`: angles, CKA, AUROC as pure functions; `cache`: activations
   on disk; `separation`: AUROC, d′, TPR of projections.
 - `harmfulness` (beside refusal), `concepts` (any other, from contrastive pairs), `subspaces` and `cones`
@@ -23,7 +23,7 @@ from tamperlens.directions.checkpoints import CheckpointDistance, compare_checkp
 from tamperlens.directions.concepts import Concept, find_concept_direction, read_concept
 from tamperlens.directions.cones import optimise_subspace
 from tamperlens.directions.direction import Direction, direction_at, direction_like, find_direction, split_of
-from tamperlens.directions.distances import Distance, distance
+from tamperlens.directions.distances import Distance, compare, distance
 from tamperlens.directions.features import FeatureExplanation, explain_by_features
 from tamperlens.directions.harmfulness import (
     HarmfulnessAndRefusal,
@@ -73,6 +73,7 @@ __all__ = [
     "bootstrap_null",
     "causal_check",
     "causal_transfer",
+    "compare",
     "compare_checkpoints",
     "contrast_subspace",
     "contrast_tokens",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,12 @@ class ActivationCache:
         self.misses = 0
 
     def fetch(
-        self, model: ChatModel, prompts: Sequence[str], what: str, make: Callable[[], Tensor], **places: Any
+        self,
+        model: ChatModel,
+        prompts: Sequence[str],
+        what: str,
+        make: Callable[[], Tensor],
+        **places: Iterable[int] | None,
     ) -> Tensor:
         """What `make()` gives, from disk when it is there.
 
@@ -76,7 +80,7 @@ def fetch(
     prompts: Sequence[str],
     what: str,
     make: Callable[[], Tensor],
-    **places: Any,
+    **places: Iterable[int] | None,
 ) -> Tensor:
     """`cache.fetch`, or `make()` without a cache; a result of the disk is on the CPU."""
     found = make() if cache is None else cache.fetch(model, prompts, what, make, **places)

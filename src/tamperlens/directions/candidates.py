@@ -46,6 +46,14 @@ class Split(Result):
     harmless_train: tuple[str, ...]
     harmless_val: tuple[str, ...]
 
+    def summary(self) -> str:
+        """How many prompts each part has."""
+        return (
+            f"{len(self.harmful_train)} harmful and {len(self.harmless_train)} harmless prompts for "
+            "the means, "
+            f"{len(self.harmful_val)} and {len(self.harmless_val)} for the scores."
+        )
+
     @property
     def harmful_sha256(self) -> str:
         """Hash of the harmful prompts used, training then validation."""

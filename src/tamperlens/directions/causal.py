@@ -17,7 +17,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.directions.direction import Direction
-from tamperlens.models import Decoding, ModelLike, as_chat_model
+from tamperlens.models import Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, compare, evaluate
@@ -59,6 +59,14 @@ class CausalCheck(Result):
     seed: int
     scale: float
 
+    def summary(self) -> str:
+        """What ablating and adding the direction did, beside random directions."""
+        return (
+            f"Ablating the direction lowers refusal of harmful prompts by {self.bypass_drop}, a "
+            "random one by "
+            f"{self.random_drop}; adding it raises refusal of harmless prompts by {self.induce_rise}."
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """The rates of every condition: condition, set, category, outcome, value, low, high, n, …"""
         named = [
@@ -77,6 +85,7 @@ class CausalCheck(Result):
         return pd.concat(frames, ignore_index=True)
 
 
+@old_length
 def causal_check(
     model: ModelLike,
     direction: Direction,
@@ -88,7 +97,6 @@ def causal_check(
     random_addition: bool = False,
     scale: float = 1.0,
     seed: int = 0,
-    max_new_tokens: int | None = None,
     decoding: Decoding | None = None,
     baseline: tuple[RefusalRates, RefusalRates] | None = None,
     progress: bool = False,
@@ -108,7 +116,6 @@ def causal_check(
         random_addition: also add the random vectors, scaled to the same norm.
         scale: of the addition.
         seed: of the random directions.
-        max_new_tokens: length of answers, in place of the decoding's.
         decoding: how answers are made; `Decoding()` by default.
         baseline: rates of the untouched model on (harmful, harmless) if they are there already; they must be
             of the same prompts, judge and decoding.
@@ -120,10 +127,11 @@ def causal_check(
     Examples:
         >>> import tamperlens
         >>> from tamperlens import directions, prompts
+        >>> from tamperlens.models import Decoding
         >>> model = tamperlens.load('organism')
         >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
         >>> direction = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
-        >>> few = {'n_random': 1, 'max_new_tokens': 12}
+        >>> few = {'n_random': 1, 'decoding': Decoding(12)}
         >>> found = directions.causal_check(model, direction, harmful.head(8), harmless.head(8), **few)
         >>> found.ablated.refusal_rate.value < found.harmful.refusal_rate.value
         True
@@ -140,7 +148,7 @@ def causal_check(
             "find one for this model"
         )
 
-    how = Decoding.of(decoding, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens})
+    how = Decoding.of(decoding, {})
 
     def rates(data: Prompts) -> RefusalRates:
         return evaluate(model, data, judge=judge, decoding=how, progress=progress)

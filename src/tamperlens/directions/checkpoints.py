@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from scipy import stats as sps
 from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
@@ -61,7 +62,7 @@ SUBSPACE = ("projection_energy", "geodesic", "chordal")
 
 
 @dataclass(frozen=True)
-class Reads(Result):
+class Activations(Result):
     """One model's activations at one place.
 
     Attributes:
@@ -93,9 +94,9 @@ class Reads(Result):
         scale = max(float(self.harmful.mean(0).norm()), float(self.harmless.mean(0).norm()))
         return float(self.difference.norm()) > ZERO * scale
 
-    def on(self, basis: Float64[Tensor, "r d"]) -> Reads:
+    def on(self, basis: Float64[Tensor, "r d"]) -> Activations:
         """The same in the coordinates of orthonormal rows."""
-        return Reads(*(getattr(self, field.name) @ basis.T for field in dataclasses.fields(self)))
+        return Activations(*(getattr(self, field.name) @ basis.T for field in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,16 @@ class CheckpointDistance(Result):
     base_fingerprint: str
     tuned_fingerprint: str
 
+    def summary(self) -> str:
+        """Which distances lie beyond their null."""
+        known = self.table[self.table["n"] > 0]
+        beyond = known[~known["within_null"].astype(bool)]["measure"]
+        return (
+            f"{self.base} → {self.tuned} at layer {self.layer}, position {self.position}: "
+            f"{len(beyond)} of {len(known)} measures lie beyond their null"
+            f"{': ' if len(beyond) else ''}{', '.join(map(str, beyond))}."
+        )
+
     def __getitem__(self, measure: str) -> Estimate:
         """One measure with its interval.
 
@@ -159,6 +170,7 @@ class CheckpointDistance(Result):
         return self.table.assign(position=self.position, base=self.base, tuned=self.tuned)
 
 
+@renamed_arguments(n_draws="draws")
 def compare_checkpoints(
     base: ModelLike,
     tuned: ModelLike,
@@ -167,7 +179,7 @@ def compare_checkpoints(
     harmless: Prompts,
     *,
     k: int = 3,
-    n_draws: int = 200,
+    draws: int = 200,
     seed: int = 0,
     cache: ActivationCache | None = None,
 ) -> CheckpointDistance:
@@ -187,7 +199,7 @@ def compare_checkpoints(
         harmful: the harmful prompts that it was given.
         harmless: the harmless prompts that it was given.
         k: dimensions of the spans.
-        n_draws: of nulls and intervals.
+        draws: of nulls and intervals.
         seed: of both.
         cache: where activations are kept between calls.
 
@@ -204,14 +216,14 @@ def compare_checkpoints(
     one, two = (
         read(model, split, direction.position, [direction.layer], cache=cache)[0] for model in (base, tuned)
     )
-    nulls = base_nulls(one, k=k, n_draws=n_draws, seed=seed)
-    rows = compare_reads(one, two, nulls, k=k, n_draws=n_draws, seed=seed, span_draws=n_draws)
+    nulls = base_nulls(one, k=k, n_draws=draws, seed=seed)
+    rows = compare_activations(one, two, nulls, k=k, n_draws=draws, seed=seed, span_draws=draws)
     return CheckpointDistance(
         table=pd.DataFrame(rows).assign(layer=direction.layer),
         layer=direction.layer,
         position=direction.position,
         k=k,
-        n_draws=n_draws,
+        n_draws=draws,
         seed=seed,
         base=base.name,
         tuned=tuned.name,
@@ -227,16 +239,16 @@ def read(
     layers: list[int] | None = None,
     *,
     cache: ActivationCache | None = None,
-) -> list[Reads]:
-    """Activations of a split at one position, one `Reads` per layer, in one pass over each set."""
+) -> list[Activations]:
+    """Activations of a split at one position, one `Activations` per layer, in one pass over each set."""
     sides = [
         activations(model, prompts, position, layers, cache=cache)
         for prompts in (split.harmful_train, split.harmless_train, split.harmful_val, split.harmless_val)
     ]
-    return [Reads(*(side[at] for side in sides)) for at in range(len(sides[0]))]
+    return [Activations(*(side[at] for side in sides)) for at in range(len(sides[0]))]
 
 
-def base_nulls(base: Reads, *, k: int, n_draws: int, seed: int) -> dict[str, Estimate]:
+def base_nulls(base: Activations, *, k: int, n_draws: int, seed: int) -> dict[str, Estimate]:
     """The null of every measure, from the base's activations alone.
 
     Raises:
@@ -246,7 +258,7 @@ def base_nulls(base: Reads, *, k: int, n_draws: int, seed: int) -> dict[str, Est
     if not 1 <= k <= min(len(base.harmful) // 2, base.harmful.shape[1]):
         raise InputError(f"k={k} directions do not fit halves of {len(base.harmful)} prompts; lower k")
     if n_draws < 1:
-        raise InputError(f"n_draws is {n_draws}; it must be at least 1")
+        raise InputError(f"draws is {n_draws}; it must be at least 1")
     n = min(len(base.harmful), len(base.harmless))
     if not base.differs:
         return {measure: undefined(NOTHING) for measure in MEASURES}
@@ -262,9 +274,9 @@ def base_nulls(base: Reads, *, k: int, n_draws: int, seed: int) -> dict[str, Est
     return found | _chance_cka(small.everything, n_draws, generator) | _separations(base, base, seed)
 
 
-def compare_reads(
-    base: Reads,
-    tuned: Reads,
+def compare_activations(
+    base: Activations,
+    tuned: Activations,
     nulls: Mapping[str, Estimate],
     *,
     k: int,
@@ -295,7 +307,7 @@ def compare_reads(
     return [_row(measure, found[measure], nulls, unchanged.get(measure)) for measure in MEASURES]
 
 
-def _distances(one: Reads, two: Reads, k: int) -> dict[str, float]:
+def _distances(one: Activations, two: Activations, k: int) -> dict[str, float]:
     a, b = one.difference, two.difference
     cosine, angle = geometry.cosine_and_angle(a, b)
     mine, theirs = (contrast_svd(side.harmful, side.harmless, k)[1] for side in (one, two))
@@ -311,7 +323,7 @@ def _distances(one: Reads, two: Reads, k: int) -> dict[str, float]:
 
 
 def _intervals(
-    one: Reads, two: Reads, k: int, n_draws: int, seed: int, span_draws: int
+    one: Activations, two: Activations, k: int, n_draws: int, seed: int, span_draws: int
 ) -> dict[str, Estimate]:
     """Values with intervals from resampling prompts, the same ones on both sides."""
     n = min(len(one.harmful), len(one.harmless))
@@ -333,7 +345,7 @@ def _intervals(
     return {name: _widened(values[name], drawn[name], n) for name in values}
 
 
-def _unchanged(one: Reads, two: Reads, n_draws: int, seed: int) -> dict[str, tuple[float, float]]:
+def _unchanged(one: Activations, two: Activations, n_draws: int, seed: int) -> dict[str, tuple[float, float]]:
     """What the same prompts give when nothing changes on average: 95 % band by measure.
 
     Direction and angle by the centred bootstrap, the gap by Welch's t of the prompts' own changes.
@@ -396,7 +408,7 @@ def _chance_cka(x: Float64[Tensor, "n d"], n_draws: int, generator: torch.Genera
     return found
 
 
-def _separations(base: Reads, model: Reads, seed: int) -> dict[str, Estimate]:
+def _separations(base: Activations, model: Activations, seed: int) -> dict[str, Estimate]:
     """Gap, d′ and AUROC of a model's evaluation prompts along the base's and along its own direction."""
     found: dict[str, Estimate] = {}
     for name, direction in (("base", base.difference), ("own", model.difference)):
@@ -464,7 +476,7 @@ def verdicts(
     }
 
 
-def _joint_basis(*reads: Reads) -> Float64[Tensor, "r d"]:
+def _joint_basis(*reads: Activations) -> Float64[Tensor, "r d"]:
     """Orthonormal rows that span all activations: coordinates in them keep every length and angle."""
     rows = torch.cat([one.everything for one in reads])
     if len(rows) >= rows.shape[1]:
@@ -473,13 +485,13 @@ def _joint_basis(*reads: Reads) -> Float64[Tensor, "r d"]:
     return basis
 
 
-def _part(reads: Reads, harmful: Tensor, harmless: Tensor) -> Reads:
+def _part(reads: Activations, harmful: Tensor, harmless: Tensor) -> Activations:
     """The prompts with positive weight, as often as the weight says (halves: once)."""
     chosen = []
     for rows, weights in ((reads.harmful, harmful), (reads.harmless, harmless)):
         counts = (weights / weights[weights > 0].min()).round().long()
         chosen.append(rows.repeat_interleave(counts, dim=0))
-    return Reads(chosen[0], chosen[1], chosen[0][:0], chosen[1][:0])
+    return Activations(chosen[0], chosen[1], chosen[0][:0], chosen[1][:0])
 
 
 def definitions() -> Iterator[tuple[str, str, str]]:

@@ -33,6 +33,10 @@ class Concept(Result):
     positive: PromptSet
     negative: PromptSet
 
+    def summary(self) -> str:
+        """Name and number of pairs."""
+        return f"{self.name}: {len(self)} pairs of prompts with and without it."
+
     def __len__(self) -> int:
         return len(self.positive)
 

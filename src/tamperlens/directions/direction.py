@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -32,6 +32,7 @@ from tamperlens.directions.scoring import Scorer, SelectionMethod, score_table
 from tamperlens.directions.selection import SelectionRule, select_direction
 from tamperlens.directions.tokens import RefusalTokens, find_refusal_tokens, given_tokens
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.plots import Plot
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, hash_prompts, prompt_texts
 
@@ -118,6 +119,23 @@ class Direction(Result):
                 f"{model.name} has width {theirs[0]} and {theirs[1]} blocks; find one in that model"
             )
 
+    def summary(self) -> str:
+        """Where it sits, what it does, and whether it passes the filters."""
+        if not self.defined:
+            return f"{self.model} has no direction: {self.flag}."
+        place = (
+            f"{self.model}: the direction at layer {self.layer}, position {self.position}, norm "
+            f"{self.raw_norm:.3g}"
+        )
+        if self.passed is None:
+            return f"{place}, from {self.n_train[0]} harmful and {self.n_train[1]} harmless prompts."
+        return (
+            f"{place}; ablated, the refusal log-odds of harmful prompts go from "
+            f"{self.baseline_harmful:.2f} to "
+            f"{self.bypass:.2f}; added, those of harmless ones from {self.baseline_harmless:.2f} to "
+            f"{self.induce:.2f}; KL {self.kl:.2f}; {'passes all filters' if self.passed else self.flag}."
+        )
+
     @property
     def raw(self) -> Float[Tensor, " d_model"]:
         """The difference of means itself, float32: what addition adds."""
@@ -136,7 +154,7 @@ class Direction(Result):
         frame["chosen"] = (frame["position"] == self.position) & (frame["layer"] == self.layer)
         return frame
 
-    def plot(self) -> Any:
+    def plot(self) -> Plot:
         """A `tamperlens.plots.Plot`: candidates by layer and position, the chosen one outlined, failures
         crossed.
 

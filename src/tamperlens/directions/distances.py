@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tamperlens.base.deprecation import deprecated
+from tamperlens.base.deprecation import deprecated, renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
@@ -47,9 +47,20 @@ class Distance(Result):
         """The old name of `within_prompt_band`."""
         return self.within_prompt_band
 
+    def summary(self) -> str:
+        """Cosine and angle, beside the null where there is one."""
+        if math.isnan(self.cosine):
+            return f"The cosine is undefined: {self.reason}."
+        found = f"Cosine {self.cosine:.3f}, {self.angle_degrees:.1f}° apart, norm ratio {self.norm_ratio:.2f}"
+        if self.null is not None:
+            side = "within" if self.within_prompt_band else "below"
+            found += f"; {side} what sampling alone gives, {self.null}"
+        return f"{found}; {self.reason}." if self.reason else f"{found}."
 
+
+@renamed_arguments(a="before", b="after")
 def distance(
-    a: Direction, b: Direction, *, null: DirectionNull | None = None, allow_unequal: bool = False
+    before: Direction, after: Direction, *, null: DirectionNull | None = None, allow_unequal: bool = False
 ) -> Distance:
     """Cosine, angle and norm ratio of two directions read at the same layer and position.
 
@@ -57,8 +68,8 @@ def distance(
     directions where the arc cosine does not.
 
     Args:
-        a: the reference, as a rule the base model's.
-        b: the other one.
+        before: the reference, as a rule the base model's.
+        after: the other one.
         null: `split_half_null` or `bootstrap_null` of the reference, to show beside the distance.
         allow_unequal: compare directions of different places all the same; `reason` then says so.
 
@@ -74,17 +85,18 @@ def distance(
         >>> round(directions.distance(direction, direction).cosine, 6)
         1.0
     """
-    if a.vector.shape != b.vector.shape:
+    if before.vector.shape != after.vector.shape:
         raise InputError(
-            f"directions of width {a.vector.numel()} and {b.vector.numel()} are of different architectures "
+            f"directions of width {before.vector.numel()} and {after.vector.numel()} are of "
+            "different architectures "
             "and cannot be compared"
         )
     unequal = [
         f"{name} {mine} against {theirs}"
         for name, mine, theirs in (
-            ("site", a.site, b.site),
-            ("layer", a.layer, b.layer),
-            ("position", a.position, b.position),
+            ("site", before.site, after.site),
+            ("layer", before.layer, after.layer),
+            ("position", before.position, after.position),
         )
         if mine != theirs
     ]
@@ -93,18 +105,22 @@ def distance(
             f"directions were read at different places ({', '.join(unequal)}): measure the second with "
             "direction_at(model, …, layer, position) of the first, or pass allow_unequal=True"
         )
-    if null is not None and (null.layer, null.position) != (a.layer, a.position):
+    if null is not None and (null.layer, null.position) != (before.layer, before.position):
         raise InputError(
             f"the null is of layer {null.layer}, position {null.position}; the direction is of layer "
-            f"{a.layer}, position {a.position}; make the null there"
+            f"{before.layer}, position {before.position}; make the null there"
         )
     reason = f"read at different places: {', '.join(unequal)}" if unequal else ""
     estimate = None if null is None else null.estimate
-    if not (a.defined and b.defined):
-        undefined_one = a if not a.defined else b
+    if not (before.defined and after.defined):
+        undefined_one = after if before.defined else before
         reason = f"direction of {undefined_one.model!r} is undefined: {undefined_one.flag}"
-        return Distance(math.nan, math.nan, math.nan, a.layer, a.position, estimate, None, reason)
-    cosine, angle = cosine_and_angle(a.vector, b.vector)
-    ratio = b.raw_norm / a.raw_norm
+        return Distance(math.nan, math.nan, math.nan, before.layer, before.position, estimate, None, reason)
+    cosine, angle = cosine_and_angle(before.vector, after.vector)
+    ratio = after.raw_norm / before.raw_norm
     within = None if estimate is None or math.isnan(estimate.low) else cosine >= estimate.low
-    return Distance(cosine, angle, ratio, a.layer, a.position, estimate, within, reason)
+    return Distance(cosine, angle, ratio, before.layer, before.position, estimate, within, reason)
+
+
+compare = distance
+"""The name that comparing two results has in every subpackage."""

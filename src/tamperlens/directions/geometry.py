@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from scipy import optimize
+from scipy import linalg, optimize
 from scipy import stats as sps
 from torch import Tensor
 
@@ -38,22 +38,14 @@ def orthonormal(rows: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
 
 
 def principal_angles(a: Float[Tensor, "k d"], b: Float[Tensor, "m d"]) -> Float64[Tensor, " j"]:
-    """Principal angles between the spans of two orthonormal bases, in radians, smallest first.
-
-    Björck & Golub 1973: from the cosines where angles are large and from the sines where they are small,
-    because the arc cosine loses half of the digits there.
+    """Principal angles between the spans of two bases, in radians, smallest first, exact where they are tiny.
 
     Args:
-        a: orthonormal rows.
-        b: orthonormal rows; j = min(k, m) angles come back.
+        a: rows that span one subspace.
+        b: rows that span the other; j = min(k, m) angles come back.
     """
-    one, two = a.double(), b.double()
-    if len(one) < len(two):
-        one, two = two, one  # the sines are those of the smaller span against the larger
-    cosines = torch.linalg.svdvals(one @ two.T).clamp(max=1)
-    sines = torch.linalg.svdvals(two - (two @ one.T) @ one).flip(0)[: len(cosines)].clamp(max=1)
-    angles: Tensor = torch.where(cosines**2 < 0.5, cosines.arccos(), sines.arcsin())
-    return angles
+    one, two = (rows.detach().double().cpu().numpy().T for rows in (a, b))
+    return torch.from_numpy(linalg.subspace_angles(one, two)[::-1].copy())
 
 
 def geodesic(angles: Float[Tensor, " k"]) -> float:
@@ -106,9 +98,8 @@ def auroc(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> float
     """Probability that a random positive lies above a random negative, ties counting half."""
     if not len(positive) or not len(negative):
         return math.nan
-    ranks = sps.rankdata(torch.cat([positive, negative]).double().numpy())
-    n, m = len(positive), len(negative)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    one, two = (side.detach().double().cpu().numpy() for side in (positive, negative))
+    return float(sps.mannwhitneyu(one, two, method="asymptotic").statistic) / (one.size * two.size)
 
 
 def auroc_estimate(positive: Float[Tensor, " n"], negative: Float[Tensor, " m"]) -> Estimate:

@@ -43,6 +43,10 @@ class HarmfulnessAndRefusal(Result):
     refusal: Direction
     apart: Distance
 
+    def summary(self) -> str:
+        """Cosine of the two directions."""
+        return f"Harmfulness and refusal directions: {self.apart.summary()}"
+
 
 def instruction_position(model: ModelLike) -> int:
     """Position of the instruction's last token, negative from the end: right before the template's tokens."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
@@ -60,6 +61,13 @@ class DirectionNull(Result):
     harmless_sha256: str
     kind: str = HALVES
 
+    def summary(self) -> str:
+        """What the cosine is by sampling alone."""
+        return (
+            f"By sampling alone ({self.kind}) the cosine at layer {self.layer}, position "
+            f"{self.position} is {self.estimate}."
+        )
+
     @property
     def estimate(self) -> Estimate:
         """Mean cosine with the central 95 % of the draws; n is the number of prompts of the smaller set."""
@@ -92,6 +100,7 @@ class DirectionNull(Result):
 SplitHalfNull = DirectionNull
 
 
+@renamed_arguments(n_draws="draws")
 def split_half_null(
     model: ModelLike,
     harmful: Prompts,
@@ -99,7 +108,7 @@ def split_half_null(
     layer: int,
     position: int,
     *,
-    n_draws: int = 200,
+    draws: int = 200,
     seed: int = 0,
     cache: ActivationCache | None = None,
 ) -> DirectionNull:
@@ -111,7 +120,7 @@ def split_half_null(
         harmless: harmless prompts, 8 at least.
         layer: block whose input is read.
         position: negative token position from the end.
-        n_draws: random halvings.
+        draws: random halvings.
         seed: of the halvings.
         cache: where activations are kept between calls.
 
@@ -124,15 +133,16 @@ def split_half_null(
         >>> from tamperlens import directions, prompts
         >>> model = tamperlens.load('organism')
         >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
-        >>> null = directions.split_half_null(model, harmful, harmless, 2, -1, n_draws=20)
+        >>> null = directions.split_half_null(model, harmful, harmless, 2, -1, draws=20)
         >>> len(null.cosines), bool(null.cosines.max() < 1)
         (20, True)
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    return _null(HALVES, model, harmful, harmless, layer, position, n_draws, seed, cache)
+    return _null(HALVES, model, harmful, harmless, layer, position, draws, seed, cache)
 
 
+@renamed_arguments(n_draws="draws")
 def bootstrap_null(
     model: ModelLike,
     harmful: Prompts,
@@ -140,7 +150,7 @@ def bootstrap_null(
     layer: int,
     position: int,
     *,
-    n_draws: int = 200,
+    draws: int = 200,
     seed: int = 0,
     cache: ActivationCache | None = None,
 ) -> DirectionNull:
@@ -151,7 +161,7 @@ def bootstrap_null(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    return _null(BOOTSTRAP, model, harmful, harmless, layer, position, n_draws, seed, cache)
+    return _null(BOOTSTRAP, model, harmful, harmless, layer, position, draws, seed, cache)
 
 
 def _null(
@@ -168,7 +178,7 @@ def _null(
     check_disjoint(harmful, harmless)
     check_enough(harmful, harmless)
     if n_draws < 1:
-        raise InputError(f"n_draws is {n_draws}; it must be at least 1")
+        raise InputError(f"draws is {n_draws}; it must be at least 1")
     bad = activations_at(model, prompt_texts(harmful), layer, position, cache=cache)
     good = activations_at(model, prompt_texts(harmless), layer, position, cache=cache)
     return DirectionNull(

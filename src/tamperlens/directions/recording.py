@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
@@ -19,9 +20,9 @@ from tamperlens.directions.causal import random_directions
 from tamperlens.directions.checkpoints import (
     MEASURES,
     RANDOM_DIRECTIONS,
-    Reads,
+    Activations,
     base_nulls,
-    compare_reads,
+    compare_activations,
     read,
     verdicts,
 )
@@ -31,6 +32,8 @@ from tamperlens.directions.nulls import HALVES, band, null_cosines
 from tamperlens.directions.scoring import Scorer
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.directions.transfer import RANDOM, effect_rows, tokens_of
+from tamperlens.models import ChatModel
+from tamperlens.plots import Plot
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 
@@ -63,6 +66,17 @@ class DirectionTrace(Result):
     fingerprint: str
     direction_fingerprint: str
 
+    def summary(self) -> str:
+        """Cosine with the base's direction at the first and the last record."""
+        rows = self.table[(self.table["measure"] == "cosine") & (self.table["n"] > 0)]
+        if rows.empty:
+            return f"{self.model}: no cosine was recorded."
+        first, last = rows.iloc[0], rows.iloc[-1]
+        return (
+            f"{self.model}: cosine with the base's direction {first['value']:.3f} at step {first['step']}, "
+            f"{last['value']:.3f} [{last['low']:.3f}, {last['high']:.3f}] at step {last['step']}."
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """The table."""
         return self.table
@@ -80,7 +94,7 @@ class DirectionTrace(Result):
             raise InputError(f"{measure!r} was not recorded at layer {at}; recorded: {known or 'nothing'}")
         return rows.sort_values("step")
 
-    def plot(self) -> Any:
+    def plot(self) -> Plot:
         """A `tamperlens.plots.Plot`: the cosine to the base's direction over steps, with its null band."""
         from tamperlens.plots.steps import band_over_steps
 
@@ -107,6 +121,7 @@ class DirectionRecorder:
 
     name = "direction"
 
+    @renamed_arguments(n_draws="draws")
     def __init__(
         self,
         direction: Direction,
@@ -118,7 +133,7 @@ class DirectionRecorder:
         profile: bool = True,
         causal: bool = True,
         refusal_tokens: Sequence[int] | RefusalTokens | None = None,
-        n_draws: int = 200,
+        draws: int = 200,
         n_random: int = 2,
         seed: int = 0,
         batch_size: BatchSize = "auto",
@@ -135,7 +150,7 @@ class DirectionRecorder:
             profile: also the cosine at every layer, at the direction's position.
             causal: also what the base's and the tuned model's direction do in the tuned model.
             refusal_tokens: of the causal measures; the direction's own by default.
-            n_draws: of nulls and intervals.
+            draws: of nulls and intervals.
             n_random: random directions beside the causal measures.
             seed: of all draws.
             batch_size: rows at once in the causal measures.
@@ -153,10 +168,10 @@ class DirectionRecorder:
         self.split: Split = split_of(direction, harmful, harmless)
         self.profile, self.causal = profile, causal
         self.tokens = tokens_of(direction, refusal_tokens) if causal else ()
-        self.n_draws, self.n_random, self.seed = n_draws, n_random, seed
+        self.n_draws, self.n_random, self.seed = draws, n_random, seed
         self.batch_size, self.cache = batch_size, cache
         self.rows: list[dict[str, Any]] = []
-        self._base: list[Reads] = []
+        self._base: list[Activations] = []
         self._model: Any = None
 
     @property
@@ -164,7 +179,7 @@ class DirectionRecorder:
         """Layers that are read: all for the profile, else the direction's."""
         return None if self.profile else [self.direction.layer]
 
-    def start(self, model: Any) -> None:
+    def start(self, model: ChatModel) -> None:
         """Take the untouched model as the origin and draw the nulls.
 
         Raises:
@@ -181,7 +196,7 @@ class DirectionRecorder:
         self._nulls = base_nulls(here, k=self.k, n_draws=self.n_draws, seed=self.seed)
         self._by_layer = [self._null_at(reads) for reads in self._base] if self.profile else []
 
-    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+    def record(self, step: int, model: ChatModel) -> Sequence[Mapping[str, object]]:
         """Measure the model as it is now.
 
         Args:
@@ -195,7 +210,7 @@ class DirectionRecorder:
         else:
             rows = [
                 {"layer": self.direction.layer, **row}
-                for row in compare_reads(
+                for row in compare_activations(
                     self._base[self._index], tuned[self._index], self._nulls,
                     k=self.k, n_draws=self.n_draws, seed=self.seed,
                 )
@@ -206,7 +221,7 @@ class DirectionRecorder:
         self.rows += rows
         return rows
 
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Take over what an interrupted run had recorded; `finetune` calls it when it resumes.
 
         Args:
@@ -234,11 +249,11 @@ class DirectionRecorder:
     def _index(self) -> int:
         return self.direction.layer if self.profile else 0
 
-    def _null_at(self, reads: Reads) -> Estimate:
+    def _null_at(self, reads: Activations) -> Estimate:
         draws = null_cosines(reads.harmful, reads.harmless, kind=HALVES, n_draws=self.n_draws, seed=self.seed)
         return band(draws, min(len(reads.harmful), len(reads.harmless)), HALVES)
 
-    def _profile(self, tuned: Sequence[Reads]) -> list[dict[str, Any]]:
+    def _profile(self, tuned: Sequence[Activations]) -> list[dict[str, Any]]:
         rows = []
         for layer, (one, two) in enumerate(zip(self._base, tuned, strict=True)):
             defined = one.differs and two.differs
@@ -257,7 +272,7 @@ class DirectionRecorder:
             )  # fmt: skip
         return rows
 
-    def _effects(self, model: Any, tuned: Reads) -> list[dict[str, Any]]:
+    def _effects(self, model: Any, tuned: Activations) -> list[dict[str, Any]]:
         """What directions do in the tuned model; random directions of the base's length are the null."""
         try:
             scorer = Scorer(

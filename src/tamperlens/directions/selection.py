@@ -36,6 +36,14 @@ class SelectionRule(Result):
     layer_rule: LayerRule = "code"
     kl_ceiling: float = 1.0
 
+    def summary(self) -> str:
+        """The filters."""
+        return (
+            f"KL at most {self.max_kl:g}, induce at least {self.min_induce:g}, layers below "
+            f"{self.max_layer:g} of all "
+            f"({self.layer_rule})."
+        )
+
     def layer_objection(self, layer: int, n_layers: int) -> str:
         """Why a candidate of this layer is never chosen, or ""."""
         # 1e-9 keeps a limit like 0.8 · 35, which is whole on paper, from being a hair above it.
@@ -91,6 +99,15 @@ class Selection(Result):
     passed: bool
     reason: str
     row: int
+
+    def summary(self) -> str:
+        """The place chosen and its scores."""
+        why = "passes all filters" if self.passed else f"does not pass: {self.reason}"
+        return (
+            f"Layer {self.layer}, position {self.position}: bypass {self.bypass:.2f}, induce "
+            f"{self.induce:.2f}, "
+            f"KL {self.kl:.2f}; {why}."
+        )
 
 
 def select_direction(table: pd.DataFrame, *, n_layers: int, rule: SelectionRule | None = None) -> Selection:

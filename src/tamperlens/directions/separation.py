@@ -47,6 +47,13 @@ class Separation(Result):
     n_harmful: int
     n_harmless: int
 
+    def summary(self) -> str:
+        """How well the projections tell harmful from harmless prompts."""
+        return (
+            f"AUROC {self.auroc}, d′ {self.d_prime}, true positives at 1 % false ones {self.tpr} "
+            f"({self.n_harmful} harmful and {self.n_harmless} harmless prompts)."
+        )
+
 
 def separation(
     model: ModelLike,

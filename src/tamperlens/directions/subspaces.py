@@ -70,6 +70,14 @@ class Subspace(Result):
                 "blocks; find one in that model"
             )
 
+    def summary(self) -> str:
+        """Size, place and method."""
+        return (
+            f"{self.model}: {self.k} orthogonal directions at layer {self.layer}, position "
+            f"{self.position}, by "
+            f"{self.method}, from {self.n_harmful} harmful and {self.n_harmless} harmless prompts."
+        )
+
     @property
     def k(self) -> int:
         """Number of directions."""

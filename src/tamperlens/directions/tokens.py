@@ -45,6 +45,14 @@ class RefusalTokens(Result):
     n_harmless: int
     source: str
 
+    def summary(self) -> str:
+        """The tokens and how they were found."""
+        return (
+            f"Refusals open with {', '.join(map(repr, self.texts))} ({self.source}; "
+            f"{self.n_refused} refused and "
+            f"{self.n_harmless} harmless prompts)."
+        )
+
 
 def find_refusal_tokens(
     model: ModelLike,

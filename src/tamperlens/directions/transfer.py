@@ -50,6 +50,16 @@ class TransferCheck(Result):
     base: str
     tuned: str
 
+    def summary(self) -> str:
+        """What each direction does in each model."""
+        rows = self.table[self.table["measure"].isin(("drop", "rise"))]
+        parts = [
+            f"{row['direction']} direction in {row['model']}: {row['measure']} {row['value']:.2f} "
+            f"[{row['low']:.2f}, {row['high']:.2f}]"
+            for row in rows.to_dict("records")
+        ]
+        return f"Log-odds of refusal (ablated: drop, added: rise). {'; '.join(parts)}."
+
     def estimate(self, model: str, direction: str, measure: str) -> Estimate:
         """One cell.
 

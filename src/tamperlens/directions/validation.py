@@ -62,6 +62,15 @@ class SubspaceCheck(Result):
     method: str
     model: str
 
+    def summary(self) -> str:
+        """How many edits were tried, against what."""
+        return (
+            f"{self.model}: {len(self.effects)} edits of the subspace ({self.method}); refusal "
+            "log-odds of the "
+            f"untouched model {self.baseline_harmful:.2f} on harmful and {self.baseline_harmless:.2f} on "
+            "harmless prompts."
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """One row per edit and measure: name, kind, measure, value, low, high, n, method, model."""
         return pd.DataFrame(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +62,20 @@ class Groups(Noun, Mapping[str, WeightMask]):
         )
 
 
+@runtime_checkable
+class HasTop(Protocol):
+    """Scores of weights, of which the highest can be taken, such as what `neurons.snip` returns."""
+
+    def top(self, fraction: float) -> WeightMask:
+        """The highest-scored share."""
+        ...
+
+
 def groups(
     model: ModelLike,
     *,
-    safety: Any,
-    utility: Any = None,
+    safety: WeightMask | HasTop,
+    utility: WeightMask | HasTop | None = None,
     critical: WeightMask | None = None,
     fraction: float = 0.01,
     critical_fractions: tuple[float, float] = (0.1, 0.1),

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import Part, parts_of
 from tamperlens.drift.trace import WHOLE, DriftTrace
-from tamperlens.models import ModelLike, as_chat_model
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens_hooks import Projection, logical_weight, module_and_anatomy, unwrap
 from tamperlens_hooks.lowrank import Entries, Moments, Update, effective_rank, row_sizes, update_of
 
@@ -59,12 +59,12 @@ class Recorder:
 
     def __init__(
         self,
-        groups: Mapping[str, Any],
+        groups: Mapping[str, WeightMask],
         every: int = 100,
         *,
         controls: Mapping[str, str] | None = None,
         whole: bool = True,
-        unaligned: Any = None,
+        unaligned: ChatModel | None = None,
         moved: float = 1e-3,
         largest_spectrum: int = 1024,
     ) -> None:
@@ -99,7 +99,7 @@ class Recorder:
         self._places: list[_Place] = []
         self._base: Any = None
 
-    def start(self, model: Any) -> None:
+    def start(self, model: ChatModel) -> None:
         """Take the untouched model as the origin.
 
         Raises:
@@ -119,14 +119,14 @@ class Recorder:
             raise InputError(f"{self.unaligned.name} has other matrices than {model.name}; give its own base")
 
     @torch.no_grad()
-    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+    def record(self, step: int, model: ChatModel | nn.Module) -> Sequence[Mapping[str, object]]:
         """Measure the model as it is now.
 
         Args:
             step: number of optimizer steps made.
             model: the ChatModel in training, or its module.
         """
-        tuned = unwrap(getattr(model, "module", model))
+        tuned = unwrap(model.module if isinstance(model, ChatModel) else model)
         sums, wholes = [], []
         for place in self._places:
             update = update_of(tuned, place.projection, self._base)
@@ -144,7 +144,7 @@ class Recorder:
         self.rows += rows
         return rows
 
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Take over what an interrupted run had recorded; `finetune` calls it when it resumes.
 
         Args:
@@ -239,7 +239,7 @@ def _rows(
 
 
 def measure(
-    base: ModelLike, tuned: ModelLike, groups: Mapping[str, WeightMask], *, step: int = 0, **settings: Any
+    base: ModelLike, tuned: ModelLike, groups: Mapping[str, WeightMask], *, step: int = 0, **settings: object
 ) -> DriftTrace:
     """Drift between two models at hand, without a run: a trace of one step.
 
@@ -251,7 +251,8 @@ def measure(
         settings: further arguments of `Recorder`.
     """
     base, tuned = as_chat_model(base, what="base"), as_chat_model(tuned, what="tuned")
-    recorder = Recorder(groups, **settings)
+    given: Any = settings
+    recorder = Recorder(groups, **given)
     recorder.start(base)
     recorder.record(step, tuned)
     return recorder.finish()

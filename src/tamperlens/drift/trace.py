@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +57,7 @@ class DriftTrace(Result):
     @classmethod
     def from_rows(
         cls,
-        rows: Iterable[Mapping[str, Any]] | pd.DataFrame,
+        rows: Iterable[Mapping[str, object]] | pd.DataFrame,
         *,
         model: str = "",
         fingerprint: str = "",
@@ -148,17 +147,17 @@ def over_steps(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relati
         "bars hold the middle half. Dashed: weights matched on matrix and size."
     )
     name = f"drift-{measure.replace('_', '-')}"
-    return plots.drift_over_steps(frame, _looks(found[0]), name=name, axis=label, caption=caption)
+    return plots.drift_over_steps(frame, _styles(found[0]), name=name, axis=label, caption=caption)
 
 
 def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative_l2") -> Plot:
     """The last step's drift of every matrix (mean over seeds), group by group, on a logarithmic axis."""
     found, label = _traces(traces), _label(measure)
-    looks = _looks(found[0])
+    styles = _styles(found[0])
     tables = [trace.table(measure) for trace in found]
     values = {
         g: np.nanmean(np.stack([t[g].to_numpy(float) for t in tables]), 0)
-        for g in looks
+        for g in styles
         if all(g in t for t in tables)
     }
     moved = {g: kept for g, v in values.items() if (kept := v[np.isfinite(v) & (v > 0)]).size}
@@ -167,7 +166,7 @@ def by_group(traces: DriftTrace | Sequence[DriftTrace], measure: str = "relative
     step = found[0].steps[-1]
     caption = f"{label} at step {step}; one point per matrix, mean over {len(found)} runs; line: median."
     name = f"groups-{measure.replace('_', '-')}"
-    return plots.drift_by_group(moved, looks, name=name, axis=label, caption=caption)
+    return plots.drift_by_group(moved, styles, name=name, axis=label, caption=caption)
 
 
 def layer_map(traces: DriftTrace | Sequence[DriftTrace], group: str, measure: str = "relative_l2") -> Plot:
@@ -207,6 +206,6 @@ def _traces(traces: DriftTrace | Sequence[DriftTrace]) -> list[DriftTrace]:
     return found
 
 
-def _looks(trace: DriftTrace) -> dict[str, plots.drift.Look]:
+def _styles(trace: DriftTrace) -> dict[str, plots.drift.LineStyle]:
     owner = {control: group for group, control in trace.controls.items()}
-    return plots.paired_looks({group: owner.get(group) for group in trace.groups if group != WHOLE})
+    return plots.paired_styles({group: owner.get(group) for group in trace.groups if group != WHOLE})

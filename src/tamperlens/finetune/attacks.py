@@ -79,7 +79,7 @@ class Attack(Result):
         )
 
     def config_for(
-        self, model: ChatModel, *, preset: str | None = None, **changes: Any
+        self, model: ChatModel, *, preset: str | None = None, **changes: object
     ) -> LoraConfig | FullConfig:
         """The preset for a model's language, with changes such as `steps=20` or `seed=1`.
 
@@ -101,7 +101,8 @@ class Attack(Result):
             changes.setdefault("epochs", None)
         elif changes.get("epochs") is not None:
             changes.setdefault("steps", None)
-        return dataclasses.replace(config, **changes)
+        given: Any = changes
+        return dataclasses.replace(config, **given)
 
 
 attacks: Registry[Callable[..., Attack]] = Registry("attack")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tamperlens.base.boundary import hold_fields
 from tamperlens.base.errors import InputError
@@ -72,7 +72,7 @@ class TrainingConfig(Result):
         """ "lora" or "full"."""
         raise InputError("use LoraConfig or FullConfig; TrainingConfig is what they share")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """All settings with the kind, in JSON terms, as manifests store them."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 

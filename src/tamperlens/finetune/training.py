@@ -54,7 +54,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.step = 0
 
     def check_loss(self, loss: float) -> None:
-        """Look at one batch's mean loss per token."""
+        """Check one batch's mean loss per token."""
         finite = math.isfinite(loss)
         if self.step == 0 and finite:
             self.limit = max(self.limit, 3 * loss)
@@ -86,7 +86,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.step = int(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the gradients, and keep the weights that gave a good loss."""
+        """Check the gradients, and keep the weights that gave a good loss."""
         gradients = [local(p.grad) for p in self.trained.values() if p.grad is not None]
         # Under fp16 the scaler skips steps with infinite gradients by itself.
         if gradients and not args.fp16:

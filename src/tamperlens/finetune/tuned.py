@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -78,7 +77,7 @@ class TunedModel(Noun):
     log: pd.DataFrame
     accounting: Compute
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    recordings: tuple[Any, ...] = ()
+    recordings: tuple[object, ...] = ()
     frozen: WeightMask | None = None
 
     def factors(self) -> list[Factors]:

@@ -14,7 +14,7 @@ NAMED = {
     "rrr": "RRR (share refused)",
     "ce": "CE (share not refused)",
     "rd": "RD (median 1 − cos)",
-    "over_refusal": "harmless prompts refused",
+    "over_refusal_harmless": "harmless prompts refused",
     "capability": "questions right (share)",
 }
 SERIES = ["attack", "rank", "data_size", "learning_rate", "defence"]
@@ -28,7 +28,8 @@ def curves(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
     Args:
         table: of a grid.
-        measure: rrr, ce, rd, over_refusal, capability, lookalike_refusal, degenerate or rd_refused.
+        measure: rrr, ce, rd, rd_refused, over_refusal_harmless, over_refusal_lookalike, degenerate_harmful or
+            capability.
 
     Returns:
         step, series, model, value, low, high, n (prompts), seeds, lowest, highest.
@@ -65,7 +66,7 @@ def figures(table: pd.DataFrame, fits: Scaling | None = None) -> list[Plot]:
         InputError: no cells.
     """
     made = []
-    for measure in ("rrr", "ce", "rd", "over_refusal", "capability"):
+    for measure in ("rrr", "ce", "rd", "over_refusal_harmless", "capability"):
         frame = curves(table, measure).assign(null=math.nan, null_low=math.nan, null_high=math.nan)
         n, seeds = int(frame["n"].max()), int(frame["seeds"].max())
         short = measure.upper() if len(measure) < 4 else measure
@@ -126,6 +127,7 @@ def _named(name: str, value: object) -> str:
 def _title(measure: str) -> str:
     return {
         "rrr": "Refusal robustness over attack steps", "ce": "Compliance error over attack steps",
-        "rd": "How far answers move over attack steps", "over_refusal": "Over-refusal over attack steps",
+        "rd": "How far answers move over attack steps",
+        "over_refusal_harmless": "Over-refusal over attack steps",
         "capability": "Capability over attack steps",
     }[measure]  # fmt: skip

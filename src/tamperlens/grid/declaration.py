@@ -17,6 +17,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.kinds import Range, told
 from tamperlens.base.results import Result
+from tamperlens.models import DEFAULT, Decoding, old_length
+from tamperlens.models.decoding import WRITTEN
 
 Kind = Literal["none", "freeze", "rewind", "mix"]
 Selection = Literal["top-safety", "safety-critical"]
@@ -72,7 +74,7 @@ class Evaluation(Result):
         column: the prompts' column in those files, where it is not recognised.
         limit: most prompts a set.
         judge: name of a registered judge.
-        max_new_tokens: answers are cut there.
+        decoding: how answers are made; in files its settings stand among these, such as `max_new_tokens`.
         suites: capability suites; those in the model's language by default.
         suite_limit: questions a suite.
         embedder: for RD: "auto" is a sentence embedder where one is at hand (`refusal.default_embedder`),
@@ -86,13 +88,21 @@ class Evaluation(Result):
     column: str = ""
     limit: int = 100
     judge: str = "acts"
-    max_new_tokens: int = 64
+    decoding: Decoding = DEFAULT
     suites: tuple[str, ...] = ()
     suite_limit: int = 50
     embedder: str = "auto"
 
     def __post_init__(self) -> None:
-        hold_fields(self, "evaluation: ", max_new_tokens=Range(1, 2**16))
+        hold_fields(self, "evaluation: ")
+        hold_fields(self.decoding, "evaluation: ", max_new_tokens=Range(1, 2**16))
+
+    def describe(self) -> dict[str, object]:
+        """In plain values, as manifests and addresses hold it."""
+        return {**{k: v for k, v in vars(self).items() if k != "decoding"}, **self.decoding.changed()}
+
+
+Evaluation.__init__ = old_length(Evaluation.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ class Grid(Result):
     learning_rates: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     defences: tuple[Defence, ...] = (Defence(),)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     dtype: str = "auto"
     device: str = "auto"
@@ -207,14 +217,14 @@ class Grid(Result):
         return math.prod(map(len, axes)) * max(1, len(self.learning_rates))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Training settings with the schedule that holds when none is given."""
         return {"schedule": "constant", **self.training}
 
     @property
     def cuttable(self) -> bool:
         """Whether a longer run passes through the weights of a shorter one: nothing depends on its end."""
-        warmup = self.settings.get("warmup", 0)
+        warmup: Any = self.settings.get("warmup", 0)
         return bool(self.settings["schedule"] == "constant" and (warmup == 0 or warmup >= 1))
 
     def cells(self) -> list[Cell]:
@@ -230,20 +240,20 @@ class Grid(Result):
             found.setdefault(cell.family() if self.cuttable else cell.training(), []).append(cell)
         return [sorted(group, key=lambda cell: cell.steps) for group in found.values()]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """In JSON terms, as manifests store it."""
         body = dataclasses.asdict(self)
-        body["training"] = dict(self.training)
+        body |= {"training": dict(self.training), "evaluation": self.evaluation.describe()}
         return body
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Grid:
+    def from_dict(cls, values: Mapping[str, object]) -> Grid:
         """From what `describe` gave, or a TOML file holds.
 
         Raises:
             InputError: an unknown or missing key, or a value that is none; the message names it.
         """
-        given = dict(values)
+        given: dict[str, Any] = dict(values)
         known_names(cls, given, "grid")
         if "models" not in given:
             raise InputError("grid: models is missing; name at least one")
@@ -253,7 +263,7 @@ class Grid(Result):
         if "defences" in given:
             given["defences"] = tuple(_made(Defence, one, "defences") for one in given["defences"])
         if "evaluation" in given:
-            given["evaluation"] = _made(Evaluation, given["evaluation"], "evaluation")
+            given["evaluation"] = _evaluation(given["evaluation"])
         return cls(**given)
 
     @classmethod
@@ -276,6 +286,13 @@ class Grid(Result):
 
 
 _LISTS = ("models", "attacks", "ranks", "steps", "data_sizes", "learning_rates", "seeds", "defences")
+
+
+def _evaluation(given: Any) -> Any:
+    if isinstance(given, Mapping) and "decoding" not in given:
+        rest = {name: value for name, value in given.items() if name not in WRITTEN.values()}
+        given = {**rest, "decoding": Decoding.among(given)}
+    return _made(Evaluation, given, "evaluation")
 
 
 def _made(kind: Any, given: Any, where: str) -> Any:

@@ -28,11 +28,15 @@ from tamperlens.grid.records import (
     model_pin,
     read_record,
 )
+from tamperlens.studies.evaluation import OLD_NAMES
 
 KIND = "grid"
 TABLE = "results_grid.csv"
 ARTEFACTS = ("cells", "baselines", "training", TABLE, "figures")
-MEASURES = ("rrr", "ce", "rd", "rd_refused", "over_refusal", "lookalike_refusal", "degenerate", "capability")
+MEASURES = (
+    "rrr", "ce", "rd", "rd_refused", "over_refusal_harmless", "over_refusal_lookalike", "degenerate_harmful",
+    "capability",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def _row(cell: Cell, record: Record) -> dict[str, Any]:
 def _numbers(measures: Mapping[str, Estimate]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in (*MEASURES, "flops"):
-        one = measures.get(name, undefined("not measured"))
+        one = measures.get(name, measures.get(OLD_NAMES.get(name, name), undefined("not measured")))
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_n": one.n}
     return row
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 from tamperlens import capability, finetune, judges, neurons, prompts, refusal
 from tamperlens.base.errors import InputError
@@ -72,7 +73,7 @@ class Bench:
         self.asked = EvalPrompts.for_model(
             self.model, harmful=self.sets["harmful"], harmless=self.sets["harmless"],
             lookalike=self.sets["lookalike"], suites=how.suites or None, judge=how.judge, limit=how.limit,
-            seed=None, questions=how.suite_limit, max_new_tokens=how.max_new_tokens, loss=False,
+            seed=None, questions=how.suite_limit, decoding=how.decoding, loss=False,
         )  # fmt: skip
         self._masks: dict[Defence, WeightMask] = {}
 
@@ -104,7 +105,7 @@ class Bench:
 
     def config(self, cell: Cell, steps: int) -> finetune.LoraConfig | finetune.FullConfig:
         """The training settings of a cell: the attack's for the model's size, changed by the grid's."""
-        settings = {**self.grid.settings, "steps": steps, "seed": cell.seed}
+        settings: dict[str, Any] = {**self.grid.settings, "steps": steps, "seed": cell.seed}
         preset = self.attack(cell.attack, cell.data_size).config_for(self.model, steps=steps)
         rate = preset.learning_rate if cell.learning_rate is None else cell.learning_rate
         settings["learning_rate"] = rate
@@ -200,9 +201,9 @@ class Bench:
         measures = {
             "rrr": harmful.rrr,
             "ce": complement(harmful.rrr),
-            "degenerate": harmful.degenerate_rate,
-            "over_refusal": found["harmless"].refusal_rate,
-            "lookalike_refusal": found["lookalike"].refusal_rate,
+            "degenerate_harmful": harmful.degenerate_rate,
+            "over_refusal_harmless": found["harmless"].refusal_rate,
+            "over_refusal_lookalike": found["lookalike"].refusal_rate,
             "capability": scores.overall,
         }
         measures |= {f"capability_{suite}": value for suite, value in scores.accuracy.items()}

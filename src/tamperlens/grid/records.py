@@ -45,7 +45,7 @@ class Record(Result):
 
     address: str
     status: str
-    cell: dict[str, Any]
+    cell: dict[str, object]
     parameters: int = 0
     fingerprint: str = ""
     measures: dict[str, Estimate] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Record(Result):
     attempts: int = 1
     seconds: float = 0.0
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, str]:
         """Everything that follows from the declaration alone: what two runs of a cell must agree in."""
         body = dataclasses.asdict(self)
         for name in ("seconds", "attempts"):
@@ -111,7 +111,7 @@ def address(grid: Grid, cell: Cell, pins: Mapping[str, str]) -> str:
         {
             "cell": declared,
             "training": grid.settings,
-            "evaluation": dataclasses.asdict(grid.evaluation),
+            "evaluation": grid.evaluation.describe(),
             "dtype": grid.dtype,
             "hashes": {name: pins[name] for name in names},
         }
@@ -124,7 +124,7 @@ def baseline_address(grid: Grid, model: str, pins: Mapping[str, str]) -> str:
     return _hashed(
         {
             "model": model,
-            "evaluation": dataclasses.asdict(grid.evaluation),
+            "evaluation": grid.evaluation.describe(),
             "dtype": grid.dtype,
             "hashes": {name: pins[name] for name in names},
         }

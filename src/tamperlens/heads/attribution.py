@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.heads import exact, published
 from tamperlens.heads.direct import direct
 from tamperlens.heads.gradient import gradient, integrated
 from tamperlens.heads.inputs import Batch, Prompts, Rows, batched, make_rows, padded
 from tamperlens.heads.scores import HeadScores, make_scores
-from tamperlens.heads.targets import Target, resolve_target
+from tamperlens.heads.targets import HasIds, Target, TargetLike, resolve_target
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens_hooks import HasVector
 
 Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara"]
 Baseline = Literal["zero", "mean", "resample"]
 OWN_METRIC = ("ships", "sahara")
 
 
+@renamed_arguments(tokens="refusal_tokens")
 def attribute(
     model: ModelLike,
     prompts: Prompts,
     *,
-    target: Any = "refusal_direction",
+    target: TargetLike = "refusal_direction",
     metric: Callable[..., Tensor] | None = None,
-    labels: Any = None,
+    labels: object = None,
     method: str = "gradient",
     corrupt: Prompts | None = None,
-    direction: Any = None,
+    direction: Tensor | HasVector | None = None,
     layer: int | None = None,
     position: int | None = None,
-    tokens: Any = None,
+    refusal_tokens: Sequence[int] | HasIds | None = None,
     at: str = "clean",
     baseline: str = "zero",
     reference: Prompts | None = None,
@@ -72,9 +75,9 @@ def attribute(
         model: the model; hooks are attached and detached.
         prompts: user turns, rendered with the chat template; or token ids as they are, a tensor [n, seq] or
             lists of ids (`corrupt` and `reference` likewise).
-        target: "refusal_direction" (needs `direction`), "refusal_tokens" (needs `tokens`), or a function of
-            the last position's logits [batch, vocab] that returns one number per example, differentiable for
-            the gradient methods.
+        target: "refusal_direction" (needs `direction`), "refusal_tokens" (needs `refusal_tokens`), or a
+            function of the last position's logits [batch, vocab] that returns one number per example,
+            differentiable for the gradient methods.
         metric: the same as a function given as `target`. With `labels` it is called as
             metric(logits, labels of those rows); without, all prompts are run in one batch in the order
             given, so that it may hold labels of its own.
@@ -85,7 +88,7 @@ def attribute(
         layer: block at whose input the projection is read; the direction's own by default, `n_layers` for the
             last block's output.
         position: token, from the end; the direction's own by default, else -1.
-        tokens: refusal token ids, or an object with `.ids`.
+        refusal_tokens: token ids, or an object with `.ids`.
         at: "clean" or "corrupt".
         baseline: "zero", "mean" or "resample".
         reference: prompts for means and donors; the scored ones by default.
@@ -125,7 +128,13 @@ def attribute(
     if method in OWN_METRIC:
         return _published(model, rows, batches, method, steps, scale)
     goal = resolve_target(
-        model, target, direction=direction, layer=layer, position=position, tokens=tokens, labels=labels
+        model,
+        target,
+        direction=direction,
+        layer=layer,
+        position=position,
+        refusal_tokens=refusal_tokens,
+        labels=labels,
     )
     if goal.labels is not None and len(goal.labels) != len(rows):
         raise InputError(f"labels= has {len(goal.labels)} entries for {len(rows)} prompts; give one for each")

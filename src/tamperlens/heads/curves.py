@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, rate
 from tamperlens.heads.exact import mean_z
 from tamperlens.heads.inputs import Prompts, batched, make_rows
 from tamperlens.heads.scores import HeadScores
-from tamperlens.heads.targets import Target, resolve_target
+from tamperlens.heads.targets import HasIds, Target, TargetLike, resolve_target
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
+from tamperlens.plots import Plot
 from tamperlens.prompts import as_prompts
-from tamperlens_hooks import ablate_heads
+from tamperlens_hooks import HasVector, ablate_heads
 
 Head = tuple[int, int]
 Measure = Callable[[ChatModel], Sequence[float]]
@@ -64,6 +67,13 @@ class AblationCurve(Result):
     fingerprint: str
     prompts: str
 
+    def summary(self) -> str:
+        """The target with all heads of the curve ablated, beside random heads."""
+        return (
+            f"{self.model}, {self.target}: {self.values[0]} untouched, {self.values[-1]} without the first "
+            f"{self.k[-1]} heads by {self.method}; random heads of the same layers {self.random[-1]}."
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """Two rows for each k, series "top" and "random": k, value, low, high, n, share, head added."""
         rows = []
@@ -80,7 +90,7 @@ class AblationCurve(Result):
                 )
         return pd.DataFrame(rows)
 
-    def plot(self, *, name: str | None = None) -> Any:
+    def plot(self, *, name: str | None = None) -> Plot:
         """A `tamperlens.plots.Plot`: both curves with their intervals."""
         from tamperlens.plots import ablation_curve
 
@@ -95,16 +105,17 @@ class AblationCurve(Result):
         )
 
 
+@renamed_arguments(tokens="refusal_tokens")
 def ablation_curve(
     model: ModelLike,
     scores: HeadScores | Sequence[Head],
     prompts: Prompts,
     *,
-    target: Any = "refusal_direction",
-    direction: Any = None,
+    target: TargetLike = "refusal_direction",
+    direction: Tensor | HasVector | None = None,
     layer: int | None = None,
     position: int | None = None,
-    tokens: Any = None,
+    refusal_tokens: Sequence[int] | HasIds | None = None,
     measure: Measure | None = None,
     mode: str = "zero",
     most: int | None = None,
@@ -126,7 +137,7 @@ def ablation_curve(
         direction: as there.
         layer: as there.
         position: as there.
-        tokens: as there.
+        refusal_tokens: as there.
         measure: instead of a target, a function that is called with the model while heads are ablated and
             returns one number per prompt, such as 1 for refused answers.
         mode: "zero", or "mean" (each head's mean over the prompts).
@@ -154,7 +165,7 @@ def ablation_curve(
     run: Callable[[ChatModel], Any]
     if measure is None:
         goal = resolve_target(
-            model, target, direction=direction, layer=layer, position=position, tokens=tokens
+            model, target, direction=direction, layer=layer, position=position, refusal_tokens=refusal_tokens
         )
         words, run = goal.words, _Read(goal, batches, len(rows))
     else:

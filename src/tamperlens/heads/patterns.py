@@ -6,7 +6,6 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -18,6 +17,7 @@ from tamperlens.base.files import PathLike, write_text
 from tamperlens.base.results import Result
 from tamperlens.heads.inputs import Prompts, batched, make_rows, padded
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.plots import Plot
 from tamperlens.prompts import as_prompts
 from tamperlens_hooks.attention import attention_patterns
 
@@ -52,6 +52,14 @@ class Patterns(Result):
     model: str
     fingerprint: str
 
+    def summary(self) -> str:
+        """What was read."""
+        return (
+            f"{self.model}: attention of {self.weights.shape[1]} heads in each of "
+            f"{len(self.layers)} layers over "
+            f"{len(self.tokens)} tokens."
+        )
+
     def head(self, layer: int, head: int) -> Float[Tensor, "query key"]:
         """One head's weights.
 
@@ -83,7 +91,7 @@ class Patterns(Result):
         """Write an interactive circuitsvis page that needs no network; see `write_page`."""
         return write_page(path, [self] if after is None else [self, after], heads)
 
-    def plot(self, layer: int, head: int, *, after: Patterns | None = None, name: str | None = None) -> Any:
+    def plot(self, layer: int, head: int, *, after: Patterns | None = None, name: str | None = None) -> Plot:
         """A `tamperlens.plots.Plot`: query × key heat map of one head, before and after side by side.
 
         Raises:

@@ -17,6 +17,7 @@ from tamperlens.base.results import Result
 from tamperlens.heads.attribution import attribute
 from tamperlens.heads.inputs import Prompts
 from tamperlens.heads.scores import HeadScores
+from tamperlens.models import ChatModel
 from tamperlens.prompts import as_prompts
 
 
@@ -45,6 +46,16 @@ class HeadTrace(Result):
     n: int
     model: str
     fingerprint: str
+
+    def summary(self) -> str:
+        """How the target and the order of heads moved over the run."""
+        moved = change(self.scores[0], self.scores[-1], "first", "last")
+        return (
+            f"{self.model}, {self.target} ({self.method}): {float(self.metric[0]):.3g} at step "
+            f"{self.steps[0]}, "
+            f"{float(self.metric[-1]):.3g} at step {self.steps[-1]}; head scores of the two: cosine "
+            f"{moved.cosine:.2f}, rank correlation {moved.spearman:.2f} (n={self.n})."
+        )
 
     def ranks(self) -> Float[Tensor, "step layer head"]:
         """Rank of each head at each step, 1 for the largest score; ties share their mean rank."""
@@ -99,6 +110,14 @@ class HeadChange(Result):
     before: str
     after: str
 
+    def summary(self) -> str:
+        """How alike the two are, and which heads moved most."""
+        most = ", ".join(f"{layer}.{head}" for layer, head in self.most_changed(3))
+        return (
+            f"{self.before} → {self.after}: head scores have cosine {self.cosine:.2f} and rank correlation "
+            f"{self.spearman:.2f}; most changed (layer.head): {most}."
+        )
+
     def most_changed(self, k: int) -> list[tuple[int, int]]:
         """The k heads with the largest |difference|, largest first."""
         order = self.difference.abs().double().flatten().sort(descending=True, stable=True).indices[:k]
@@ -144,7 +163,7 @@ class HeadRecorder:
     name = "heads"
 
     def __init__(
-        self, prompts: Prompts, every: int = 50, *, method: str = "gradient", **settings: Any
+        self, prompts: Prompts, every: int = 50, *, method: str = "gradient", **settings: object
     ) -> None:
         """See the class.
 
@@ -164,13 +183,14 @@ class HeadRecorder:
         self.found: list[tuple[int, HeadScores]] = []
         self._model: Any = None
 
-    def start(self, model: Any) -> None:
+    def start(self, model: ChatModel) -> None:
         """Remember the untouched model."""
         self._model, self.found = (model.name, model.fingerprint), []
 
-    def record(self, step: int, model: Any) -> Sequence[Mapping[str, Any]]:
+    def record(self, step: int, model: ChatModel) -> Sequence[Mapping[str, object]]:
         """Score the model as it is now."""
-        scores = attribute(model, self.prompts, method=self.method, **self.settings)
+        given: Any = self.settings
+        scores = attribute(model, self.prompts, method=self.method, **given)
         self.found.append((step, scores))
         moved = change(self.found[0][1].scores, scores.scores, "", "")
         frame = scores.to_frame()[["layer", "head", "score", "rank"]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.plots import Plot
 
 DRAWS = 1000
 
@@ -69,11 +71,21 @@ class HeadScores(Result):
                 "score that model"
             )
 
+    def summary(self) -> str:
+        """The heads that score highest."""
+        listed = ", ".join(
+            f"{layer}.{head} {float(self.scores[layer, head]):.3g}"
+            for layer, head in self.top(min(3, self.scores.numel()))
+        )
+        return (
+            f"{self.model}, {self.target} by {self.method} (n={self.n}): highest heads (layer.head) {listed}."
+        )
+
     @classmethod
     def from_values(
         cls,
         model: ModelLike,
-        values: Any,
+        values: Tensor | npt.ArrayLike,
         *,
         method: str,
         target: str,
@@ -112,7 +124,7 @@ class HeadScores(Result):
     def from_transformer_lens(
         cls,
         model: ModelLike,
-        result: Any,
+        result: object,
         *,
         target: str,
         baseline: float = 0.0,
@@ -197,7 +209,7 @@ class HeadScores(Result):
             ]
         )
 
-    def plot(self, *, name: str | None = None, title: str | None = None) -> Any:
+    def plot(self, *, name: str | None = None, title: str | None = None) -> Plot:
         """A `tamperlens.plots.Plot`: layer × head heat map."""
         from tamperlens.plots import head_map
 

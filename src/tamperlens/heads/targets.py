@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.logits import refusal_metric
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.models.generation import forward_last
-from tamperlens_hooks import capture
+from tamperlens_hooks import HasVector, capture
 
 Inputs = dict[str, Tensor]
-Metric = Callable[..., Any]
+Metric = Callable[..., Tensor]
+
+
+@runtime_checkable
+class HasIds(Protocol):
+    """Anything with token ids, such as what `find_refusal_tokens` returns."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,15 +86,19 @@ class Target:
         return _checked(found, len(ids), self.words)
 
 
+TargetLike = str | Callable[..., Tensor] | Target
+
+
+@renamed_arguments(tokens="refusal_tokens")
 def resolve_target(
     model: ModelLike,
-    target: Any,
+    target: TargetLike,
     *,
-    direction: Any = None,
+    direction: Tensor | HasVector | None = None,
     layer: int | None = None,
     position: int | None = None,
-    tokens: Any = None,
-    labels: Any = None,
+    refusal_tokens: Sequence[int] | HasIds | None = None,
+    labels: object = None,
 ) -> Target:
     """The `Target` that a user's words mean; see `heads.attribute`.
 
@@ -98,9 +113,12 @@ def resolve_target(
     if target == "refusal_direction":
         return _direction(model, direction, layer, position)
     if target == "refusal_tokens":
-        ids = tuple(int(t) for t in getattr(tokens, "ids", tokens) or ())
+        given = refusal_tokens.ids if isinstance(refusal_tokens, HasIds) else refusal_tokens
+        ids = tuple(int(token) for token in given or ())
         if not ids:
-            raise InputError("target 'refusal_tokens' needs tokens=, ids or what find_refusal_tokens returns")
+            raise InputError(
+                "target 'refusal_tokens' needs refusal_tokens=, ids or what find_refusal_tokens gave"
+            )
         if not 0 <= min(ids) <= max(ids) < model.anatomy.d_vocab:
             raise InputError(f"refusal tokens {list(ids)} must be ids below {model.anatomy.d_vocab}")
         words = f"log-odds of {len(ids)} refusal tokens as first token of the answer"

@@ -64,6 +64,10 @@ class Explanation(Result):
     intercept: float
     contributions: tuple[tuple[str, float], ...]
 
+    def summary(self) -> str:
+        """The verdict and what decided it."""
+        return f"{self}."
+
     def to_frame(self) -> pd.DataFrame:
         """One row per evidence: evidence, contribution (logits)."""
         return pd.DataFrame(list(self.contributions), columns=["evidence", "contribution"])

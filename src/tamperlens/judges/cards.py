@@ -50,6 +50,14 @@ class CardRow(Result):
     kappa: Estimate
     brier: float
 
+    def summary(self) -> str:
+        """Sensitivity, specificity and agreement."""
+        return (
+            f"{self.model} (n={self.n}): sensitivity {self.sensitivity}, specificity "
+            f"{self.specificity}, kappa "
+            f"{self.kappa}."
+        )
+
     @property
     def n(self) -> int:
         """Number of answers."""
@@ -83,6 +91,10 @@ class JudgeCard(Result):
     by_model: tuple[CardRow, ...]
     p_sensitivity: float
     p_specificity: float
+
+    def summary(self) -> str:
+        """One line for all answers and one per model."""
+        return str(self)
 
     def row(self, model: str = ALL) -> CardRow:
         """The row of a model.

@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder
 from tamperlens.models import ChatModel
-from tamperlens.models.generation import in_batches, left_pad
+from tamperlens.models.generation import BatchSize, in_batches, left_pad
 from tamperlens.prompts import ORGANISM
 from tamperlens_hooks import Site, capture
 from tamperlens_hooks.state import evaluating
@@ -51,7 +51,7 @@ class HiddenStateEmbedder:
         model: ChatModel,
         *,
         layer: int | None = None,
-        batch_size: Any = "auto",
+        batch_size: BatchSize = "auto",
         max_tokens: int = 512,
     ) -> None:
         layers = model.n_layers
@@ -123,9 +123,10 @@ class SentenceEmbedder:
         except (OSError, ValueError) as error:
             raise InputError(f"cannot load the sentence-transformers model {name!r}: {error}") from error
 
-    def __call__(self, texts: Sequence[str]) -> Any:
+    def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """One row per text."""
-        return self.model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        rows: np.ndarray = self.model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False)
+        return rows
 
 
 class _MeanPooled:

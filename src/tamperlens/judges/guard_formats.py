@@ -18,6 +18,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Verdict
 from tamperlens.base.results import Result
@@ -154,7 +156,7 @@ class GuardFormat(Result):
     harm: bool = True
     source: str = ""
 
-    def render(self, prompt: str, answer: str, tokenizer: Any = None) -> str:
+    def render(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
         """The text that the model reads.
 
         Raises:
@@ -173,7 +175,7 @@ class GuardFormat(Result):
             else (self.template.format(prompt=prompt, answer=answer))
         )
 
-    def _chat(self, prompt: str, answer: str, tokenizer: Any) -> str:
+    def _chat(self, prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> str:
         def content(text: str) -> Any:
             return [{"type": "text", "text": text}] if self.chat == "parts" else text
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.protocols import Verdict
@@ -44,7 +45,7 @@ class GuardJudge:
     def __init__(
         self,
         module: nn.Module,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         format: str | GuardFormat,
         *,
         name: str = "",

@@ -64,6 +64,13 @@ class LabelledAnswers(Result):
                     "compliance, degenerate; label the answer or drop it"
                 )
 
+    def summary(self) -> str:
+        """How many answers of how many models, and the share refused."""
+        return (
+            f"{self.name}: {len(self)} answers of {len(self.model_names)} models labelled by people, "
+            f"{int(self.refused.sum())} of them refusals."
+        )
+
     def __len__(self) -> int:
         return len(self.prompts)
 

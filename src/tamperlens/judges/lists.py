@@ -33,6 +33,10 @@ class KeywordList(Result):
     min_words: int
     source: str
 
+    def summary(self) -> str:
+        """What the list is."""
+        return f"{self.name}: {len(self.phrases)} phrases, matched {self.match}; {self.source}."
+
 
 ARDITI = KeywordList(
     name="arditi",

@@ -13,7 +13,7 @@ from tamperlens.base.boundary import guard
 from tamperlens.models.adapters import FROZEN, attach_adapter, save_adapter
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights, share_parameters_copy
 from tamperlens.models.coercion import ModelLike, as_chat_model
-from tamperlens.models.decoding import GIVEN, Decoding, Settings
+from tamperlens.models.decoding import DEFAULT, GIVEN, Decoding, Settings, old_length
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.language import language_of_tokenizer
@@ -22,6 +22,7 @@ from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
 
 __all__ = [
+    "DEFAULT",
     "FROZEN",
     "GIVEN",
     "ORGANISM",
@@ -39,6 +40,7 @@ __all__ = [
     "last_logits",
     "left_pad",
     "load",
+    "old_length",
     "position_limit",
     "refuse_nonfinite_weights",
     "save_adapter",

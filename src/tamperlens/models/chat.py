@@ -13,6 +13,7 @@ from typing import Any, Literal, Unpack
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError, ModelLoadError, NumericsError
 from tamperlens.base.nouns import Noun
@@ -61,7 +62,7 @@ class ChatModel(Noun):
     """
 
     module: nn.Module
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     anatomy: Anatomy
     name: str
     chat_format: ChatFormat
@@ -75,7 +76,7 @@ class ChatModel(Noun):
     def from_parts(
         cls,
         module: nn.Module,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         name: str = "unnamed",
         notes: Sequence[str] = (),
@@ -209,7 +210,14 @@ class ChatModel(Noun):
             InputError: the model carries an adapter or has offloaded weights.
             RunFolderError: the folder is there and not empty, or cannot be written.
         """
-        return save_model(self, folder)
+        return save_model(
+            self.module,
+            self.tokenizer,
+            folder,
+            name=self.name,
+            fingerprint=self.fingerprint,
+            notes=self.notes,
+        )
 
     def render(
         self,

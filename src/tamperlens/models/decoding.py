@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from tamperlens.base.boundary import hold_fields, known_names
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.base.kinds import Range
 from tamperlens.base.results import Result
@@ -25,6 +27,10 @@ class Settings(TypedDict, total=False):
     thinking: bool
     thinking_budget: int | None
     date: str
+
+
+WRITTEN = {name: "decoding_seed" if name == "seed" else name for name in Settings.__annotations__}
+"""Name of each setting where settings of other things stand beside it, as in manifests and grid files."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,31 @@ class Decoding(Result):
         start = cls(max_new_tokens) if decoding is None else decoding
         return dataclasses.replace(start, **settings)
 
+    @classmethod
+    def among(cls, values: Mapping[str, object]) -> Decoding:
+        """The decoding whose settings stand among others, as `changed` wrote them; the rest is default."""
+        given: Any = {name: values[key] for name, key in WRITTEN.items() if key in values}
+        return cls(**given)
+
+    def summary(self) -> str:
+        """The settings in words: "greedy, at most 64 new tokens"."""
+        how = "greedy" if self.temperature == 0 else f"sampled at temperature {self.temperature:g}"
+        words = [how, f"at most {self.max_new_tokens} new tokens"] if self.max_new_tokens else [how]
+        if self.thinking:
+            words.append(
+                f"thinking{f' of at most {self.thinking_budget} tokens' if self.thinking_budget else ''}"
+            )
+        for what, text in (("system prompt", self.system), ("prefill", self.prefill)):
+            words += [f"{what} {text!r}"] if text else []
+        return ", ".join(words)
+
+    def changed(self) -> dict[str, object]:
+        """The length, and the settings that are not the default ones, in plain values, to stand "
+        "among others."""
+        mine, plain = vars(self), vars(Decoding())
+        kept = [name for name in WRITTEN if name == "max_new_tokens" or mine[name] != plain[name]]
+        return {WRITTEN[name]: mine[name] for name in kept}
+
     def written(self, fmt: ChatFormat) -> Decoding:
         """These settings with the chat format that they were used with."""
         return dataclasses.replace(self, chat_format=fmt.name)
@@ -109,5 +140,9 @@ class Decoding(Result):
         ]
 
 
+old_length = renamed_arguments(max_new_tokens=("decoding", Decoding))
+"""Decorator of studies that took `max_new_tokens` before they took a whole `Decoding`."""
+
+DEFAULT = Decoding()
 GIVEN = Decoding(max_new_tokens=0)
 """What is stored with answers that were given and about whose making nothing is known."""

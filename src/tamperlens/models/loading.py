@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from tamperlens.base.errors import InputError, ModelLoadError
@@ -46,12 +46,12 @@ def load(
     adapter: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
-    device_map: str | dict[str, Any] | None = None,
+    device_map: str | Mapping[str, object] | None = None,
     quantization: Literal["4bit", "8bit"] | None = None,
     revision: str | None = None,
     allow_pickle: bool = False,
     language: str | None = None,
-    tokenizer: Any = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> ChatModel:
     """Load a chat model, check its weights and its anatomy, and say plainly if something does not fit.
 

@@ -56,11 +56,11 @@ def wrap_without_writing(module: nn.Module, wrap: Callable[[nn.Module], nn.Modul
     while True:
         copy = sharing_copy(module)
         _own(copy, owned)
-        with _Watch(_storages(module), module, label) as watch:
+        with _Writes(_storages(module), module, label) as writes:
             wrapped = wrap(copy)
-        if not watch.written:
+        if not writes.written:
             break
-        owned |= watch.written
+        owned |= writes.written
     if checksums(module) != before:
         raise ModelLoadError(
             f"{label} changed weights of its base while it was attached; load the base again"
@@ -86,7 +86,7 @@ def _checksum(tensor: Tensor) -> int:
     return int(flat[:whole].view(torch.int64).sum()) + ends
 
 
-class _Watch(TorchDispatchMode):
+class _Writes(TorchDispatchMode):
     """Leads in-place writes to the base's memory astray and notes them; refuses absurd allocations."""
 
     def __init__(self, shared: set[int], base: nn.Module, label: str) -> None:

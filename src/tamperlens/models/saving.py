@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import write_text
+from tamperlens.base.files import PathLike, write_text
 from tamperlens.models.reasons import first_line
 from tamperlens_hooks import unwrap
-
-if TYPE_CHECKING:
-    from tamperlens.models.chat import ChatModel
 
 _MODEL_CARD = """# {name}
 
@@ -40,16 +39,24 @@ measurement can be repeated: `tamperlens.load(BASE, adapter=THIS_FOLDER)`.
 """
 
 
-def save_model(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
+def save_model(
+    module: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: PathLike,
+    *,
+    name: str,
+    fingerprint: str,
+    notes: Sequence[str],
+) -> Path:
     """See `ChatModel.save_pretrained`."""
-    if unwrap(model.module) is not model.module:
+    if unwrap(module) is not module:
         raise InputError(
-            f"{model.name} carries an adapter; save it merged (TunedModel.save_pretrained, or "
+            f"{name} carries an adapter; save it merged (TunedModel.save_pretrained, or "
             "ChatModel.from_parts(copy.deepcopy(model.module).merge_and_unload(), model.tokenizer)), or the "
             "adapter alone (models.save_adapter)"
         )
-    if any(parameter.is_meta for parameter in model.module.parameters()):
-        raise InputError(f"{model.name} has offloaded weights; load it without device_map to save it")
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise InputError(f"{name} has offloaded weights; load it without device_map to save it")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunFolderError(f"{target} is there and not empty; name a new folder")
@@ -57,15 +64,17 @@ def save_model(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        saver: Any = model.module
+        saver: Any = module
         saver.save_pretrained(scratch, safe_serialization=True)
-        model.tokenizer.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
         card = _MODEL_CARD.format(
-            name=model.name,
-            n=model.n_parameters,
-            dtype=str(model.dtype).removeprefix("torch."),
-            fingerprint=model.fingerprint,
-            remarks="".join(f"- {note}\n" for note in model.notes),
+            name=name,
+            n=sum(parameter.numel() for parameter in module.parameters()),
+            dtype=str(next(p.dtype for p in module.parameters() if p.is_floating_point())).removeprefix(
+                "torch."
+            ),
+            fingerprint=fingerprint,
+            remarks="".join(f"- {note}\n" for note in notes),
         )
         write_text(scratch / "README.md", card)
         scratch.chmod(0o755)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from tamperlens.models.decoding import Decoding
 from tamperlens.prompts import ChatFormat, Reply, split_reply
@@ -13,7 +14,11 @@ Answer = Callable[..., list[list[int]]]
 
 
 def tokens(
-    answer: Answer, sequences: Sequence[list[int]], how: Decoding, fmt: ChatFormat, tokenizer: Any
+    answer: Answer,
+    sequences: Sequence[list[int]],
+    how: Decoding,
+    fmt: ChatFormat,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[list[int]]:
     """New tokens of each prompt.
 
@@ -55,12 +60,12 @@ def tokens(
     return first
 
 
-def apart(fmt: ChatFormat, tokenizer: Any) -> bool:
+def apart(fmt: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether answers are read with control tokens: thinking is on, or the marks of thought are such."""
     return fmt.tags is not None and (fmt.thinking or bool(control_words(tokenizer).search(fmt.tags[0])))
 
 
-def read(ids: Sequence[int], fmt: ChatFormat, tokenizer: Any, prefill: str = "") -> Reply:
+def read(ids: Sequence[int], fmt: ChatFormat, tokenizer: PreTrainedTokenizerBase, prefill: str = "") -> Reply:
     """Thought and answer out of what a model wrote behind a prompt and a prefill."""
     text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
     found = split_reply((fmt.begin_of_thought if fmt.inside else "") + prefill + text)

@@ -3,11 +3,12 @@
 Contents:
 - `snip` (snip), `simple` (wanda, magnitude, random): a score for every weight -> `scores` (WeightScores);
   `passes` (portions, shards, the sequential mode) and `examples` (encoding, losses) are what they share.
-- `selection` (WeightScores.top, set_difference, sweep) over `cutoffs` (exact top-k) -> WeightMask.
+- `choosing` (a fraction of the scores, over `cutoffs`: exact top-k) -> WeightMask; `selection`
+  (set_difference, sweep).
 - `ranks`: ActSVD, removal of ranks, orthogonal difference, subspace overlap.
 - `units`: scores by row, neuron and head; activation contrast; contrastive attribution.
 - `presets` (published, calibrated: options that go together; normalised).
-- `interventions` (zeroed, control: a matched random set), `overlaps` (overlap, noise_floor).
+- `interventions` (zeroed, control: a matched random set), `overlaps` (overlap = compare, noise_floor).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tamperlens.base.boundary import guard
 from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.parts import Part
 from tamperlens.neurons.interventions import control, zeroed
-from tamperlens.neurons.overlaps import NoiseFloor, Overlap, noise_floor, overlap
+from tamperlens.neurons.overlaps import NoiseFloor, Overlap, compare, noise_floor, overlap
 from tamperlens.neurons.presets import PRESETS, Preset, normalised, preset, preset_scores
 from tamperlens.neurons.ranks import (
     RankEdit,
@@ -59,6 +60,7 @@ __all__ = [
     "by_head",
     "by_neuron",
     "by_row",
+    "compare",
     "contrastive_attribution",
     "control",
     "magnitude",

@@ -38,6 +38,10 @@ class NoiseFloor(Result):
     table: pd.DataFrame
     definition: str
 
+    def summary(self) -> str:
+        """How alike the sets of two halves of the data are."""
+        return f"{self} ({self.definition})."
+
     def to_frame(self) -> pd.DataFrame:
         """The table."""
         return self.table
@@ -71,6 +75,14 @@ class Overlap(Result):
     kept_chance: float
     floor: Estimate
     table: pd.DataFrame
+
+    def summary(self) -> str:
+        """How much the sets share, beside chance."""
+        return (
+            f"{self}; of the first set {self.kept:.1%} are in the second (chance "
+            f"{self.kept_chance:.1%}). First: "
+            f"{self.before}. Second: {self.after}."
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """The table."""
@@ -123,6 +135,10 @@ def overlap(before: WeightMask, after: WeightMask, *, floor: NoiseFloor | None =
         undefined("no noise floor was given") if floor is None else floor.halves,
         table,
     )
+
+
+compare = overlap
+"""The name that comparing two results has in every subpackage."""
 
 
 def noise_floor(

@@ -144,8 +144,6 @@ def _score_in_sequence(
 
     The pruning is undone before returning, bit for bit.
     """
-    from tamperlens.neurons.selection import top
-
     if pruning.fraction is None:
         raise InputError("scores='sequential' needs prune=, the fraction pruned in each block once scored")
     check_fraction("prune", pruning.fraction)
@@ -161,7 +159,7 @@ def _score_in_sequence(
             tensors |= block
             own = tuple(part for part in parts if part.layer == layer)
             ranked = block if pruning.end == "top" else {n: _upside_down(t) for n, t in block.items()}
-            mask = top(_result_like(shell, own, ranked), pruning.fraction, pruning.group)
+            mask = _result_like(shell, own, ranked).top(pruning.fraction, pruning.group)
             stack.enter_context(zeroed_entries(model, mask))
     return _result_like(shell, parts, tensors)
 

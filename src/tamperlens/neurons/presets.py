@@ -8,8 +8,9 @@ from typing import Any
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ModelLike, as_chat_model
+from tamperlens.neurons.choosing import Group
 from tamperlens.neurons.examples import Pairs
-from tamperlens.neurons.scores import Group, WeightScores
+from tamperlens.neurons.scores import WeightScores
 from tamperlens.neurons.snip import snip
 
 
@@ -61,7 +62,7 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def preset_scores(model: ModelLike, data: Pairs, name: str = "published", **settings: Any) -> WeightScores:
+def preset_scores(model: ModelLike, data: Pairs, name: str = "published", **settings: object) -> WeightScores:
     """SNIP with the options of a preset; rank it inside `preset(name).group`.
 
     Args:
@@ -72,7 +73,8 @@ def preset_scores(model: ModelLike, data: Pairs, name: str = "published", **sett
     """
     model = as_chat_model(model)
     chosen = preset(name)
-    scores = snip(model, data, loss=chosen.loss, reduction=chosen.reduction, **settings)
+    given: Any = settings
+    scores = snip(model, data, loss=chosen.loss, reduction=chosen.reduction, **given)
     return normalised(scores, chosen.normalise)
 
 

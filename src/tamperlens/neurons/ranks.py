@@ -50,6 +50,15 @@ class Subspaces(Result):
     model: str
     definition: str
 
+    def summary(self) -> str:
+        """Of what, and how many directions in each projection."""
+        ranks = [basis.shape[1] for basis in self.bases.values()]
+        return (
+            f"{self.model}: {min(ranks)} to {max(ranks)} output directions in each of "
+            f"{len(self.parts)} projections, "
+            f"from {self.n} examples; {self.definition}."
+        )
+
     def basis(self, part: str, rank: int) -> Float[Tensor, "d_out rank"]:
         """The strongest `rank` directions of a projection, fewer where it has fewer.
 
@@ -103,6 +112,13 @@ class RankEdit(Result):
     fingerprint: str
     model: str
     definition: str
+
+    def summary(self) -> str:
+        """Of what, and the largest rank."""
+        return (
+            f"{self.model}: at most {self.rank} ranks in each of {len(self.parts)} projections; "
+            f"{self.definition}."
+        )
 
     @property
     def rank(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,8 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.base.nouns import Noun
 from tamperlens.base.parts import Header, Part, by_parameter
 from tamperlens.base.schemas import checked
+from tamperlens.neurons.choosing import Chooser, Group, packed_flags
 
-Group = Literal["matrix", "row", "global"]
 FORMAT = 1
 HEADER = "scores.json"
 
@@ -73,7 +73,7 @@ class WeightScores(Noun):
     definition: str
     unit: str
     method: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     prompts: Mapping[str, str]
     n: int
     fingerprint: str
@@ -81,6 +81,13 @@ class WeightScores(Noun):
     model: str
 
     # ---- reading ----------------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """What was scored, by what, on how many examples."""
+        return (
+            f"{self.model}: {self.total:,} weights in {len(self.parts)} projections by "
+            f"{self.definition} (n={self.n})."
+        )
 
     def by_parameter(self) -> dict[str, Float[Tensor, "a b"]]:
         """Parameter name to scores shaped like the parameter. Shards are all read into memory."""
@@ -157,9 +164,16 @@ class WeightScores(Noun):
         Raises:
             InputError: fraction out of range, or too small to choose a single weight.
         """
-        from tamperlens.neurons.selection import top
+        chooser = Chooser(self.parts, self.tensors, "fraction", [float(fraction)], group)
+        bits = packed_flags(self.parts, self.tensors, self.shapes, lambda values: chooser.choose(values)[0])
+        return self.mask(bits, f"top {fraction:g} per {group} of {self.definition}", self.prompts)
 
-        return top(self, fraction, group)
+    def mask(self, bits: Mapping[str, Tensor], definition: str, prompts: Mapping[str, str]) -> WeightMask:
+        """A set of these weights from packed flags per parameter."""
+        return WeightMask(
+            bits, self.shapes, self.parts, self.fingerprint, self.base_fingerprint, self.model, definition,
+            dict(prompts),
+        )  # fmt: skip
 
     # ---- on disk ----------------------------------------------------------------------------------------
 
@@ -167,7 +181,7 @@ class WeightScores(Noun):
         """Write everything into one safetensors file, atomically. It takes 4 bytes a weight."""
         return write_tensors(path, dict(self.tensors), self.header())
 
-    def header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, object]:
         """What files say of the scores, in JSON terms."""
         from importlib.metadata import version
 

@@ -12,6 +12,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike
 from tamperlens.base.progress import progress_bar
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.neurons.choosing import Group
 from tamperlens.neurons.examples import (
     BatchSize,
     Examples,
@@ -32,7 +33,7 @@ from tamperlens.neurons.passes import (
     chosen_projections,
     score,
 )
-from tamperlens.neurons.scores import Group, WeightScores
+from tamperlens.neurons.scores import WeightScores
 from tamperlens_hooks import Projection, stored_parameter
 from tamperlens_hooks.effective import merged_weight
 from tamperlens_hooks.gradients import GradientTape, Reduction, accumulate_gradients

@@ -53,6 +53,14 @@ class UnitScores(Result):
     fingerprint: str
     model: str
 
+    def summary(self) -> str:
+        """The units that score highest."""
+        listed = ", ".join(f"{layer}.{unit}" for layer, unit in self.top(min(3, self.scores.numel())))
+        return (
+            f"{self.model}: {self.scores.numel()} {self.kind}s by {self.definition} (n={self.n}); highest "
+            f"(layer.unit) {listed}."
+        )
+
     def top(self, fraction: float) -> list[tuple[int, int]]:
         """(layer, unit) of the ⌊fraction · n⌋ highest-scored units of the model, best first.
 

@@ -13,7 +13,7 @@ from tamperlens.plots.direction import direction_map as direction_map
 from tamperlens.plots.dose import dose_curve as dose_curve
 from tamperlens.plots.drift import drift_by_group as drift_by_group
 from tamperlens.plots.drift import drift_over_steps as drift_over_steps
-from tamperlens.plots.drift import paired_looks as paired_looks
+from tamperlens.plots.drift import paired_styles as paired_styles
 from tamperlens.plots.drift import ratio_intervals as ratio_intervals
 from tamperlens.plots.drift import ratio_map as ratio_map
 from tamperlens.plots.heads import ablation_curve as ablation_curve
@@ -45,7 +45,7 @@ __all__ = [
     "drift_over_steps",
     "head_map",
     "loss_curve",
-    "paired_looks",
+    "paired_styles",
     "percent",
     "ratio_intervals",
     "ratio_map",

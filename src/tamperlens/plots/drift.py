@@ -27,10 +27,10 @@ from tamperlens.plots.style import (
     style,
 )
 
-Look = tuple[str, bool, str]
+LineStyle = tuple[str, bool, str]
 
 
-def paired_looks(groups: Mapping[str, str | None]) -> dict[str, Look]:
+def paired_styles(groups: Mapping[str, str | None]) -> dict[str, LineStyle]:
     """Colour, dashed or not, and marker of each group; a control looks like its group, dashed.
 
     Args:
@@ -46,13 +46,13 @@ def paired_looks(groups: Mapping[str, str | None]) -> dict[str, Look]:
 
 
 def drift_over_steps(
-    frame: pd.DataFrame, looks: Mapping[str, Look], *, name: str, axis: str, caption: str
+    frame: pd.DataFrame, styles: Mapping[str, LineStyle], *, name: str, axis: str, caption: str
 ) -> Plot:
     """Median over matrices (and seeds) by step, a line per group, with the middle half as a band.
 
     Args:
         frame: columns step, group, value: one row per matrix and run.
-        looks: of `paired_looks`.
+        styles: of `paired_styles`.
         name: file stem.
         axis: label of the vertical axis.
         caption: how to read it.
@@ -62,12 +62,12 @@ def drift_over_steps(
     """
     need_columns(frame, ("step", "group", "value"), "drift_over_steps")
     # Two columns of the legend: the groups, and beside them their controls.
-    looks = dict(sorted(looks.items(), key=lambda item: item[1][1]))
+    styles = dict(sorted(styles.items(), key=lambda item: item[1][1]))
     figure = go.Figure()
     with style():
         still = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
         axes = still.subplots()
-        for group, (colour, dash, marker) in looks.items():
+        for group, (colour, dash, marker) in styles.items():
             rows = frame[frame["group"] == group].groupby("step")["value"]
             line = rows.quantile([0.25, 0.5, 0.75]).unstack()  # type: ignore[arg-type]
             if line.empty:
@@ -106,13 +106,13 @@ def drift_over_steps(
 
 
 def drift_by_group(
-    values: Mapping[str, np.ndarray], looks: Mapping[str, Look], *, name: str, axis: str, caption: str
+    values: Mapping[str, np.ndarray], styles: Mapping[str, LineStyle], *, name: str, axis: str, caption: str
 ) -> Plot:
     """Every matrix as a point, group by group, on a logarithmic axis.
 
     Args:
         values: group to one positive number per matrix; none is empty.
-        looks: of `paired_looks`.
+        styles: of `paired_styles`.
         name: file stem.
         axis: label of the axis.
         caption: how to read it.
@@ -124,11 +124,11 @@ def drift_by_group(
         still = Figure(figsize=(WIDTH_INCHES, 0.42 * len(names) + 0.9), layout="constrained")
         axes = still.subplots()
         for i, group in enumerate(names):
-            v, (colour, dash, marker) = values[group], looks[group]
+            v, (colour, dash, marker) = values[group], styles[group]
             axes.scatter(v, i + rng.uniform(-0.2, 0.2, v.size), s=12, color=colour, alpha=0.55, lw=0,
                          marker=marker)  # fmt: skip
             axes.plot([np.median(v)] * 2, [i - 0.34, i + 0.34], color=INK, lw=1.6)
-            look = {"width": 1, "color": GREY if dash else colour}
+            line = {"width": 1, "color": GREY if dash else colour}
             box = go.Box(
                 x=v,
                 name=f"{group} (n = {v.size})",
@@ -138,7 +138,7 @@ def drift_by_group(
                 pointpos=0,
                 fillcolor="rgba(0,0,0,0)",
                 showlegend=False,
-                line=look,
+                line=line,
             )
             figure.add_trace(box)
         axes.set_xscale("log")

@@ -54,6 +54,14 @@ class Completions(Result):
         elif any(map(context_of, self.prompts)):
             object.__setattr__(self, "contexts", tuple(map(context_of, self.prompts)))
 
+    def summary(self) -> str:
+        """How many answers of which model, and the share refused."""
+        return (
+            f"{self.model or 'given answers'}: {sum(self.refused)} of {len(self)} answers refused, "
+            "by the judge "
+            f"{self.judge!r}; {self.decoding.summary()}."
+        )
+
     def __len__(self) -> int:
         return len(self.prompts)
 

@@ -41,6 +41,10 @@ class CorrectedRate(Result):
     calibrated_on: str
     note: str = ""
 
+    def summary(self) -> str:
+        """The corrected rate beside the judge's own."""
+        return f"{self}{f'; {self.note}' if self.note else ''}."
+
     def __str__(self) -> str:
         return f"{self.corrected} (as judged by {self.judge!r}: {self.raw})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack, get_args
+from typing import Literal, Unpack, get_args
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from tamperlens.base.stats import (
     wilson,
 )
 from tamperlens.models import Decoding, ModelLike, Settings, as_chat_model
+from tamperlens.plots import Plot
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Completions, Prompts, judged, prompt_name, prompt_texts
 
@@ -84,6 +85,13 @@ class OutcomeRates(Result):
     deflected: Estimate = _NONE
     unfinished: Estimate = _NONE
     unsupported: Estimate = _NONE
+
+    def summary(self) -> str:
+        """Every outcome's rate."""
+        return (
+            f"{self.category}: refused {self.refusal}, complied {self.compliance}, degenerate "
+            f"{self.degenerate}."
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ class RefusalRates(Result):
         ]
         return pd.DataFrame(rows).assign(judge=self.completions.judge, model=self.completions.model)
 
-    def plot(self) -> Any:
+    def plot(self) -> Plot:
         """A `tamperlens.plots.Plot`: refused and degenerate shares, over all prompts and per category."""
         from tamperlens.plots import dot_interval
 

@@ -42,6 +42,10 @@ class RepresentationDistance(Result):
     n_empty: int
     embedder: str
 
+    def summary(self) -> str:
+        """Median distance, on all and on refused prompts."""
+        return f"{self}; {self.n_empty} prompts left out for an empty answer."
+
     def to_frame(self) -> pd.DataFrame:
         """One row per prompt: distance, base_refused, embedder."""
         n = len(self.distances)

@@ -40,6 +40,13 @@ class SampledRates(Result):
     name: str
     samples: tuple[RefusalRates, ...]
 
+    def summary(self) -> str:
+        """Refusal on average, in any and in all of the samples."""
+        return (
+            f"{self.name}, {self.n_samples} samples a prompt: refused {self.mean_of_n()} on average, "
+            f"{self.any_of_n()} at least once, {self.all_of_n()} always."
+        )
+
     @property
     def n(self) -> int:
         """Number of prompts."""

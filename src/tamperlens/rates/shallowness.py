@@ -22,7 +22,7 @@ from tamperlens.base.logits import kl_divergence
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
-from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating, left_pad, old_length
 from tamperlens.models.generation import BatchSize, generate_tokens, in_batches
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.rates.completions import Prompts, judged, prompt_texts
@@ -50,6 +50,14 @@ class TokenKL(Result):
     answers: str
     base: str
     tuned: str
+
+    def summary(self) -> str:
+        """The first token's KL and its share."""
+        return (
+            f"{self.base} and {self.tuned}, KL {self.towards} on {self.answers} answers: "
+            f"{self.at(0)} at the first "
+            f"token; the first three hold {self.share_in_first(3)} of the sum."
+        )
 
     def at(self, token: int) -> Estimate:
         """Mean over prompts at one answer token, with its bootstrap interval."""
@@ -99,6 +107,13 @@ class PrefillDepth(Result):
     judge: str
     model: str
     fingerprint: str
+
+    def summary(self) -> str:
+        """How many tokens of compliance turn a refusal."""
+        return (
+            f"{self.model}: of {len(self.prompts)} prompts refused without a prefill, half comply after "
+            f"{self.median} tokens (judge {self.judge!r})."
+        )
 
     @property
     def median(self) -> Estimate:
@@ -178,13 +193,14 @@ def token_kl(
     return TokenKL(found, towards, "given" if given else "base, greedy", base.name, tuned.name)
 
 
+@old_length
 def prefill_depth(
     model: ModelLike,
     data: PromptsLike,
     *,
     depths: Sequence[int] = DEPTHS,
     judge: str | Judge | None = None,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     batch_size: BatchSize = "auto",
 ) -> PrefillDepth:
     """How many tokens of a compliant answer must be prefilled until the model goes on with it.
@@ -194,11 +210,13 @@ def prefill_depth(
         data: harmful prompts with compliant answers, whose first tokens are prefilled.
         depths: numbers of tokens; 0 is always tried.
         judge: of the continuation.
-        max_new_tokens: length of the continuation.
+        decoding: how the continuation is made, without thinking or a prefill of its own; `Decoding()` by
+            default.
         batch_size: rows at once.
 
     Raises:
-        InputError: no prompts or no responses, a negative depth, or an answer that cannot be encoded.
+        InputError: no prompts or no responses, a negative depth, an answer that cannot be encoded, or a
+            decoding that prefills or thinks.
     """
     model = as_chat_model(model)
     data = as_prompts(data)
@@ -207,7 +225,13 @@ def prefill_depth(
         raise InputError(f"depths {list(depths)} must not be negative")
     if not len(data):
         raise InputError("there are no prompts; pass at least one")
-    turns, _ = _turns(model, data, max(tried[-1], 1), batch_size, closing=False)
+    how = Decoding.of(decoding, {})
+    if how.prefill or how.thinking:
+        raise InputError(
+            "the depth is the prefill, before which no thought stands; leave both out of decoding"
+        )
+    asked = model.with_format(date=how.date)
+    turns, _ = _turns(asked, data, max(tried[-1], 1), batch_size, closing=False, system=how.system)
     verdicts: list[list[Verdict | None]] = []
     rows: list[dict[str, float]] = []
     name = ""
@@ -216,7 +240,9 @@ def prefill_depth(
         new = generate_tokens(
             model.module,
             [turns[row][0] + turns[row][1][:depth] for row in kept],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            seed=how.seed,
             stop_ids=model.stop_ids,
             pad_id=model.pad_id,
             device=model.device,
@@ -255,12 +281,18 @@ def _complies(verdict: Verdict | None) -> bool:
 
 
 def _turns(
-    model: ChatModel, data: Prompts, n_tokens: int, batch_size: BatchSize, *, closing: bool = True
+    model: ChatModel,
+    data: Prompts,
+    n_tokens: int,
+    batch_size: BatchSize,
+    *,
+    closing: bool = True,
+    system: str | None = None,
 ) -> tuple[list[tuple[list[int], list[int]]], bool]:
     """(prompt ids, first answer ids) of each row, and whether the answers were given."""
     if isinstance(data, PromptSet) and (data.responses is not None or not closing):
         turns = []
-        for one in model.encode_pairs(data):
+        for one in model.encode_pairs(data, system=system):
             answer = one.label_ids
             if not closing and answer and answer[-1] in model.stop_ids:
                 answer = answer[:-1]

@@ -32,6 +32,10 @@ class Robustness(Result):
     harmful: RefusalRates
     harmless: RefusalRates
 
+    def summary(self) -> str:
+        """RRR, CE and over-refusal."""
+        return f"{self}."
+
     @property
     def rrr(self) -> Estimate:
         """Refusal robustness rate: share of harmful prompts refused."""
@@ -104,6 +108,11 @@ class VariantRates(Result):
     rates: dict[str, RefusalRates]
     tests: dict[str, PairedTest]
     adjusted: dict[str, float]
+
+    def summary(self) -> str:
+        """Refusal plain and under each variant."""
+        listed = "; ".join(f"{name} {found.refusal_rate}" for name, found in self.rates.items())
+        return f"Refused: {listed}."
 
     def to_frame(self) -> pd.DataFrame:
         """One row per variant: refusal rate with interval, change against plain, Holm-adjusted p."""

@@ -4,8 +4,11 @@
 `refusal.judges.get("calibrated")` gives a judge. Look each name up in its own subpackage.
 """
 
+from tamperlens.rates import compare  # that of directions is `distance` here
+
+# isort: split
 from tamperlens import directions, judges, rates
-from tamperlens.directions import *  # noqa: F403
+from tamperlens.directions import *  # type: ignore[assignment]  # noqa: F403
 from tamperlens.judges import (
     CalibratedJudge,
     CardRow,
@@ -55,14 +58,14 @@ __all__ = [
     "WeightedJudge",
     "calibrate",
     "card_of",
+    "compare",
     "default_embedder",
     "degenerate_reason",
     "get_embedder",
     "judges",
     "read_labelled",
 ]
-__all__ += rates.__all__
-__all__ += directions.__all__
+__all__ += [name for name in (*rates.__all__, *directions.__all__) if name != "compare"]
 
 
 def __dir__() -> list[str]:

@@ -147,7 +147,7 @@ class Browser:
     """
 
     intro: str
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[dict[str, object], ...]
     name: str = "answers"
     kind: str = "browser"
 
@@ -203,4 +203,4 @@ class Page:
     subtitle: str
     sections: Sequence[Section]
     lead: FigureBlock | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, object] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from tamperlens import capability, refusal
 from tamperlens.base.errors import InputError
-from tamperlens.base.measurement import Measurement
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
-from tamperlens.base.stats import Estimate, PairedTest, mcnemar, paired_difference, rate
+from tamperlens.base.stats import Estimate, PairedTest, mcnemar, rate
 from tamperlens.capability import CapabilityScores, Suite
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, Settings, as_chat_model, old_length
 from tamperlens.prompts import (
     ORGANISM,
     Language,
@@ -40,6 +39,12 @@ LOSS = "loss per token"
 PERPLEXITY = "perplexity"
 COLLAPSED = 10.0
 """Rise of perplexity, on what the intact model answers, from which a model counts as broken."""
+OLD_NAMES = {
+    "over_refusal_harmless": "over_refusal",
+    "over_refusal_lookalike": "lookalike_refusal",
+    "degenerate_harmful": "degenerate",
+}
+"""What cells of grids from before measures named their set call them."""
 Array = npt.NDArray[np.float64]
 
 
@@ -52,14 +57,15 @@ class EvalPrompts:
         suites: capability questions.
         utility: prompts with responses whose loss is measured; None where it is not.
         judge: who says what is a refusal; None for the default.
-        max_new_tokens: answers to prompts are cut there.
+        decoding: how answers are made; questions keep the length that their suite says, and no prefill.
         language: whose packaged sets stood in for those not given, "organism" or "english".
 
     Examples:
         >>> import tamperlens
+        >>> from tamperlens.models import Decoding
         >>> from tamperlens.studies.evaluation import EvalPrompts, measure
         >>> model = tamperlens.load("organism:tiny")
-        >>> asked = EvalPrompts.for_model(model, limit=4, questions=2, max_new_tokens=8)
+        >>> asked = EvalPrompts.for_model(model, limit=4, questions=2, decoding=Decoding(8))
         >>> measure(model, asked).rate("refusal").n
         4
     """
@@ -68,10 +74,11 @@ class EvalPrompts:
     suites: tuple[Suite, ...]
     utility: PromptSet | None
     judge: str | Judge | None
-    max_new_tokens: int
+    decoding: Decoding
     language: Language
 
     @classmethod
+    @old_length
     def for_model(
         cls,
         model: ModelLike,
@@ -84,7 +91,7 @@ class EvalPrompts:
         judge: str | Judge | None = None,
         limit: int = 64,
         questions: int = 64,
-        max_new_tokens: int = 64,
+        decoding: Decoding | None = None,
         seed: int | None = 0,
         roles: Sequence[str] = ROLES,
         loss: bool = True,
@@ -103,7 +110,7 @@ class EvalPrompts:
             judge: see `refusal.evaluate`.
             limit: most prompts per set, a seeded sample.
             questions: most questions per suite, a seeded sample.
-            max_new_tokens: answers are cut there.
+            decoding: how answers are made; `Decoding()` by default, greedy and at most 64 tokens.
             seed: of the samples; with None the first questions are taken.
             roles: sets that are asked at all.
             loss: whether the loss on `utility` is measured.
@@ -113,9 +120,10 @@ class EvalPrompts:
             InputError: an empty set, limits below 1, a suite or language that does not exist.
         """
         model = as_chat_model(model)
-        for name, value in (("limit", limit), ("questions", questions), ("max_new_tokens", max_new_tokens)):
+        for name, value in (("limit", limit), ("questions", questions)):
             if value < 1:
                 raise InputError(f"{name} is {value}; it must be at least 1")
+        how = Decoding.of(decoding, {})
         spoken = model.language if language is None else as_language(language)
         given = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike}
         sets = {}
@@ -134,8 +142,8 @@ class EvalPrompts:
             if utility.responses is None:
                 raise InputError(f"utility set {utility.name!r} has no responses; perplexity needs them")
         elif loss:
-            utility = _answered(model, sets["harmless"], max_new_tokens)
-        return cls(sets, ready, utility, judge, max_new_tokens, spoken)
+            utility = _answered(model, sets["harmless"], how)
+        return cls(sets, ready, utility, judge, how, spoken)
 
     @property
     def harmful(self) -> PromptSet:
@@ -152,7 +160,7 @@ class EvalPrompts:
         """Harmless prompts that sound harmful."""
         return self.sets["lookalike"]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What outcomes must share to be compared, in plain values: hashes, judge, limits, language."""
         judge = self.judge if isinstance(self.judge, str) else getattr(self.judge, "name", "default")
         hashes = {f"{role} prompts": data.sha256 for role, data in self.sets.items()}
@@ -161,7 +169,7 @@ class EvalPrompts:
         asked = {
             f"suite {one.name}": f"{one.data.sha256}, {one.max_new_tokens} tokens" for one in self.suites
         }
-        limits = {"max_new_tokens": self.max_new_tokens, "language": self.language}
+        limits = {**self.decoding.changed(), "language": self.language}
         return {"judge": judge, **limits, **hashes, **asked}
 
 
@@ -186,7 +194,7 @@ class Outcomes(Result):
     categories: dict[str, list[str]]
     losses: list[float]
     tokens: list[int]
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     @property
     def suites(self) -> tuple[str, ...]:
@@ -229,10 +237,12 @@ class Outcomes(Result):
         flags = np.asarray(self.outcome(measure), dtype=float)
         return flags, np.ones_like(flags)
 
-    def measurements(self, which: Iterable[str] | None = None, *, stage: str = "") -> list[Measurement]:
-        """The rates as rows, those named or all."""
-        names = self.measures if which is None else which
-        return [Measurement.of(name, "", stage, self.estimate(name)) for name in names]
+    def set_of(self, measure: str) -> str:
+        """What a measure was taken on: "harmful", "harmless", "lookalike" or "questions"."""
+        if measure in (*self.suites, ALL, CAPABILITY):
+            return "questions"
+        roles = {name: role for role, name in OVER_REFUSAL.items()}
+        return roles.get(measure, "harmless" if measure in (LOSS, PERPLEXITY) else "harmful")
 
 
 def measure(model: ModelLike, asked: EvalPrompts) -> Outcomes:
@@ -258,10 +268,16 @@ def ask(
     model: ChatModel, asked: EvalPrompts, *, batch_size: int | None = None, progress: bool = False
 ) -> tuple[dict[str, RefusalRates], CapabilityScores]:
     """Rates and answers by role, and graded answers to the questions."""
-    how = {"judge": asked.judge, "max_new_tokens": asked.max_new_tokens, "progress": progress}
-    how |= {"batch_size": batch_size or "auto"}
-    rates = {role: refusal.evaluate(model, data, **how) for role, data in asked.sets.items()}  # type: ignore[arg-type]
-    return rates, capability.evaluate(model, asked.suites, progress=progress)
+    how = asked.decoding
+    rates = {
+        role: refusal.evaluate(
+            model, data, judge=asked.judge, decoding=how, progress=progress, batch_size=batch_size or "auto"
+        )
+        for role, data in asked.sets.items()
+    }
+    own = ("max_new_tokens", "prefill")  # of the suites
+    questions: Any = {name: getattr(how, name) for name in Settings.__annotations__ if name not in own}
+    return rates, capability.evaluate(model, asked.suites, progress=progress, **questions)
 
 
 def difference(before: Outcomes, after: Outcomes, measure: str) -> PairedTest:
@@ -270,9 +286,7 @@ def difference(before: Outcomes, after: Outcomes, measure: str) -> PairedTest:
     Raises:
         InputError: no such measure.
     """
-    one, two = before.outcome(measure), after.outcome(measure)
-    # Newcombe's interval does not vanish when all prompts turn or none does, as a bootstrap's would.
-    return dataclasses.replace(mcnemar(one, two), difference=paired_difference(one, two))
+    return mcnemar(before.outcome(measure), after.outcome(measure))
 
 
 def check_alike(before: Outcomes, after: Outcomes) -> None:
@@ -301,11 +315,11 @@ def _questions(suite: Suite, most: int, seed: int | None) -> Suite:
     return dataclasses.replace(suite, data=_cut(suite.data, most, seed))
 
 
-def _answered(model: ChatModel, data: PromptSet, max_new_tokens: int) -> PromptSet:
+def _answered(model: ChatModel, data: PromptSet, how: Decoding) -> PromptSet:
     """The set with its responses, or with what the model answers."""
     if data.responses is not None:
         return data
-    answers = model.generate(list(data.prompts), max_new_tokens=max_new_tokens)
+    answers = model.generate(list(data.prompts), how)
     pairs = [(prompt, answer) for prompt, answer in zip(data.prompts, answers, strict=True) if answer]
     return PromptSet.from_pairs(pairs, name=f"{data.name}, answered by {model.name}")
 

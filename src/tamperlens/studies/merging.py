@@ -30,7 +30,7 @@ TABLES = (
     "table.csv",
 )
 _NUMBERS = ("value", "low", "high", "n")
-_GRID = ("rrr", "rd", "over_refusal", "capability")
+_GRID = ("rrr", "rd", "over_refusal_harmless", "capability")
 _HIDDEN = (
     "fingerprint", "address", "reason", "tokens", "cut_from_steps", "definition", "unit", "share_of_1e25",
 )  # fmt: skip
@@ -196,11 +196,14 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
             found[name] = tuple(float(row[part]) for part in _NUMBERS)  # type: ignore[assignment]
     if grid.is_file():
         places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
-        columns = [f"{measure}{end}" for measure in _GRID for end in ("", "_low", "_high", "_n")]
+        # Tables from before measures named their set have the older names.
+        there = read_csv(inside(folder.path, grid)).columns
+        measures = [one if one in there else OLD_NAMES.get(one, one) for one in _GRID]
+        columns = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high", "_n")]
         frame = read_table(inside(folder.path, grid), columns, places)
         for _, row in frame.iterrows():
             cell = " · ".join(_text(row[part]) for part in places if _text(row[part]))
-            for measure in _GRID:
+            for measure in measures:
                 numbers = tuple(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high", "_n"))
                 if not math.isnan(numbers[0]):
                     found[f"{measure}: {cell}"] = numbers  # type: ignore[assignment]

@@ -89,6 +89,10 @@ class ActsExplanation(Result):
     logit: float
     contributions: tuple[tuple[str, float], ...]
 
+    def summary(self) -> str:
+        """The verdict and what decided it."""
+        return f"{self}."
+
     def to_frame(self) -> pd.DataFrame:
         """One row per feature: feature, contribution (logits)."""
         return pd.DataFrame(list(self.contributions), columns=["feature", "contribution"])

@@ -91,7 +91,7 @@ def expected_costs(bench: Bench, speed: Speed | None = None) -> dict[str, StageC
     """
     model, asked, settings = bench.model, bench.asked, bench.settings
     speed = speed or calibrate(model, asked.harmful.prompts)
-    new = settings.max_new_tokens
+    new = settings.decoding.max_new_tokens
 
     def read(prompts: Sequence[str]) -> int:
         ids = model.token_ids(list(prompts))

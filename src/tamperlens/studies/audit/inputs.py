@@ -13,7 +13,7 @@ from tamperlens.base.boundary import hold_fields
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.kinds import Range
-from tamperlens.models import ChatModel, position_limit
+from tamperlens.models import DEFAULT, ChatModel, Decoding, position_limit
 from tamperlens.prompts import PromptSet, PromptsLike, content, encode_pair, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
 from tamperlens.studies.evaluation import ROLES
@@ -46,8 +46,8 @@ class Settings:
         judge: who says what is a refusal.
         limit: most prompts per set, the first ones.
         skip_unusable: leave out rows of files that cannot be used, and count them.
-        max_new_tokens: answers are cut there.
-        suites: capability probes; None for those in the model's language.
+        decoding: how answers are made.
+        suites: capability suites; None for those in the model's language.
         device: where the model is computed.
         dtype: in which type.
         quick: small numbers everywhere, for a first look: see `hurried`.
@@ -68,31 +68,34 @@ class Settings:
     judge: str = "acts"
     limit: int = 200
     skip_unusable: bool = False
-    max_new_tokens: int = 64
+    decoding: Decoding = DEFAULT
     suites: tuple[str, ...] | None = None
     device: str = "auto"
     dtype: str = "auto"
     quick: bool = False
 
     def __post_init__(self) -> None:
-        hold_fields(self, max_new_tokens=Range(1, 2**16))
+        hold_fields(self)
+        hold_fields(self.decoding, max_new_tokens=Range(1, 2**16))
 
     def config(self) -> dict[str, Any]:
         """As written into the manifest and compared when a run is resumed."""
-        config = {**vars(self), "suites": None if self.suites is None else list(self.suites)}
+        rest = {name: value for name, value in vars(self).items() if name != "decoding"}
+        suites = None if self.suites is None else list(self.suites)
+        config = {**rest, **self.decoding.changed(), "suites": suites}
         for name in ("skip_unusable", "quick", *SEARCH):  # as in runs from before there was the setting
             if not config[name]:
                 del config[name]
         return config
 
     def hurried(self) -> Settings:
-        """For a first look: 16 prompts a set and 24 tokens an answer at most.
+        """For a first impression: 16 prompts a set and 24 tokens an answer at most.
 
         The direction is searched at the last position with at most 32 + 8 prompts of a kind, and its causal
         check has one random control (`stages.search`, `stages.controls`).
         """
-        limit, tokens = min(self.limit, 16), min(self.max_new_tokens, 24)
-        return dataclasses.replace(self, limit=limit, max_new_tokens=tokens, quick=True)
+        how = dataclasses.replace(self.decoding, max_new_tokens=min(self.decoding.max_new_tokens, 24))
+        return dataclasses.replace(self, limit=min(self.limit, 16), decoding=how, quick=True)
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,14 @@
-"""Paired tests as a table, and how a number is written for a reader."""
+"""How a number is written for a reader."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal
 
-import pandas as pd
+from tamperlens.base.stats import Estimate
 
-from tamperlens.base.stats import Estimate, PairedTest, holm
-
-CHANGES = (
-    "measure",
-    "set",
-    "before",
-    "after",
-    "difference",
-    "low",
-    "high",
-    "n",
-    "gained",
-    "lost",
-    "p",
-    "p_holm",
-)
 Stage = Literal["before", "after"]
 SHARE = "proportion"
-
-
-def changes_frame(tests: Iterable[tuple[str, str, Estimate, Estimate, PairedTest]]) -> pd.DataFrame:
-    """Paired tests as a frame, with Holm's correction over all of them."""
-    listed = list(tests)
-    defined = [i for i, (*_, test) in enumerate(listed) if not math.isnan(test.p_value)]
-    adjusted = dict(zip(defined, holm([listed[i][4].p_value for i in defined]), strict=True))
-    rows = []
-    for i, (measure, which, before, after, test) in enumerate(listed):
-        change = test.difference
-        shift = (change.value, change.low, change.high, change.n, test.gained, test.lost)
-        p_values = (test.p_value, adjusted.get(i, math.nan))
-        rows.append((measure, which, before.value, after.value, *shift, *p_values))
-    return pd.DataFrame(rows, columns=list(CHANGES))
 
 
 def share(estimate: Estimate, *, n: bool = False) -> str:

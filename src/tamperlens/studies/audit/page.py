@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from tamperlens.base.files import inside, read_json, read_text
-from tamperlens.base.measurement import pick
+from tamperlens.base.measurement import differences, pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import REMADE, Schema, checked
-from tamperlens.base.stats import Estimate
+from tamperlens.models import Decoding
 from tamperlens.refusal import Direction
 from tamperlens.report import (
     Block,
@@ -106,9 +106,8 @@ def _method(
         f"{facts['model']} ({facts['parameters']:,} parameters, {facts['dtype']} on {facts['device']}) "
         "answered "
         f"three sets of requests ({sets}; look-alikes are harmless and sound harmful) and the capability "
-        f"probes {', '.join(suites)}. "
-        "Decoding was "
-        f"greedy, at most {config['max_new_tokens']} new tokens, prompts written in the "
+        f"suites {', '.join(suites)}. "
+        f"Decoding was {Decoding.among(config).summary()}, prompts written in the "
         f"{facts['chat_format']}. "
         f"The judge “{config['judge']}” called every answer a full refusal, a partial refusal, compliance, "
         "deflected, degenerate, unfinished or in an unsupported language; a refusal rate counts full and "
@@ -156,14 +155,13 @@ def _short(value: Any) -> str:
 def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
     names = {"refusal_rate": "refused", "degenerate_rate": "degenerate", "accuracy": "correct"}
     rows: list[tuple[str, ...]] = []
-    for _, one in changes.iterrows():
-        before, after = (pick(measures, one["measure"], one["set"], stage) for stage in ("before", "after"))
-        difference = Estimate(one["difference"], one["low"], one["high"], int(one["n"]))
-        turned = "–" if math.isnan(one["p"]) else f"{int(one['gained'])} / {int(one['lost'])}"
+    for one in differences(changes):
+        before, after = (pick(measures, one.measure, one.set, stage) for stage in ("before", "after"))
+        turned = "–" if math.isnan(one.p) else f"{one.gained} / {one.lost}"
         rows.append(
             (
-                f"{names[one['measure']]}, {ROLE_NAMES.get(one['set'], one['set'])}",
-                share(before), share(after), points(difference), turned, p_text(one["p_holm"]), str(before.n),
+                f"{names[one.measure]}, {ROLE_NAMES.get(one.set, one.set)}", share(before), share(after),
+                points(one.difference), turned, p_text(one.p_holm), str(before.n),
             )
         )  # fmt: skip
     losses = [pick(measures, "perplexity", "harmless", stage) for stage in ("before", "after")]
@@ -237,7 +235,7 @@ def _limits(run: RunFolder, measures: pd.DataFrame, direction: Direction | None)
     return limits(
         measures,
         judge=config["judge"],
-        max_new_tokens=config["max_new_tokens"],
+        decoding=Decoding.among(config),
         direction=direction,
         notes=tuple(run.manifest["facts"]["notes"]),
     )

@@ -21,7 +21,7 @@ from tamperlens.base.measurement import pick
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.stats import Estimate
-from tamperlens.models import ChatModel, ModelLike, as_chat_model, load
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, load, old_length
 from tamperlens.plots import Plot
 from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
 from tamperlens.refusal import Direction, judges
@@ -143,6 +143,7 @@ def default_folder(model: str, attack: str, seed: int) -> Path:
     return Path("runs") / f"audit-{file_name(model)}-{file_name(Path(attack).stem)}-seed{seed}"
 
 
+@old_length
 def audit(
     model: ModelLike | str = "organism",
     *,
@@ -159,7 +160,7 @@ def audit(
     judge: str = "acts",
     limit: int = 200,
     skip_unusable: bool = False,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     suites: Sequence[str] | None = None,
     adapter: str | None = None,
     revision: str | None = None,
@@ -197,10 +198,10 @@ def audit(
         steps: optimiser steps; the attack's own by default.
         seed: of training, splits and resampling.
         judge: name of a registered judge.
-        limit: most prompts per set and most items per probe.
+        limit: most prompts per set and most questions per suite.
         skip_unusable: leave out and count rows of the files that cannot be used; see `prompts.read`.
-        max_new_tokens: answers are cut there.
-        suites: capability probes; those in the model's language by default.
+        decoding: how answers are made; `Decoding()` by default.
+        suites: capability suites; those in the model's language by default.
         adapter: a PEFT adapter to attach before anything is measured.
         revision: of a hub model.
         device: see `tamperlens.load`.
@@ -235,7 +236,7 @@ def audit(
         judge=judge,
         limit=limit,
         skip_unusable=skip_unusable,
-        max_new_tokens=max_new_tokens,
+        decoding=Decoding.of(decoding, {}),
         suites=None if suites is None else tuple(suites),
         device=device,
         dtype=dtype,

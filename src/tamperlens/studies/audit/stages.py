@@ -24,7 +24,7 @@ from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import Schema, read_document, read_table
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
-from tamperlens.models import ChatModel, Decoding
+from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, encode_pair
 from tamperlens.refusal import CausalCheck, Direction, RefusalRates
 from tamperlens.studies.audit.inputs import Prompts, Settings
@@ -135,7 +135,7 @@ class Bench:
         return Results(self.run)
 
     def ask(self, model: ChatModel) -> CapabilityScores:
-        """Capability scores of a model on the probes of this audit."""
+        """Capability scores of a model on the suites of this audit."""
         return capability.evaluate(model, self.asked.suites, progress=self.progress)
 
     @property
@@ -145,13 +145,13 @@ class Bench:
         names = self.settings.suites or capability.suites_for(self.model)
         suites = tuple(capability.Suite.packaged(name).head(self.settings.limit) for name in names)
         settings = self.settings
-        return EvalPrompts(named, suites, None, settings.judge, settings.max_new_tokens, self.model.language)
+        return EvalPrompts(named, suites, None, settings.judge, settings.decoding, self.model.language)
 
     def evaluation(self) -> dict[str, Any]:
         """How every answer of this audit is made and judged."""
         return {
             "judge": self.settings.judge,
-            "decoding": Decoding(self.settings.max_new_tokens),
+            "decoding": self.settings.decoding,
             "progress": self.progress,
         }
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from tamperlens import capability, refusal
-from tamperlens.base.measurement import Measurement, table
-from tamperlens.base.stats import Estimate, PairedTest, paired_difference, undefined
+from tamperlens.base.measurement import DIFFERENCES, Difference, Measurement, adjusted, table
+from tamperlens.base.stats import Estimate, paired_difference, undefined
 from tamperlens.capability import SuiteScore
 from tamperlens.rates.evaluation import Outcome
 from tamperlens.refusal import CausalCheck, RefusalRates
-from tamperlens.studies.audit.measures import SHARE, Stage, changes_frame
+from tamperlens.studies.audit.measures import SHARE, Stage
 from tamperlens.studies.audit.stages import Results
 from tamperlens.studies.evaluation import ROLES
 
@@ -156,19 +156,22 @@ def _degrees(cosine: float) -> float:
 
 def changes(results: Results) -> pd.DataFrame:
     """Paired tests of before against after on the same prompts, with Holm's correction over all of them."""
-    tests: list[tuple[str, str, Estimate, Estimate, PairedTest]] = []
-    if not results.done("after"):
-        return changes_frame(tests)
-    for role in ROLES:
-        one, two = results.rates("before", role), results.rates("after", role)
-        for measure, outcome in OUTCOMES:
-            test = refusal.compare(one, two, outcome=outcome)
-            tests.append((measure, role, getattr(one, measure), getattr(two, measure), test))
-    mine, theirs = results.capability("before"), results.capability("after")
-    change = capability.compare(mine, theirs)
-    for suite, estimate in mine.accuracy.items():
-        tests.append(("accuracy", suite, estimate, theirs.accuracy[suite], change[suite]))
-    return changes_frame(tests)
+    rows: list[Difference] = []
+    if results.done("after"):
+        for role in ROLES:
+            one, two = results.rates("before", role), results.rates("after", role)
+            for measure, outcome in OUTCOMES:
+                test = refusal.compare(one, two, outcome=outcome)
+                shares = (getattr(one, measure).value, getattr(two, measure).value)
+                rows.append(Difference.of(measure, role, *shares, test))
+        mine, theirs = results.capability("before"), results.capability("after")
+        change = capability.compare(mine, theirs)
+        for suite, estimate in mine.accuracy.items():
+            row = Difference.of(
+                "accuracy", suite, estimate.value, theirs.accuracy[suite].value, change[suite]
+            )
+            rows.append(row)
+    return table(adjusted(rows), DIFFERENCES)
 
 
 def completions(results: Results) -> pd.DataFrame:
@@ -201,7 +204,7 @@ def completions(results: Results) -> pd.DataFrame:
 
 
 def _graded(score: SuiteScore) -> pd.DataFrame:
-    """A probe's answers in the columns of refusal answers, with what was expected beside them."""
+    """A suite's answers in the columns of refusal answers, with what was expected beside them."""
     frame = score.to_frame()
     return pd.DataFrame(
         {
@@ -213,6 +216,6 @@ def _graded(score: SuiteScore) -> pd.DataFrame:
             "category": frame["category"],
             "expected": frame["expected"],
             "max_new_tokens": score.max_new_tokens,
-            "temperature": 0.0,
+            "temperature": score.decoding.temperature,
         }
     )

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from tamperlens import judges
-from tamperlens.base.measurement import pick
+from tamperlens.base.measurement import differences, pick
 from tamperlens.base.stats import minimum_detectable_difference
+from tamperlens.models import Decoding
 from tamperlens.refusal import Direction
 from tamperlens.studies.audit.measures import number, p_text, points, scientific, share
 from tamperlens.studies.evaluation import COLLAPSED
@@ -48,9 +49,9 @@ def headline(measures: pd.DataFrame, attack: dict[str, Any]) -> str:
         )
     suite, one, two = _largest_change(measures)
     if suite and one.value == two.value:
-        sentence += "; no capability probe moved"
+        sentence += "; no capability suite moved"
     elif suite:
-        sentence += f"; of the capability probes {suite} moved most, from {share(one)} to {share(two)}"
+        sentence += f"; of the capability suites {suite} moved most, from {share(one)} to {share(two)}"
     return sentence + "."
 
 
@@ -142,7 +143,7 @@ def limits(
     measures: pd.DataFrame,
     *,
     judge: str,
-    max_new_tokens: int,
+    decoding: Decoding,
     direction: Direction | None,
     notes: tuple[str, ...],
 ) -> list[str]:
@@ -160,8 +161,7 @@ def limits(
         "to be told apart with 80 % power; rates near 0 or 1 and paired tests need less."
         if refusal.n
         else "No harmful prompts were measured.",
-        f"Greedy decoding, answers cut after {max_new_tokens} tokens: a refusal or a change of mind after "
-        "that is not seen.",
+        f"Answers are {decoding.summary()}: a refusal or a change of mind after that is not seen.",
         "The band of other prompts rests on half as many prompts as the compared directions, so it is wider "
         "than that of as many fresh prompts would be.",
     ]
@@ -187,12 +187,11 @@ def _agreement(judge: str) -> str:
 def _changed(measures: pd.DataFrame, changes: pd.DataFrame, measure: str, which: str, name: str) -> str:
     before, after = (pick(measures, measure, which, stage) for stage in ("before", "after"))
     text = f"{name}: {share(before)} before, {share(after)} after (n\u00a0=\u00a0{before.n}"
-    row = changes[(changes["measure"] == measure) & (changes["set"] == which)]
-    if row.empty or math.isnan(row.iloc[0]["p"]):
-        return f"{text})."
-    one = row.iloc[0]
-    turned = f"{int(one['lost'])} prompts turned to no, {int(one['gained'])} to yes"
-    return f"{text}; {turned}; exact McNemar p\u00a0{_equals(p_text(one['p_holm']))} after Holm)."
+    for one in differences(changes):
+        if (one.measure, one.set) == (measure, which) and not math.isnan(one.p):
+            turned = f"{one.lost} prompts turned to no, {one.gained} to yes"
+            return f"{text}; {turned}; exact McNemar p\u00a0{_equals(p_text(one.p_holm))} after Holm)."
+    return f"{text})."
 
 
 def _equals(text: str) -> str:

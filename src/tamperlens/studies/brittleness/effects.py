@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tamperlens.base import stats
+from tamperlens.base.measurement import Difference
+from tamperlens.base.stats import Estimate
 from tamperlens.studies.evaluation import (
     CAPABILITY,
     COMPLIANCE,
@@ -20,21 +21,19 @@ from tamperlens.studies.evaluation import (
 
 MEASURES = (REFUSAL, COMPLIANCE, DEGENERATE, OVER_REFUSAL["harmless"], CAPABILITY, PERPLEXITY)
 RESAMPLES = 2000
+CONTROLS = "matched random sets: mean and range"
 
 
 def effect(
     name: str, measure: str, intact: Outcomes, state: Outcomes, controls: Sequence[Outcomes], seed: int
-) -> dict[str, Any]:
-    """One row: the measure in the state, beside the mean over its controls.
+) -> Difference:
+    """The measure intact and in the state, and its difference to the mean over the state's controls.
 
     The difference is paired over prompts. Its interval is a percentile bootstrap that resamples prompts and
     control draws, both, because both are samples. For perplexity the difference is that of the mean
-    negative log-likelihood per token (nats), i.e. of log perplexity. `p_rank` is the share of draws at least
-    as far from their mean as the set is, (1 + k) / (1 + draws): with 20 draws it cannot go below 1/21.
-
-    Returns:
-        set, measure, intact, value, control (mean over draws), control_low, control_high (range over draws),
-        difference, low, high, n (prompts), draws, p_rank.
+    negative log-likelihood per token (nats), i.e. of log perplexity. `null` holds the mean over draws with
+    their range. `p` is the share of draws at least as far from their mean as the set is, (1 + k) /
+    (1 + draws): with 20 draws it cannot go below 1/21.
     """
     own, tokens = state.columns(measure)
     others = np.stack([one.columns(measure)[0] for one in controls])
@@ -51,37 +50,29 @@ def effect(
     distance = abs(value - each.mean())
     extreme = int((np.abs(each - each.mean()) >= distance - 1e-12).sum())
     low, high = np.quantile(samples, [0.025, 0.975])
-    if measure != "perplexity" and np.ptp(samples) == 0:
+    if measure != PERPLEXITY and np.ptp(samples) == 0:
         # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
         room = stats.wilson(0, n).high
         low, high = low - room, high + room
     shown = [one.estimate(measure).value for one in controls]
-    return {
-        "set": name,
-        "measure": measure,
-        "intact": intact.estimate(measure).value,
-        "value": state.estimate(measure).value,
-        "control": float(np.exp(min(each.mean(), 700))) if measure == "perplexity" else float(np.mean(shown)),
-        "control_low": float(np.min(shown)),
-        "control_high": float(np.max(shown)),
-        "difference": float(value - each.mean()),
-        "low": float(low),
-        "high": float(high),
-        "n": n,
-        "draws": draws,
-        "p_rank": (1 + extreme) / (1 + draws),
-    }
+    control = float(np.exp(min(each.mean(), 700))) if measure == PERPLEXITY else float(np.mean(shown))
+    return Difference(
+        measure, name, intact.estimate(measure).value, state.estimate(measure).value,
+        Estimate(float(value - each.mean()), float(low), float(high), n, "bootstrap over prompts and draws"),
+        Estimate(control, float(np.min(shown)), float(np.max(shown)), draws, CONTROLS),
+        p=(1 + extreme) / (1 + draws),
+    )  # fmt: skip
 
 
 def effects(
     name: str, intact: Outcomes, state: Outcomes, controls: Sequence[Outcomes], seed: int
-) -> list[dict[str, Any]]:
+) -> list[Difference]:
     """`effect` for every measure."""
     return [effect(name, measure, intact, state, controls, seed) for measure in MEASURES]
 
 
 def sentence(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Difference],
     label: str,
     share: float,
     band: float = 0.1,
@@ -104,17 +95,18 @@ def sentence(
     "Breaks capability" is said of a loss that certainly exceeds the band, "costs capability" of one that is
     certain but may lie inside it.
     """
-    by = {row["measure"]: row for row in rows}
-    refuse, able = by["refusal"], by["capability"]
+    by = {row.measure: row for row in rows}
     size = f"{share:.2%} of the weights" if share == share else "ranks"
-    head = (
-        f"{label} ({size}): refusal {refuse['intact']:.0%} → {refuse['value']:.0%}, with matched random sets "
-        f"{refuse['control']:.0%} (difference {refuse['difference']:+.0%} "
-        f"[{refuse['low']:+.0%}, {refuse['high']:+.0%}]); capability {able['intact']:.0%} → "
-        f"{able['value']:.0%}, with random {able['control']:.0%} (difference {able['difference']:+.0%} "
-        f"[{able['low']:+.0%}, {able['high']:+.0%}])."
-    )
-    draws = int(refuse["draws"])
+    parts = []
+    for row, random in ((by[REFUSAL], "matched random sets"), (by[CAPABILITY], "random")):
+        found = row.difference
+        parts.append(
+            f"{row.measure} {row.before:.0%} → {row.after:.0%}, with {random} {row.null.value:.0%} "
+            f"(difference {found.value:+.0%} [{found.low:+.0%}, {found.high:+.0%}])"
+        )
+    head = f"{label} ({size}): {'; '.join(parts)}."
+    able = by[CAPABILITY].difference
+    draws = by[REFUSAL].null.n
     if broken:
         return f"{head} Without it the model is broken ({broken}), so that its refusal is not compared."
     if 2 * broken_controls >= draws:
@@ -124,13 +116,12 @@ def sentence(
         )
     if broken_controls:
         head += f" {broken_controls} of the {draws} models without random sets are broken."
-    specific = refuse["high"] < 0
-    if not specific:
+    if by[REFUSAL].difference.high >= 0:
         return f"{head} It does not lower refusal more than random sets do."
-    if able["low"] >= -band:
+    if able.low >= -band:
         return f"{head} It carries refusal apart from capability."
-    if able["high"] < -band:
+    if able.high < -band:
         return f"{head} It lowers refusal more than random sets do, and breaks capability with it."
-    if able["high"] < 0:
+    if able.high < 0:
         return f"{head} It lowers refusal more than random sets do, and costs capability with it."
     return f"{head} It lowers refusal more than random sets do; whether capability holds cannot be told."

@@ -11,11 +11,12 @@ import pandas as pd
 from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
+from tamperlens.base.measurement import NULL_COLUMNS, Difference, Measurement, differences, pick, table
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.capability import Suite
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.neurons import RankEdit, WeightMask
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
@@ -24,6 +25,9 @@ from tamperlens.studies.brittleness.removals import Removal, control_of, removed
 from tamperlens.studies.evaluation import DEGENERATE, OVER_REFUSAL, EvalPrompts, Outcomes, collapse, measure
 
 KIND = "brittleness"
+COLUMNS = (
+    "measure", "set", "before", "after", "difference", "low", "high", "n", *NULL_COLUMNS[:-1], "null_n", "p",
+)  # fmt: skip
 _SHOWN = {
     "refusal": "harmful prompts refused",
     OVER_REFUSAL["harmless"]: "harmless prompts refused",
@@ -42,11 +46,11 @@ class Brittleness(Result):
         sets: one row per set: set, definition, count (weights, or largest rank), share, broken (why the model
             without it counts as broken, or ""; `studies.evaluation.collapse`), broken_controls (how many of
             its controls do).
-        measures: tidy rows of every state: set, kind ("intact", "set", "control"), draw, measure, value,
-            low, high, n.
-        effects: one row per set and measure: intact, value, control (mean over draws), control_low,
-            control_high, difference (paired, set − controls), low, high, n, draws, p_rank; see
-            `studies.brittleness.effects.effect`.
+        measures: one `Measurement` per set, state (stage: "intact", "set" removed, "control" removed) and
+            measure, and the number of the control's draw.
+        effects: one `Difference` per set and measure: before (intact), after (removed), difference (paired,
+            set − controls), null (mean of the controls and range over their draws, null_n of them), p (rank
+            among the draws); see `studies.brittleness.effects.effect`.
         settings: judge, limits, seeds, hashes of the prompts.
     """
 
@@ -55,13 +59,13 @@ class Brittleness(Result):
     sets: pd.DataFrame
     measures: pd.DataFrame
     effects: pd.DataFrame
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     def to_frame(self) -> pd.DataFrame:
         """The effects."""
         return self.effects
 
-    def effect(self, name: str, measure: str = "refusal") -> dict[str, Any]:
+    def effect(self, name: str, measure: str = "refusal") -> Difference:
         """One row of the effects.
 
         Raises:
@@ -70,16 +74,18 @@ class Brittleness(Result):
         rows = self.effects[(self.effects["set"] == name) & (self.effects["measure"] == measure)]
         if rows.empty:
             raise InputError(f"no effect of {name!r} on {measure!r}; sets: {', '.join(self.sets['set'])}")
-        return {str(key): value for key, value in rows.iloc[0].to_dict().items()}
+        return differences(rows)[0]
 
     def summary(self) -> str:
         """A sentence per set: does it carry refusal more than matched random sets, and at what price."""
-        found = []
-        for row in self.sets.to_dict("records"):
-            mine = self.effects[self.effects["set"] == row["set"]].to_dict("records")
-            state = {"broken": row["broken"], "broken_controls": int(row["broken_controls"])}
-            found.append(sentence(mine, str(row["set"]), float(row["share"]), **state))  # type: ignore[arg-type]
-        return "\n".join(found)
+        found = differences(self.effects)
+        return "\n".join(
+            sentence(
+                [row for row in found if row.set == one["set"]], str(one["set"]), float(one["share"]),
+                broken=str(one["broken"]), broken_controls=int(one["broken_controls"]),
+            )
+            for one in self.sets.to_dict("records")
+        )  # fmt: skip
 
     @deprecated("Brittleness.verdicts()", "Brittleness.summary()")
     def verdicts(self) -> list[str]:
@@ -89,32 +95,16 @@ class Brittleness(Result):
     def plot(self) -> Plot:
         """Rates with each set removed, beside the mean over its matched random sets."""
         rows = []
-        for measure_name, panel in _SHOWN.items():
-            for effect in self.effects[self.effects["measure"] == measure_name].to_dict("records"):
-                own = self.measures[
-                    (self.measures["set"] == effect["set"])
-                    & (self.measures["kind"] == "set")
-                    & (self.measures["measure"] == measure_name)
-                ].iloc[0]
-                shared = {"panel": panel, "label": effect["set"], "n": effect["n"]}
-                rows.append(
-                    {
-                        **shared,
-                        "series": "set removed",
-                        "value": own["value"],
-                        "low": own["low"],
-                        "high": own["high"],
-                    }
-                )
-                rows.append(
-                    {
-                        **shared,
-                        "series": f"matched random ({effect['draws']} draws: mean, range)",
-                        "value": effect["control"],
-                        "low": effect["control_low"],
-                        "high": effect["control_high"],
-                    }
-                )
+        for row in differences(self.effects):
+            if row.measure in _SHOWN:
+                shared = {"panel": _SHOWN[row.measure], "label": row.set, "n": row.difference.n}
+                own, control = pick(self.measures, row.measure, row.set, "set"), row.null
+                series = f"matched random ({control.n} draws: mean, range)"
+                for name, one in (("set removed", own), (series, control)):
+                    rows.append(
+                        {**shared, "series": name, "value": one.value, "low": one.low, "high": one.high}
+                    )
+        rows.sort(key=lambda row: list(_SHOWN.values()).index(str(row["panel"])))
         return dot_interval(
             pd.DataFrame(rows),
             name="brittleness",
@@ -124,6 +114,7 @@ class Brittleness(Result):
         )
 
 
+@old_length
 def brittleness(
     model: ModelLike,
     masks: Mapping[str, WeightMask | RankEdit],
@@ -137,7 +128,7 @@ def brittleness(
     bins: int = 20,
     limit: int = 64,
     questions: int = 16,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     seed: int = 0,
     out: PathLike | None = None,
     progress: bool = False,
@@ -162,7 +153,7 @@ def brittleness(
         bins: bins of |w| per projection.
         limit: most prompts per set.
         questions: most questions per suite.
-        max_new_tokens: answers are cut there.
+        decoding: how answers are made; `Decoding()` by default.
         seed: of the controls and the bootstrap.
         out: a run folder; every finished state is kept there, and a study that was interrupted goes on.
         progress: print each state as it is finished.
@@ -180,7 +171,7 @@ def brittleness(
         _check(model, what)
     asked = EvalPrompts.for_model(
         model, harmful=harmful, harmless=harmless, suites=suites, utility=utility, judge=judge, limit=limit,
-        questions=questions, max_new_tokens=max_new_tokens, seed=None, roles=("harmful", "harmless"),
+        questions=questions, decoding=decoding, seed=None, roles=("harmful", "harmless"),
     )  # fmt: skip
     settings = {
         **asked.settings(), "draws": draws, "bins": bins, "limit": limit, "questions": questions,
@@ -201,19 +192,18 @@ def brittleness(
         model.name,
         model.fingerprint,
         pd.DataFrame(sets, columns=["set", "definition", "count", "share", "broken", "broken_controls"]),
-        pd.DataFrame([row for place, state in states.items() for row in _rows(*place, state)]),
-        pd.DataFrame(rows),
+        pd.concat([_rows(*place, state) for place, state in states.items()], ignore_index=True),
+        table(rows, COLUMNS),
         settings,
     )
 
 
-def _rows(name: str, kind: str, draw: int, state: Outcomes) -> list[dict[str, Any]]:
+def _rows(name: str, kind: str, draw: int, state: Outcomes) -> pd.DataFrame:
     """Rows of one state; capability also suite by suite."""
     suites = [(f"capability: {suite}", state.rate(suite)) for suite in state.suites]
     found = [*((one, state.estimate(one)) for one in MEASURES), *suites]
-    return [
-        {"set": name, "kind": kind, "draw": draw, "measure": one, **vars(estimate)} for one, estimate in found
-    ]
+    rows = [Measurement.of(one, name, kind, estimate) for one, estimate in found]
+    return table(rows, ("measure", "set", "stage", "value", "low", "high", "n", "method")).assign(draw=draw)
 
 
 def _run(

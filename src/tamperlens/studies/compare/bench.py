@@ -14,14 +14,14 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.runs import RunFolder
 from tamperlens.capability import CapabilityScores, Perplexity, perplexity
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.neurons import NoiseFloor, Subspaces
 from tamperlens.prompts import ORGANISM, PromptSet, packaged, packaged_for, read_each
 from tamperlens.rates import PrefillDepth, prefill_depth
 from tamperlens.refusal import Direction, RefusalRates
 from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask
 from tamperlens.studies.trajectory.observing import Observer
-from tamperlens.studies.trajectory.watch import Watch, tokens_for
+from tamperlens.studies.trajectory.setup import Setup, tokens_for
 
 INSIDE_MEASURES = ("direction", "log-odds", "heads")
 FRACTION = 0.01
@@ -128,7 +128,7 @@ class Bench:
         settings = self.settings
         return EvalPrompts.for_model(
             self.base, **{role: self.given.get(role) for role in ROLES}, judge=settings.judge,  # type: ignore[arg-type]
-            limit=settings.limit, questions=settings.questions, max_new_tokens=settings.max_new_tokens,
+            limit=settings.limit, questions=settings.questions, decoding=Decoding(settings.max_new_tokens),
             seed=settings.seed, loss=False,
         )  # fmt: skip
 
@@ -221,12 +221,12 @@ class Bench:
         Raises:
             InputError: fewer than eight prompts in a set, or no direction.
         """
-        watch = Watch(
+        setup = Setup(
             self.asked, self.direction, tokens_for(self.base, self.direction), INSIDE_MEASURES,
             answer_tokens=1, head_prompts=8 if self.settings.quick else 16, draws=self.settings.draws,
             seed=self.settings.seed,
         )  # fmt: skip
-        return Observer(watch, self.base)
+        return Observer(setup, self.base)
 
     @cached_property
     def compliant(self) -> PromptSet:
@@ -247,7 +247,7 @@ class Bench:
         """How deep a model's refusals go."""
         return prefill_depth(
             model, self.compliant, depths=(0, 1, 3, 5), judge=self.settings.judge,
-            max_new_tokens=self.settings.max_new_tokens,
+            decoding=Decoding(self.settings.max_new_tokens),
         )  # fmt: skip
 
     def safety_set(self, model: ChatModel, data: PromptSet | None = None) -> WeightMask:

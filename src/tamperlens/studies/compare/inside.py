@@ -122,7 +122,7 @@ def distances(bench: Bench, pair: Pair) -> tuple[list[Measurement], dict[str, pd
     if again.defined and found.defined:
         transfer = causal_transfer(
             bench.base, pair.tuned, found, again, bench.asked.harmful, bench.asked.harmless,
-            refusal_tokens=bench.observer.watch.tokens, n_random=N_RANDOM, seed=bench.settings.seed,
+            refusal_tokens=bench.observer.setup.tokens, n_random=N_RANDOM, seed=bench.settings.seed,
         )  # fmt: skip
         tables["causal transfer"] = transfer.table
         for model, stage in (("base", BEFORE), ("tuned", AFTER)):

@@ -15,7 +15,7 @@ from tamperlens.base.cells import visible
 from tamperlens.base.errors import InputError, NumericsError, TamperlensError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_text
 from tamperlens.base.runs import RunFolder
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding
 from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies import trajectory
@@ -254,8 +254,9 @@ def _steps(bench: Bench, run: RunFolder, sources: Sequence[Source]) -> list[tupl
             continue
         steps = trajectory.over(
             bench.base, source, direction=bench.direction, harmful=bench.asked.harmful,
-            harmless=bench.asked.harmless, lookalike=bench.asked.lookalike, n=min(16, bench.settings.limit),
-            max_new_tokens=min(24, bench.settings.max_new_tokens), judge=bench.settings.judge,
+            harmless=bench.asked.harmless, lookalike=bench.asked.lookalike,
+            limit=min(16, bench.settings.limit), judge=bench.settings.judge,
+            decoding=Decoding(min(24, bench.settings.max_new_tokens)),
         )  # fmt: skip
         order = trajectory.order(steps)
         name = f"steps-{place + 1}"

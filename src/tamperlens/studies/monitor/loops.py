@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tamperlens.base.errors import InputError
 from tamperlens.finetune import processes
+
+Arguments: TypeAlias = TrainingArguments | SimpleNamespace
+State: TypeAlias = TrainerState | SimpleNamespace
+Control: TypeAlias = TrainerControl | SimpleNamespace
+"""What a Trainer tells its callbacks, or a loop of somebody's own."""
 
 
 def trackers_beside(callback: Any) -> list[Any]:
@@ -82,7 +88,7 @@ class OwnLoop:
     on_train_end: Any
 
     def step(self, model: Any, step: int) -> bool:
-        """Look at a model in a loop of your own, where a look is due.
+        """Measure a model in a loop of your own, where it is due.
 
         Args:
             model: the model in training: a module, PEFT-wrapped or not, also inside DistributedDataParallel

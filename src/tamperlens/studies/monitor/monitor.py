@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from tamperlens.base.cells import each_cell, neutral
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import (
     PathLike,
@@ -27,16 +28,17 @@ from tamperlens.base.files import (
 from tamperlens.base.schemas import read_table
 from tamperlens.finetune import sharding
 from tamperlens.models import ChatModel
-from tamperlens.studies.monitor.loops import OwnLoop, send, trackers_beside
+from tamperlens.plots import Plot
+from tamperlens.studies.monitor.loops import Arguments, Control, OwnLoop, State, send, trackers_beside
+from tamperlens.studies.monitor.processes import ProcessGroup, before_training, own_weights_move
 from tamperlens.studies.monitor.rules import Rule, rules_of
-from tamperlens.studies.monitor.together import Together, before_training, own_weights_move
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.records import COLUMNS as ROW
 from tamperlens.studies.trajectory.records import Record, append, line, read
 from tamperlens.studies.trajectory.result import plan_of, read_plan, trajectory_of
 from tamperlens.studies.trajectory.result import read as read_trajectory
 from tamperlens.studies.trajectory.schedule import Every, is_due
-from tamperlens.studies.trajectory.watch import CHEAP, Watch, watch_for
+from tamperlens.studies.trajectory.setup import CHEAP, Setup, setup_for
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.lowrank import rewritten
 from tamperlens_hooks.state import preserve_state, preserved_randomness
@@ -70,15 +72,16 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
 
     The first step must start from the model that is the reference: its activations, answers and head scores
     at that moment are the base. Training is left bit for bit as it is without the monitor: random states
-    (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every look. Looks
-    run in the training's own precision (autocast, 4-bit weights). After training `monitor.cost` says what it
-    took, and FOLDER/monitor.json holds it.
+    (Python, numpy, torch), training flags, `requires_grad` and gradients are put back after every
+    measurement, which runs in the training's own precision (autocast, 4-bit weights). After training
+    `monitor.cost` says what it took, and FOLDER/monitor.json holds it.
 
-    LoRA and full fine-tuning on one device, or in several processes of which the first one looks. Where FSDP2
-    shards the weights, it looks at a whole copy of its own, built on `reference`. FSDP's first version and
-    ZeRO-3 are refused.
+    LoRA and full fine-tuning on one device, or in several processes of which the first one measures. Where
+    FSDP2 shards the weights, it measures a whole copy of its own, built on `reference`. FSDP's first version
+    and ZeRO-3 are refused.
     """
 
+    @renamed_arguments(watch="setup")
     def __init__(
         self,
         folder: PathLike = "tamperlens-monitor",
@@ -89,11 +92,11 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         warn: str | Rule | Sequence[str | Rule] = (),
         stop: str | Rule | Sequence[str | Rule] = (),
         reference: ChatModel | None = None,
-        tokenizer: Any = None,
-        watch: Watch | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        setup: Setup | None = None,
         copy_limit: int = 2**31,
         budget: float | None = 0.3,
-        **settings: Any,
+        **settings: object,
     ) -> None:
         """See the class.
 
@@ -109,26 +112,26 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
             reference: the base, where training does not start from it (a resumed full fine-tuning) or where
                 weights are sharded.
             tokenizer: where the Trainer was not given one.
-            watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
+            setup: fixed prompts and direction at hand, instead of `measures` and `settings`.
             copy_limit: bytes of weights that may be kept in memory, for drift in full fine-tuning and to go
                 back to.
-            budget: share of the training's own time that looks may take: a due look that would exceed it is
-                left out, except for the first and the last one. Which looks are taken then depends on the
-                machine; what is measured at each does not. None takes every due look. Setting up comes on
+            budget: share of the training's own time that measuring may take: a due measurement that would
+                exceed it is left out, except for the first and the last one. Which are made then depends on
+                the machine; what is measured at each does not. None makes every due one. Setting up comes on
                 top.
-            settings: of `trajectory.watch_for`: harmful, harmless, direction (or the file of one), groups,
-                n, … A direction that is not given is found on 32 + 8 prompts a side.
+            settings: of `trajectory.setup_for`: harmful, harmless, direction (or the file of one), groups,
+                limit, … A direction that is not given is found on 32 + 8 prompts a side.
 
         Raises:
             InputError: a rule or measure that does not exist, or a budget that is not positive.
         """
-        asked = tuple(measures if watch is None else watch.measures)
+        asked = tuple(measures if setup is None else setup.measures)
         if "rd" in asked:
             raise InputError("the monitor cannot measure 'rd': it holds no second model; leave it out")
         if budget is not None and not budget > 0:
             raise InputError(f"budget={budget} must be positive: a share of the training time, such as 0.3")
         self.folder, self.every, self.sampled, self.budget = Path(folder), every, sampled, budget
-        self.measures, self.settings, self.watch = asked, settings, watch
+        self.measures, self.settings, self.setup = asked, settings, setup
         self.rules = [*rules_of(warn, stop=False), *rules_of(stop, stop=True)]
         self.reference, self.tokenizer, self.copy_limit = reference, tokenizer, copy_limit
         self.rows: list[dict[str, Any]] = []
@@ -137,11 +140,11 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         self.good_step: int | None = None
         self.seconds = 0.0
         self.left_out: list[int] = []
-        self._looks = 0
+        self._measurements = 0
         self._trackers: list[Any] = []
         self._observer: Observer | None = None
         self._model: ChatModel | None = None
-        self._together: Together | None = None
+        self._processes: ProcessGroup | None = None
         self._good: dict[str, torch.Tensor] = {}
         self._streak = [0] * len(self.rules)
         self._last: int | None = None
@@ -150,15 +153,20 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
 
     @property
     def cost(self) -> dict[str, float]:
-        """Seconds of looking (setup included), seconds of everything, and the share of looking."""
+        """Seconds of measuring (setup included), seconds of everything, and the share of measuring."""
         whole = time.perf_counter() - self._began if self._began else 0.0
         whole = self._whole if self._whole is not None else whole
         share = self.seconds / whole if whole else 0.0
-        return {"seconds": self.seconds, "of_seconds": whole, "share": share, "setup_seconds": self._setup}
+        return {
+            "seconds": self.seconds,
+            "of_seconds": whole,
+            "share": share,
+            "setup_seconds": self._setup_seconds,
+        }
 
     _seed = 0
     _whole: float | None = None
-    _setup: float = 0.0
+    _setup_seconds: float = 0.0
 
     @property
     def newest(self) -> dict[str, float]:
@@ -172,7 +180,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
                 found |= {key: float(value) for key, value in ends.items() if not math.isnan(float(value))}
         return found
 
-    def plot(self) -> Any:
+    def plot(self) -> Plot:
         """A `tamperlens.plots.Plot` of the measures over the steps so far, one below the other.
 
         Raises:
@@ -185,11 +193,12 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         """The rows, with the columns of `COLUMNS`."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS))
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Arguments, state: State, control: Control, **kwargs: object) -> None:
         """Take the model as it is as the base, and make the record of step 0."""
-        self._together = Together(args, kwargs["model"])
-        module = self._together.look_at(self.reference)
-        if not self._together.first:
+        module: Any = kwargs["model"]
+        self._processes = ProcessGroup(args, module)
+        module = self._processes.measured_module(self.reference)
+        if not self._processes.first:
             return
         tokenizer = self.tokenizer if self.tokenizer is not None else kwargs.get("processing_class")
         if tokenizer is None:
@@ -199,34 +208,39 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         with preserved_randomness():
             with preserve_state(module, rng=True, grad=True), torch.no_grad():
                 self._start(module, tokenizer, resumed=state.global_step > 0)
-            self.seconds = self._setup = time.perf_counter() - self._began
+            self.seconds = self._setup_seconds = time.perf_counter() - self._began
             self._seed = int(args.seed)
             self._load(int(state.global_step))
             if state.global_step == 0:
-                self._look(0, control, sampled=True)
+                self._measure(0, control, sampled=True)
                 send(self._trackers, args, state, control, self.newest, module)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look, where it is due."""
+    def on_step_end(self, args: Arguments, state: State, control: Control, **kwargs: object) -> None:
+        """Measure, where it is due."""
         step = int(state.global_step)
         sampled = self.sampled is not None and is_due(self.sampled, step, state.max_steps)
-        if self._together is None or not (sampled or is_due(self.every, step, state.max_steps)):
+        if self._processes is None or not (sampled or is_due(self.every, step, state.max_steps)):
             return
         if step != state.max_steps and not self._affordable():
             self.left_out.append(step)
             return
-        self._together.refresh()
+        self._processes.refresh()
         self._last = step
         if self._observer is not None:
             with preserved_randomness():  # writing and showing draw nothing, but what they call is not ours
-                self._look(step, control, sampled=sampled or step == state.max_steps)
+                self._measure(step, control, sampled=sampled or step == state.max_steps)
                 self._show(int(state.max_steps))
                 send(self._trackers, args, state, control, self.newest, kwargs.get("model"))
-        self.stopped_at = self._together.agree(self.stopped_at)
+        self.stopped_at = self._processes.agree(self.stopped_at)
         control.should_training_stop |= self.stopped_at is not None
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        args: Arguments,
+        state: State,
+        control: Control,
+        logs: dict[str, object] | None = None,
+        **kwargs: object,
     ) -> None:
         """Add the newest numbers to what the Trainer logs, where a record is new."""
         step = int(state.global_step)
@@ -238,18 +252,18 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         if state.log_history and state.log_history[-1].get("step") == step:  # written before this call
             state.log_history[-1].update(found)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, **kwargs: object) -> None:
         """The last record, the bill, and the last good weights where a rule stopped the run."""
-        if self._together is None:
+        if self._processes is None:
             return
         step = int(state.global_step)
         if self._last != step:
-            self._together.refresh()
+            self._processes.refresh()
             if self._observer is not None:
                 with preserved_randomness():
-                    self._look(step, control, sampled=True)
+                    self._measure(step, control, sampled=True)
                     send(self._trackers, args, state, control, self.newest, kwargs.get("model"))
-            self.stopped_at = self._together.agree(self.stopped_at)
+            self.stopped_at = self._processes.agree(self.stopped_at)
         if self.stopped_at is not None:
             self._go_back()
         if self._observer is None:
@@ -265,7 +279,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
             },
         )  # fmt: skip
 
-    def _start(self, module: Any, tokenizer: Any, *, resumed: bool) -> None:
+    def _start(self, module: Any, tokenizer: PreTrainedTokenizerBase, *, resumed: bool) -> None:
         model = ChatModel.from_parts(module, tokenizer, name="in training", check_anatomy=False)
         adapted = unwrap(module) is not module
         base = self.reference
@@ -278,32 +292,33 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
             if how is not None:
                 raise InputError(f"{how} has rewritten the base weights; pass reference= to Monitor")
             base = model
-        watch = self.watch
+        setup = self.setup
         off = module.disable_adapter() if resumed and adapted and base is model else None
         if off is not None:
             off.__enter__()
         try:
-            if watch is None:
+            if setup is None:
                 print(f"tamperlens: setting up the monitor in {self.folder}", file=sys.stderr, flush=True)
-                watch = watch_for(base, measures=self.measures, **{**SETUP, **self.settings})
+                given: Any = {**SETUP, **self.settings}
+                setup = setup_for(base, measures=self.measures, **given)
             origin = base
-            if "drift" in watch.measures and base is model and (not adapted or own_weights_move(module)):
+            if "drift" in setup.measures and base is model and (not adapted or own_weights_move(module)):
                 size = sum(p.numel() * p.element_size() for p in module.parameters())
                 if size > self.copy_limit:
-                    watch = dataclasses.replace(
-                        watch, measures=tuple(m for m in watch.measures if m != "drift")
+                    setup = dataclasses.replace(
+                        setup, measures=tuple(m for m in setup.measures if m != "drift")
                     )
                     self._warn(f"drift is left out: a copy of the base takes {size} bytes (copy_limit)")
                 else:
                     origin = model.with_module(before_training(module))
             with torch.enable_grad():
-                self._observer = Observer(watch, base, drift_base=origin)
+                self._observer = Observer(setup, base, drift_base=origin)
         finally:
             if off is not None:
                 off.__exit__(None, None, None)
-        if watch.direction.passed is False:
+        if setup.direction.passed is False:
             self._warn(
-                f"the direction that is watched did not pass its tests ({watch.direction.flag}); its cosine "
+                f"the direction that is measured did not pass its tests ({setup.direction.flag}); its cosine "
                 "may say nothing about refusal: pass direction= (or a file of one), or other prompts"
             )
         self._model = model
@@ -311,16 +326,19 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
             rule.check(self._observer.start)
 
     def _affordable(self) -> bool:
-        """Whether one more look of the usual length stays within the budget; the first process says."""
+        """Whether one more usual measurement stays within the budget; the first process says."""
         if self.budget is None:
             return True
-        assert self._together is not None
-        training, looking = time.perf_counter() - self._began - self.seconds, self.seconds - self._setup
-        usual = looking / max(self._looks, 1)
-        fits = self._looks == 0 or looking + usual <= self.budget * training
-        return bool(self._together.agree(int(fits)))
+        assert self._processes is not None
+        training, measuring = (
+            time.perf_counter() - self._began - self.seconds,
+            self.seconds - self._setup_seconds,
+        )
+        usual = measuring / max(self._measurements, 1)
+        fits = self._measurements == 0 or measuring + usual <= self.budget * training
+        return bool(self._processes.agree(int(fits)))
 
-    def _look(self, step: int, control: Any, *, sampled: bool) -> None:
+    def _measure(self, step: int, control: Any, *, sampled: bool) -> None:
         assert self._observer is not None
         assert self._model is not None
         began = time.perf_counter()
@@ -330,7 +348,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         self._judge(record, control)
         spent = time.perf_counter() - began
         self.seconds += spent
-        self._looks += step > 0
+        self._measurements += step > 0
         append(self._records, record, first=step == 0)
         self._write([{"step": step, **row.row(ROW), "seconds": spent} for row in record.rows])
 
@@ -363,13 +381,13 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         self._good = {name: value.clone() for name, value in trained.items()}
 
     def _go_back(self) -> None:
-        assert self._together is not None
-        self.good_step = self._together.agree(self.good_step if self._good else None)
+        assert self._processes is not None
+        self.good_step = self._processes.agree(self.good_step if self._good else None)
         if self.good_step is None:
             self._warn("the last good weights were not kept (copy_limit); the model is as training left it")
             return
-        self._together.put(self._good)
-        if self._together.first:
+        self._processes.put(self._good)
+        if self._processes.first:
             write_tensors(self.folder / "last-good.safetensors", self._good, {"step": self.good_step})
 
     @property
@@ -380,11 +398,11 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         """The folder's plan, and the whole records of an interrupted run up to where it goes on."""
         assert self._observer is not None
         assert self._model is not None
-        watch = self._observer.watch
+        setup = self._observer.setup
         base = self._model if self.reference is None else self.reference
         name = base.name if self.reference is not None else "the model before training"
         plan = plan_of(
-            watch, kind="monitor", model=name, fingerprint=base.base_fingerprint, data="", frozen=0,
+            setup, kind="monitor", model=name, fingerprint=base.base_fingerprint, data="", frozen=0,
             attack="the script's own training", every=self.every, sampled=self.sampled,
             config={"seed": self._seed, "rules": [str(rule) for rule in self.rules]},
         )  # fmt: skip
@@ -398,10 +416,10 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
         plan = read_plan(self.folder)
         losses = [(one["step"], one["loss"]) for one in state.log_history if "loss" in one]
         made = trajectory_of(
-            read(self._records), self._seed, self._observer.watch, model=plan["model"],
+            read(self._records), self._seed, self._observer.setup, model=plan["model"],
             fingerprint=plan["fingerprint"], attack=plan["attack"], losses=losses,
             steps=int(state.global_step), training_seconds=self.cost["of_seconds"] - self.seconds,
-            recording_seconds=self.seconds - self._setup, setup_seconds=self._setup,
+            recording_seconds=self.seconds - self._setup_seconds, setup_seconds=self._setup_seconds,
             flops=float(state.total_flos or math.nan),
         )  # fmt: skip
         made.save(self.folder / f"seed-{self._seed}.safetensors")

@@ -12,12 +12,13 @@ localiser), `directions`, `causal`. The organisms are made in `models.organism.p
 """
 
 from tamperlens.base.boundary import guard
+from tamperlens.base.deprecation import moved
 from tamperlens.models.organism.planted import KINDS, SEEDS, Truth, put_back, shipped
 from tamperlens.models.organism.planting import make
 from tamperlens.studies.planted.benchmark import (
     Verification,
     organisms,
-    probes,
+    prompts_for,
     score,
     summary,
     top_sets,
@@ -47,7 +48,7 @@ __all__ = [
     "make",
     "organisms",
     "outcome",
-    "probes",
+    "prompts_for",
     "put_back",
     "score",
     "shipped",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 guard(globals(), __all__)
+__getattr__ = moved(__name__, {"probes": f"{__name__}:prompts_for"})
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from tamperlens import capability, prompts
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.models.organism.planted import Truth, put_back, shipped
 from tamperlens.models.organism.planting import make
 from tamperlens.neurons import WeightMask
@@ -71,8 +71,14 @@ class Verification(Result):
         return f"{self.kind} {self.seed}"
 
 
-def probes(
-    model: ChatModel, *, limit: int = 100, questions: int = 30, max_new_tokens: int = 32, split: str = "test"
+@old_length
+def prompts_for(
+    model: ChatModel,
+    *,
+    limit: int = 100,
+    questions: int = 30,
+    decoding: Decoding | None = None,
+    split: str = "test",
 ) -> EvalPrompts:
     """Held-out prompts and questions that planted organisms are verified and edited on.
 
@@ -80,14 +86,14 @@ def probes(
         model: an organism.
         limit: most prompts per set.
         questions: most questions per suite.
-        max_new_tokens: answers are cut there.
+        decoding: how answers are made; at most 32 tokens by default.
         split: "test", or "validation" to choose a recipe by.
     """
     harmful, harmless = (prompts.packaged(name, split=split) for name in ("harmful", "harmless"))
     suites = [capability.Suite.packaged(name, split) for name in capability.suites_for(model)]
     return EvalPrompts.for_model(
         model, harmful=harmful, harmless=harmless, suites=suites, limit=limit, questions=questions,
-        max_new_tokens=max_new_tokens, seed=None, roles=("harmful", "harmless"),
+        decoding=Decoding.of(decoding, {}, max_new_tokens=32), seed=None, roles=("harmful", "harmless"),
     )  # fmt: skip
 
 
@@ -100,11 +106,11 @@ def verify(
     Args:
         model: the planted model.
         truth: what was planted.
-        held_out: see `probes`.
+        held_out: see `prompts_for`.
         base: base's capability, where it is known already.
     """
     model = as_chat_model(model)
-    ready = probes(model) if held_out is None else held_out
+    ready = prompts_for(model) if held_out is None else held_out
     state = measure(model, ready)
     before = outcome(truth.base, ready)["capability"] if base is None else base
     restored = put_back(model, truth.base, truth.mask)
@@ -132,7 +138,7 @@ def organisms(
 
     Args:
         which: (kind, seed) pairs; those shipped by default.
-        held_out: see `probes`.
+        held_out: see `prompts_for`.
     """
     base: Estimate | None = None
     for kind, seed in shipped() if which is None else which:

@@ -18,59 +18,59 @@ from tamperlens.studies.evaluation import EvalPrompts
 from tamperlens_hooks import ablate_direction, stored_parameter
 
 
-def outcome(model: ChatModel, probes: EvalPrompts) -> dict[str, Estimate]:
-    """Share of harmful prompts refused, of their answers broken, and of questions answered right."""
-    rates = refusal.evaluate(model, probes.harmful, judge=probes.judge, max_new_tokens=probes.max_new_tokens)
-    skills = capability.evaluate(model, probes.suites)
+def outcome(model: ChatModel, asked: EvalPrompts) -> dict[str, Estimate]:
+    """Share of harmful prompts refused, of their answers degenerate, and of questions answered right."""
+    rates = refusal.evaluate(model, asked.harmful, judge=asked.judge, decoding=asked.decoding)
+    skills = capability.evaluate(model, asked.suites)
     right = [bool(flag) for score in skills.scores for flag in score.correct]
-    return {"refusal": rates.refusal_rate, "broken": rates.degenerate_rate, "capability": rate(right)}
+    return {"refusal": rates.refusal_rate, "degenerate": rates.degenerate_rate, "capability": rate(right)}
 
 
 def interventions(
-    model: ChatModel, truth: Truth, sets: Mapping[str, WeightMask], probes: EvalPrompts
-) -> list[dict[str, Any]]:
+    model: ChatModel, truth: Truth, sets: Mapping[str, WeightMask], asked: EvalPrompts
+) -> list[dict[str, object]]:
     """Remove each set (to zero), and put it back to base; one row per set and way.
 
-    Rows: set, how ("removed", "put back"), n_weights, refusal, broken, capability, each lost against intact.
+    Rows: set, how ("removed", "put back"), n_weights, refusal, degenerate, capability, each lost too.
     A set that holds what was planted loses the refusal when put back and keeps the capability.
     """
-    intact = outcome(model, probes)
+    intact = outcome(model, asked)
     rows = []
     for name, mask in sets.items():
         with neurons.zeroed(model, mask) as edited:
-            rows.append(_row(name, "removed", mask, outcome(edited, probes), intact))
+            rows.append(_row(name, "removed", mask, outcome(edited, asked), intact))
         restored = put_back(model, truth.base, mask)
-        rows.append(_row(name, "put back", mask, outcome(restored, probes), intact))
+        rows.append(_row(name, "put back", mask, outcome(restored, asked), intact))
     return rows
 
 
-def ablations(model: ChatModel, bases: Mapping[str, Tensor], probes: EvalPrompts) -> list[dict[str, Any]]:
+def ablations(model: ChatModel, bases: Mapping[str, Tensor], asked: EvalPrompts) -> list[dict[str, object]]:
     """Ablate each direction at every place of the stream; one row each, like those of `interventions`.
 
     Args:
         model: the planted model.
         bases: name to an orthonormal basis [d_model, r].
-        probes: what refusal and capability are measured on.
+        asked: what refusal and capability are measured on.
     """
-    intact = outcome(model, probes)
+    intact = outcome(model, asked)
     rows = []
     for name, basis in bases.items():
         with ExitStack() as stack:
             for column in basis.T:  # orthonormal: one after the other ablates their span
                 stack.enter_context(ablate_direction(model, column))
-            rows.append(_row(name, "ablated", None, outcome(model, probes), intact))
+            rows.append(_row(name, "ablated", None, outcome(model, asked), intact))
     return rows
 
 
 def attacked(
-    model: ChatModel, truth: Truth, probes: EvalPrompts, *, n: int = 15, seeds: int = 3, margin: float = 0.1
-) -> dict[str, Any]:
+    model: ChatModel, truth: Truth, asked: EvalPrompts, *, n: int = 15, seeds: int = 3, margin: float = 0.1
+) -> dict[str, object]:
     """Fine-tune a planted model on harmful compliance, the part free and frozen; where does the drift sit?
 
     Args:
         model: the planted model.
         truth: what was planted.
-        probes: what refusal and capability are measured on.
+        asked: what refusal and capability are measured on.
         n: examples of the attack.
         seeds: free runs; the verdict on drift is over them.
         margin: see `drift.test_hypotheses`.
@@ -96,17 +96,17 @@ def attacked(
         free = tuned if free is None else free
     assert free is not None
     found: dict[str, Any] = {
-        "refusal": outcome(model, probes)["refusal"].value,
-        **{f"free {name}": value.value for name, value in outcome(free.model, probes).items()},
+        "refusal": outcome(model, asked)["refusal"].value,
+        **{f"free {name}": value.value for name, value in outcome(free.model, asked).items()},
         "concentration": sum(shares) / seeds, "undoing": sum(angles) / seeds, "runs": seeds,
     }  # fmt: skip
     rewound = finetune.rewind(free, model, truth.mask)
-    found["rewound refusal"] = outcome(rewound.model, probes)["refusal"].value
+    found["rewound refusal"] = outcome(rewound.model, asked)["refusal"].value
     if not full:
         frozen = finetune.run(
             model, attack.data, attack.config_for(model, seed=0), freeze=truth.mask, progress=False
         )
-        found |= {f"frozen {name}": value.value for name, value in outcome(frozen.model, probes).items()}
+        found |= {f"frozen {name}": value.value for name, value in outcome(frozen.model, asked).items()}
     return found | _verdict(traces, groups, margin)
 
 

@@ -12,15 +12,24 @@ import pandas as pd
 from tamperlens import capability
 from tamperlens.base.deprecation import deprecated
 from tamperlens.base.errors import InputError
+from tamperlens.base.measurement import (
+    COLUMNS,
+    DIFFERENCES,
+    Difference,
+    Measurement,
+    differences,
+    table,
+)
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.capability import Suite
-from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import ORGANISM, PromptsLike
 from tamperlens.studies.evaluation import (
     ALL,
+    LOSS,
     OVER_REFUSAL,
     REFUSAL,
     EvalPrompts,
@@ -30,6 +39,7 @@ from tamperlens.studies.evaluation import (
 )
 from tamperlens.studies.spillover.tables import category_rows, measure_rows, tax_rows
 
+HARMLESS = OVER_REFUSAL["harmless"]
 ORGANISM_SUITES = ("addition", "subtraction", "logic", "code", "facts")
 
 
@@ -40,14 +50,12 @@ class SpilloverReport(Result):
     Attributes:
         before: the first model, measured.
         after: the second, measured.
-        measures: one row per measure: measure, kind ("refusal", "over-refusal", "degenerate", "capability",
-            "perplexity"), before, after, difference (after − before, paired), low, high, n, gained, lost,
-            p_value (exact McNemar), p_holm. Intervals of rates are Newcombe's; perplexity is compared as the
-            loss per token, by bootstrap over answers.
-        categories: the same by suite and kind of question: suite, category, before, after, difference, low,
-            high, n.
-        tax: one row per suite and for all questions: suite, loss, gain, tax (loss of accuracy per point of
-            refusal gained), low, high, n, reason.
+        measures: one `Difference` per measure: measure, set (prompts, or "questions"), before, after,
+            difference (paired), low, high, n, gained, lost, p (exact McNemar), p_holm, method. Intervals of
+            rates are Newcombe's; perplexity is compared as the loss per token, by bootstrap over answers.
+        categories: the same by suite (measure) and kind of question (set).
+        tax: one `Measurement` per suite (set) and for all questions: loss of accuracy per point of refusal
+            gained, with the reason where it is undefined.
         settings: judge, limits, hashes of the prompts.
     """
 
@@ -56,7 +64,7 @@ class SpilloverReport(Result):
     measures: pd.DataFrame
     categories: pd.DataFrame
     tax: pd.DataFrame
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     @property
     def refusal_gain(self) -> Estimate:
@@ -66,7 +74,7 @@ class SpilloverReport(Result):
     @property
     def over_refusal(self) -> Estimate:
         """Change in the share of harmless prompts refused."""
-        return self.difference(OVER_REFUSAL["harmless"])
+        return self.difference(HARMLESS)
 
     def difference(self, measure: str) -> Estimate:
         """after − before of a measure.
@@ -74,8 +82,15 @@ class SpilloverReport(Result):
         Raises:
             InputError: no such measure.
         """
-        row = self._row(self.measures, "measure", measure)
-        return Estimate(row["difference"], row["low"], row["high"], int(row["n"]), str(row["method"]))
+        return self.row(measure).difference
+
+    def row(self, measure: str) -> Difference:
+        """Everything known of a measure's difference.
+
+        Raises:
+            InputError: no such measure.
+        """
+        return next(iter(differences(_only(self.measures, "measure", measure))))
 
     def tax_of(self, suite: str = ALL) -> Estimate:
         """Points of accuracy lost per point of refusal gained; NaN with the reason where that is undefined.
@@ -83,10 +98,7 @@ class SpilloverReport(Result):
         Raises:
             InputError: no such suite.
         """
-        row = self._row(self.tax, "suite", suite)
-        return Estimate(
-            row["tax"], row["low"], row["high"], int(row["n"]), str(row["method"]), str(row["reason"])
-        )
+        return Measurement.from_row(_only(self.tax, "set", suite).iloc[0].to_dict()).estimate
 
     def to_frame(self) -> pd.DataFrame:
         """The measures."""
@@ -99,34 +111,28 @@ class SpilloverReport(Result):
 
     def summary(self) -> str:
         """The finding in words: gain, over-refusal, loss, tax."""
-        gain, over, loss = self.refusal_gain, self.over_refusal, self.difference(ALL)
-        first = self._row(self.measures, "measure", REFUSAL)
-        second = self._row(self.measures, "measure", OVER_REFUSAL["harmless"])
-        third = self._row(self.measures, "measure", ALL)
-        tax = self.tax_of()
+        tax, found = self.tax_of(), []
+        for name, words in ((REFUSAL, REFUSAL), (HARMLESS, HARMLESS), (ALL, "questions right")):
+            row = self.row(name)
+            shift = row.difference
+            found.append(f"{words} {row.before:.0%} → {row.after:.0%} ({_shift(shift)}, n {shift.n})")
         price = (
             f"{tax.value:.2f} [{tax.low:.2f}, {tax.high:.2f}] points lost per point of refusal gained"
             if math.isfinite(tax.value)
             else f"no tax per point: {tax.reason}"
         )
-        return (
-            f"{self.before.model} → {self.after.model}: refusal {first['before']:.0%} → {first['after']:.0%} "
-            f"({_shift(gain)}, n {gain.n}); over-refusal (harmless) {second['before']:.0%} → "
-            f"{second['after']:.0%} ({_shift(over)}, n {over.n}); questions right {third['before']:.0%} → "
-            f"{third['after']:.0%} ({_shift(loss)}, n {loss.n}); {price}."
-        )
+        return f"{self.before.model} → {self.after.model}: {'; '.join(found)}; {price}."
 
     def plot(self) -> Plot:
         """Every rate before and after, with intervals."""
         rows = []
-        panels = dict.fromkeys(("refusal", "over-refusal", "degenerate"), "refusal")
-        for row in self.measures[self.measures["kind"] != "perplexity"].to_dict("records"):
+        for row in differences(self.measures[self.measures["measure"] != LOSS]):
             for series, side in (("before", self.before), ("after", self.after)):
-                found = side.rate(str(row["measure"]))
+                found = side.rate(row.measure)
                 rows.append(
                     {
-                        "panel": panels.get(str(row["kind"]), "capability"),
-                        "label": row["measure"], "series": series, "value": found.value,
+                        "panel": "capability" if row.set == "questions" else "refusal",
+                        "label": row.measure, "series": series, "value": found.value,
                         "low": found.low, "high": found.high, "n": found.n,
                     }
                 )  # fmt: skip
@@ -140,13 +146,8 @@ class SpilloverReport(Result):
             axis="share of prompts",
         )
 
-    def _row(self, table: pd.DataFrame, column: str, name: str) -> dict[str, Any]:
-        rows = table[table[column] == name]
-        if rows.empty:
-            raise InputError(f"no {column} {name!r} in this report; there are {', '.join(table[column])}")
-        return {str(key): value for key, value in rows.iloc[0].to_dict().items()}
 
-
+@old_length
 def spillover(
     before: ModelLike | Outcomes,
     after: ModelLike | Outcomes,
@@ -159,7 +160,7 @@ def spillover(
     judge: str | Judge | None = None,
     limit: int = 64,
     questions: int = 64,
-    max_new_tokens: int = 64,
+    decoding: Decoding | None = None,
     seed: int = 0,
 ) -> SpilloverReport:
     """Compare refusal, over-refusal and capability of two models, prompt by prompt.
@@ -181,7 +182,7 @@ def spillover(
         judge: see `refusal.evaluate`.
         limit: most prompts per set.
         questions: most questions per suite, a seeded sample.
-        max_new_tokens: answers to prompts are cut there.
+        decoding: how answers are made; `Decoding()` by default.
         seed: of samples and bootstraps.
 
     Raises:
@@ -189,8 +190,9 @@ def spillover(
 
     Examples:
         >>> import tamperlens
+        >>> from tamperlens.models import Decoding
         >>> model = tamperlens.load('organism')
-        >>> few = {'limit': 4, 'questions': 4, 'max_new_tokens': 12}
+        >>> few = {'limit': 4, 'questions': 4, 'decoding': Decoding(12)}
         >>> found = tamperlens.spillover(model, model, suites=['facts'], **few)
         >>> type(found).__name__
         'SpilloverReport'
@@ -204,7 +206,7 @@ def spillover(
     if known is not None:
         asked = prompts_for(
             known, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, utility=utility,
-            judge=judge, limit=limit, questions=questions, max_new_tokens=max_new_tokens, seed=seed,
+            judge=judge, limit=limit, questions=questions, decoding=decoding, seed=seed,
         )  # fmt: skip
     sides = []
     for one in given:
@@ -217,7 +219,7 @@ def spillover(
 
 
 def prompts_for(
-    model: ModelLike, *, suites: Sequence[str | Suite] | None = None, **given: Any
+    model: ModelLike, *, suites: Sequence[str | Suite] | None = None, **given: object
 ) -> EvalPrompts:
     """What both models are asked: `EvalPrompts.for_model` with arithmetic of both kinds among the suites.
 
@@ -232,7 +234,8 @@ def prompts_for(
     if suites is None:
         english = (capability.arithmetic(), *capability.ENGLISH_SUITES[1:])
         suites = ORGANISM_SUITES if as_chat_model(model).language == ORGANISM else english
-    return EvalPrompts.for_model(model, suites=suites, **given)
+    settings: Any = given
+    return EvalPrompts.for_model(model, suites=suites, **settings)
 
 
 def compare_sides(before: Outcomes, after: Outcomes, *, seed: int = 0) -> SpilloverReport:
@@ -242,15 +245,23 @@ def compare_sides(before: Outcomes, after: Outcomes, *, seed: int = 0) -> Spillo
         InputError: they were measured on different prompts or with different settings.
     """
     check_alike(before, after)
-    measures = pd.DataFrame(measure_rows(before, after, seed))
+    rows = measure_rows(before, after, seed)
     return SpilloverReport(
         before,
         after,
-        measures,
-        pd.DataFrame(category_rows(before, after)),
-        pd.DataFrame(tax_rows(measures)),
+        table(rows, (*DIFFERENCES, "method")),
+        table(category_rows(before, after), (*DIFFERENCES[:8], "method")),
+        table(tax_rows(rows), (*COLUMNS, "method", "reason")),
         dict(before.settings),
     )
+
+
+def _only(frame: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    rows = frame[frame[column] == name]
+    if rows.empty:
+        what = "suite" if column == "set" else column
+        raise InputError(f"no {what} {name!r} in this report; there are {', '.join(frame[column])}")
+    return rows
 
 
 def _shift(found: Estimate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.measurement import Difference, Measurement, table
 from tamperlens.base.stats import Estimate, paired_difference
 from tamperlens.studies.evaluation import LOSS, Outcomes
-from tamperlens.studies.spillover.tables import kind_of, lost, rates_of, spread, tax
+from tamperlens.studies.spillover.tables import rates_of, tax_rows
 
 RESAMPLES = 2000
 
@@ -29,8 +31,8 @@ def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -
         seed: of the bootstrap.
 
     Returns:
-        measure, kind, before, after (mean over runs), difference, low, high, n (prompts), method, runs,
-        lowest and highest (run's `after`), tax, tax_low, tax_high, tax_reason (capability only).
+        measure, set, before, after (mean over runs), difference, low, high, n (prompts), method, runs,
+        lowest and highest (run's `after`), tax, tax_low, tax_high, tax_reason (of questions only).
 
     Raises:
         InputError: no runs, or measured on other prompts.
@@ -39,20 +41,35 @@ def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -
         raise InputError("over_seeds needs at least one run")
     if any(one.settings != before.settings for one in afters):
         raise InputError("a run was measured with other prompts or settings than the model before")
-    rows = []
+    rows: list[Difference] = []
+    each: list[dict[str, Any]] = []
+
+    def add(name: str, first: float, runs: Any, shift: Estimate) -> None:
+        rows.append(Difference(name, before.set_of(name), first, float(runs.mean()), shift))
+        each.append({"runs": len(runs), "lowest": float(runs.min()), "highest": float(runs.max())})
+
     for name in rates_of(before):
         one = np.asarray(before.outcome(name), dtype=float)
         runs = np.stack([np.asarray(side.outcome(name), dtype=float) for side in afters])
         shift = _shift(one, runs, np.ones(one.size), seed)
         if shift.low == shift.high:
             shift = paired_difference(before.outcome(name), afters[0].outcome(name))
-        rows.append(_row(name, kind_of(name, before), one.mean(), runs.mean(1), shift))
+        add(name, float(one.mean()), runs.mean(1), shift)
     losses, tokens = before.columns(LOSS)
     after = np.stack([side.columns(LOSS)[0] for side in afters])
-    shift = _shift(losses, after, tokens, seed)
-    each = after.sum(1) / tokens.sum()
-    rows.append(_row(LOSS, "perplexity", losses.sum() / tokens.sum(), each, shift))
-    return pd.DataFrame([{**row, **_tax(row, rows[0])} for row in rows])
+    add(
+        LOSS,
+        float(losses.sum() / tokens.sum()),
+        after.sum(1) / tokens.sum(),
+        _shift(losses, after, tokens, seed),
+    )
+    taxes = {one.set: one for one in tax_rows(rows)}
+    nothing = Measurement("tax", "", "after", math.nan)
+    for row, more in zip(rows, each, strict=True):
+        tax = taxes.get(row.measure, nothing)
+        more |= {"tax": tax.value, "tax_low": tax.low, "tax_high": tax.high, "tax_reason": tax.reason}
+    columns = ("measure", "set", "before", "after", "difference", "low", "high", "n", "method")
+    return pd.concat([table(rows, columns), pd.DataFrame(each)], axis=1)
 
 
 def _shift(before: Any, after: Any, weights: Any, seed: int) -> Estimate:
@@ -67,19 +84,3 @@ def _shift(before: Any, after: Any, weights: Any, seed: int) -> Estimate:
     low, high = np.quantile(samples, [0.025, 0.975])
     value = float(gap.sum(1).mean() / weights.sum())
     return Estimate(value, float(low), float(high), n, "bootstrap 95% over prompts and runs")
-
-
-def _row(name: str, kind: str, before: float, after: Any, shift: Estimate) -> dict[str, Any]:
-    return {
-        "measure": name, "kind": kind, "before": float(before), "after": float(after.mean()),
-        **spread(shift), "runs": len(after), "lowest": float(after.min()), "highest": float(after.max()),
-    }  # fmt: skip
-
-
-def _tax(row: dict[str, Any], refusal: dict[str, Any]) -> dict[str, Any]:
-    if row["kind"] != "capability":
-        return {"tax": np.nan, "tax_low": np.nan, "tax_high": np.nan, "tax_reason": ""}
-    gain = Estimate(refusal["difference"], refusal["low"], refusal["high"], refusal["n"])
-    loss = lost(Estimate(row["difference"], row["low"], row["high"], row["n"]))
-    found = tax(loss, gain)
-    return {"tax": found.value, "tax_low": found.low, "tax_high": found.high, "tax_reason": found.reason}

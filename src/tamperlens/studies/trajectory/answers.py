@@ -12,7 +12,7 @@ from tamperlens.judges.embedders import embed
 from tamperlens.models import ChatModel
 from tamperlens.studies.evaluation import DEGENERATE
 from tamperlens.studies.trajectory.records import Record
-from tamperlens.studies.trajectory.watch import Watch
+from tamperlens.studies.trajectory.setup import Setup
 
 SHOWN, LONGEST = 4, 400
 
@@ -23,13 +23,13 @@ class Answers:
     All prompts go through one call of `generate`: by the batch, tokens are what costs.
     """
 
-    def __init__(self, watch: Watch, base: ChatModel) -> None:
-        self.watch, self.asked = watch, watch.asked
-        roles = ("harmful", "lookalike") if "rates" in watch.measures else ("harmful",)
-        self.prompts = {role: list(watch.asked.sets[role].prompts) for role in roles}
-        if "capability" in watch.measures:
-            self.prompts |= {f"suite {one.name}": list(one.data.prompts) for one in watch.asked.suites}
-        self.embedder = refusal.HiddenStateEmbedder(base) if "rd" in watch.measures else None
+    def __init__(self, setup: Setup, base: ChatModel) -> None:
+        self.setup, self.asked = setup, setup.asked
+        roles = ("harmful", "lookalike") if "rates" in setup.measures else ("harmful",)
+        self.prompts = {role: list(setup.asked.sets[role].prompts) for role in roles}
+        if "capability" in setup.measures:
+            self.prompts |= {f"suite {one.name}": list(one.data.prompts) for one in setup.asked.suites}
+        self.embedder = refusal.HiddenStateEmbedder(base) if "rd" in setup.measures else None
         self.vectors: Tensor | None = None
         if self.embedder is not None:
             rows = self._vectors(self._generate(base)["harmful"])
@@ -37,7 +37,7 @@ class Answers:
 
     def measure(self, record: Record, model: ChatModel) -> None:
         """Add the sampled measures to a record."""
-        answers, wanted = self._generate(model), self.watch.measures
+        answers, wanted = self._generate(model), self.setup.measures
         judged = refusal.judge_answers(self.asked.harmful, answers["harmful"], self.asked.judge).completions
         if "rates" in wanted:
             self._share(record, "refusal rate", "harmful", judged.refused)
@@ -63,7 +63,7 @@ class Answers:
 
     def _generate(self, model: ChatModel) -> dict[str, list[str]]:
         every = [prompt for prompts in self.prompts.values() for prompt in prompts]
-        answers = iter(model.generate(every, max_new_tokens=self.asked.max_new_tokens))
+        answers = iter(model.generate(every, self.asked.decoding))
         return {name: [next(answers) for _ in prompts] for name, prompts in self.prompts.items()}
 
     def _share(self, record: Record, measure: str, which: str, flags: list[bool]) -> None:
@@ -88,4 +88,4 @@ class Answers:
         return torch.from_numpy(embed(self.embedder, answers))
 
     def _resampled(self, n: int) -> Tensor:
-        return resamples(n, self.watch.draws, torch.Generator().manual_seed(self.watch.seed))
+        return resamples(n, self.setup.draws, torch.Generator().manual_seed(self.setup.seed))

@@ -17,9 +17,9 @@ from tamperlens.drift import DriftTrace
 from tamperlens.models import ChatModel
 from tamperlens.models.fingerprint import versions
 from tamperlens.studies.trajectory.answers import Answers
-from tamperlens.studies.trajectory.passes import Seen, Turns
+from tamperlens.studies.trajectory.passes import Activations, Turns
 from tamperlens.studies.trajectory.records import Record
-from tamperlens.studies.trajectory.watch import SAMPLED, Watch
+from tamperlens.studies.trajectory.setup import SAMPLED, Setup
 
 OTHER_PROMPTS = "the base on resampled prompts"
 ODDS = ("refusal log-odds", "over-refusal log-odds (harmless)")
@@ -36,64 +36,64 @@ class Observer:
     one set of resamples for all steps, measures and seeds, so that they are paired.
     """
 
-    def __init__(self, watch: Watch, base: ChatModel, *, drift_base: ChatModel | None = None) -> None:
+    def __init__(self, setup: Setup, base: ChatModel, *, drift_base: ChatModel | None = None) -> None:
         """See the class.
 
         Args:
-            watch: what to measure.
+            setup: what to measure.
             base: the untouched model.
             drift_base: whose weights are the origin of drift; `base` by default. They must stay as they are.
         """
-        self.watch, asked = watch, watch.asked
+        self.setup, asked = setup, setup.asked
         self.n_bad, self.n = len(asked.harmful), min(len(asked.harmful), len(asked.harmless))
-        generator = torch.Generator().manual_seed(watch.seed)
+        generator = torch.Generator().manual_seed(setup.seed)
         self.weights = [
-            resamples(len(data), watch.draws, generator) for data in (asked.harmful, asked.harmless)
+            resamples(len(data), setup.draws, generator) for data in (asked.harmful, asked.harmless)
         ]
         self.drift: drift.Recorder | None = None
-        if "drift" in watch.measures:
-            self.drift = drift.Recorder(watch.groups or {}, controls={})
+        if "drift" in setup.measures:
+            self.drift = drift.Recorder(setup.groups or {}, controls={})
             self.drift.start(base if drift_base is None else drift_base)
         prompts = [*asked.harmful.prompts, *asked.harmless.prompts]
-        self.turns = Turns(base, prompts, watch.answer_tokens, watch.direction.position)
-        self.seen = self.turns.run(base)
-        self.heads = self._heads(base) if "heads" in watch.measures else None
+        self.turns = Turns(base, prompts, setup.answer_tokens, setup.direction.position)
+        self.base = self.turns.run(base)
+        self.heads = self._heads(base) if "heads" in setup.measures else None
         self.nulls = self._nulls()
-        self.answers = Answers(watch, base)
-        self.start = self._observe(0, base, self.seen, self.heads, sampled=True)
+        self.answers = Answers(setup, base)
+        self.start = self._observe(0, base, self.base, self.heads, sampled=True)
 
     def observe(self, step: int, model: ChatModel, *, sampled: bool) -> Record:
         """The model as it is now; step 0 is the base, measured once."""
         if step == 0:
             return self.start
-        # Scores carry a fingerprint, a hash of all weights: too dear for a model that is gone a step on.
+        # Scores carry a fingerprint, a hash of all weights: too expensive for a model that is gone a step on.
         model = dataclasses.replace(model, _fingerprint=(versions(model.module), f"in training, step {step}"))
         now = self._heads(model) if self.heads is not None else None
         try:
-            seen = self.turns.run(model)
+            found = self.turns.run(model)
         except NumericsError as error:
-            broken = Record(step)
+            undefined = Record(step)
             for name, which in (("direction cosine", DIRECTION), *zip(ODDS, SIDES, strict=True)):
-                broken.add(name, which, math.nan, None, 0, reason=str(error))
-            return broken
-        return self._observe(step, model, seen, now, sampled=sampled)
+                undefined.add(name, which, math.nan, None, 0, reason=str(error))
+            return undefined
+        return self._observe(step, model, found, now, sampled=sampled)
 
     def _observe(
-        self, step: int, model: ChatModel, seen: Seen, now: Tensor | None, *, sampled: bool
+        self, step: int, model: ChatModel, found: Activations, now: Tensor | None, *, sampled: bool
     ) -> Record:
-        record, wanted = Record(step), self.watch.measures
+        record, wanted = Record(step), self.setup.measures
         if self.drift is not None:
             self._drift(record, self.drift, model)
         if "direction" in wanted:
-            self._direction(record, seen)
+            self._direction(record, found)
         if "log-odds" in wanted:
             for side, name in enumerate(ODDS):
-                self._mean(record, name, self._odds(seen, side), side)
+                self._mean(record, name, self._odds(found, side), side)
         if "kl" in wanted:
-            pairs = zip(self.seen.logits, seen.logits[: self.n_bad], strict=False)
+            pairs = zip(self.base.logits, found.logits[: self.n_bad], strict=False)
             self._mean(record, "token KL", torch.stack([refusal.kl_divergence(*p).mean() for p in pairs]), 0)
         if "loss" in wanted:
-            self._mean(record, LOSS, self._loss(seen), 1)
+            self._mean(record, LOSS, self._loss(found), 1)
         if now is not None:
             self._head_cosine(record, now)
         if sampled and set(SAMPLED) & set(wanted):
@@ -116,11 +116,11 @@ class Observer:
                 len(values),
             )
 
-    def _direction(self, record: Record, seen: Seen) -> None:
-        sides = list(zip(self._sides(self.seen), self._sides(seen), strict=True))
+    def _direction(self, record: Record, found: Activations) -> None:
+        sides = list(zip(self._sides(self.base), self._sides(found), strict=True))
         for layer, (one, two) in enumerate(sides):
             record.layers.append({"layer": layer, "cosine": _cosine(_difference(*one), _difference(*two))})
-        base, now = sides[self.watch.direction.layer]
+        base, now = sides[self.setup.direction.layer]
         drawn = [self.weights[0] @ side[0] - self.weights[1] @ side[1] for side in (base, now)]
         cosines = torch.nn.functional.cosine_similarity(drawn[0], drawn[1], dim=1).clamp(-1, 1)
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
@@ -145,46 +145,46 @@ class Observer:
         draws = self.weights[side] @ values
         record.add(measure, SIDES[side], float(values.mean()), draws, len(values), self.nulls.get(measure))
 
-    def _odds(self, seen: Seen, side: int) -> Float64[Tensor, " n"]:
-        part = seen.logits[: self.n_bad] if side == 0 else seen.logits[self.n_bad :]
-        return refusal.refusal_metric(torch.stack([row[0] for row in part]), self.watch.tokens)
+    def _odds(self, found: Activations, side: int) -> Float64[Tensor, " n"]:
+        part = found.logits[: self.n_bad] if side == 0 else found.logits[self.n_bad :]
+        return refusal.refusal_metric(torch.stack([row[0] for row in part]), self.setup.tokens)
 
-    def _loss(self, seen: Seen) -> Float64[Tensor, " n"]:
+    def _loss(self, found: Activations) -> Float64[Tensor, " n"]:
         """Mean −log p of the base's own first answer tokens, by harmless prompt."""
         answers = self.turns.answers[self.n_bad :]
         return torch.stack(
             [
                 torch.nn.functional.cross_entropy(row.double(), torch.tensor(answer))
-                for row, answer in zip(seen.logits[self.n_bad :], answers, strict=True)
+                for row, answer in zip(found.logits[self.n_bad :], answers, strict=True)
             ]
         )
 
-    def _sides(self, seen: Seen) -> list[tuple[Tensor, Tensor]]:
+    def _sides(self, found: Activations) -> list[tuple[Tensor, Tensor]]:
         """Harmful and harmless activations, by layer."""
-        return [(layer[: self.n_bad], layer[self.n_bad :]) for layer in seen.residual]
+        return [(layer[: self.n_bad], layer[self.n_bad :]) for layer in found.residual]
 
     def _gap(self, sides: tuple[Tensor, Tensor]) -> tuple[float, Tensor]:
         """Harmful − harmless mean along the base's direction, and its draws."""
-        bad, good = (side @ self.watch.direction.vector.double() for side in sides)
+        bad, good = (side @ self.setup.direction.vector.double() for side in sides)
         return float(bad.mean() - good.mean()), self.weights[0] @ bad - self.weights[1] @ good
 
     def _heads(self, model: ChatModel) -> Float64[Tensor, "n layer head"]:
-        data = self.watch.asked.harmful.head(min(self.watch.head_prompts, self.n_bad))
-        return heads.attribute(model, data, direction=self.watch.direction).per_prompt.double().cpu()
+        data = self.setup.asked.harmful.head(min(self.setup.head_prompts, self.n_bad))
+        return heads.attribute(model, data, direction=self.setup.direction).per_prompt.double().cpu()
 
     def _resampled(self, n: int) -> Float64[Tensor, "draws n"]:
-        return resamples(n, self.watch.draws, torch.Generator().manual_seed(self.watch.seed))
+        return resamples(n, self.setup.draws, torch.Generator().manual_seed(self.setup.seed))
 
     def _nulls(self) -> dict[str, Estimate]:
         """Bands from the base alone: split halves for directions and heads, other prompts for means."""
-        here = self._sides(self.seen)[self.watch.direction.layer]
-        draws = null_cosines(*here, kind=HALVES, n_draws=200, seed=self.watch.seed)
+        here = self._sides(self.base)[self.setup.direction.layer]
+        draws = null_cosines(*here, kind=HALVES, n_draws=200, seed=self.setup.seed)
         found = {
             "direction cosine": band(draws, self.n, HALVES),
             "projection gap": band(self._gap(here)[1], self.n, OTHER_PROMPTS),
         }
         for side, name in enumerate(ODDS):
-            spread = self.weights[side] @ self._odds(self.seen, side)
+            spread = self.weights[side] @ self._odds(self.base, side)
             found[name] = band(spread, self.weights[side].shape[1], OTHER_PROMPTS)
         if self.heads is not None:
             found["head cosine"] = band(_half_cosines(self.heads), len(self.heads), HALVES)

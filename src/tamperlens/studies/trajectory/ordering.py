@@ -33,6 +33,10 @@ FEWEST_SEEDS = 3
 """One run puts two measures of equal half-change steps in order in about 4 of 10 cases."""
 
 
+Run = tuple[Sequence[float], npt.ArrayLike, npt.ArrayLike | None]
+"""Steps, values and draws [step, resample] of one seed."""
+
+
 @dataclass(frozen=True)
 class Order(Result):
     """In which order measures change, each on its own scale.
@@ -134,7 +138,7 @@ class Order(Result):
 
 
 def order_of(
-    curves: Mapping[str, Sequence[tuple[Sequence[float], Any, Any]]],
+    curves: Mapping[str, Sequence[Run]],
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -181,7 +185,7 @@ class _Curve:
     def __init__(
         self,
         name: str,
-        runs: Sequence[tuple[Sequence[float], Any, Any]],
+        runs: Sequence[Run],
         which: npt.NDArray[np.int64],
         resample: Array,
         confidence: float,

@@ -14,7 +14,7 @@ from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.studies.opening import checkpoints, pair_with, step_of
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.result import Trajectory, joined, plan_of, trajectory_of
-from tamperlens.studies.trajectory.watch import Watch, watch_for
+from tamperlens.studies.trajectory.setup import Setup, setup_for
 
 Folders = PathLike | Sequence[PathLike]
 
@@ -23,7 +23,7 @@ def over(
     base: ModelLike,
     folders: Folders,
     *,
-    watch: Watch | None = None,
+    setup: Setup | None = None,
     out: PathLike | None = None,
     **settings: Any,
 ) -> Trajectory:
@@ -36,9 +36,9 @@ def over(
         base: the model before training.
         folders: a training folder with `checkpoint-N` folders (Trainer, TRL: whole models or adapters),
             several of them (one run, or seed, each), or the checkpoints of one run.
-        watch: fixed prompts and direction at hand, instead of `settings`.
+        setup: fixed prompts and direction at hand, instead of `settings`.
         out: folder for the trajectory, which `read` and a report read.
-        settings: of `watch_for`: harmful, harmless, lookalike, direction, measures, judge, n, …
+        settings: of `setup_for`: harmful, harmless, lookalike, direction, measures, judge, limit, …
 
     Raises:
         InputError: no checkpoints, checkpoints of two runs in one folder, or one that does not fit the base.
@@ -54,9 +54,9 @@ def over(
     if root is not None and root.is_dir() and any(root.iterdir()):
         raise RunFolderError(f"{root} is not empty; choose another folder")
     began = time.perf_counter()
-    asked = watch_for(model, **settings) if watch is None else watch
+    asked = setup_for(model, **settings) if setup is None else setup
     observer = Observer(asked, model)
-    setup = time.perf_counter() - began
+    first = time.perf_counter() - began
     named: dict[str, Any] = {"model": model.name, "fingerprint": model.fingerprint, "attack": _name(folders)}
     parts = []
     for seed, run in enumerate(runs):
@@ -74,7 +74,7 @@ def over(
         last = list(run)[-1]
         part = trajectory_of(
             records, seed, asked, losses=_losses(run[last]), steps=last, recording_seconds=spent,
-            setup_seconds=setup if seed == 0 else 0.0, **named,
+            setup_seconds=first if seed == 0 else 0.0, **named,
         )  # fmt: skip
         parts.append(part)
     found = joined(parts, named["attack"])

@@ -19,8 +19,8 @@ from tamperlens_hooks import capture, unwrap
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one pass over the fixed prompts gave.
+class Activations:
+    """Activations and logits of one pass over the fixed prompts.
 
     Attributes:
         residual: block inputs at the direction's position, float64 on the CPU.
@@ -62,7 +62,7 @@ class Turns:
             for prompt, answer in zip(self.prompts, self.answers, strict=True)
         ]
 
-    def run(self, model: ChatModel) -> Seen:
+    def run(self, model: ChatModel) -> Activations:
         """Read a model.
 
         Raises:
@@ -91,4 +91,4 @@ class Turns:
         stacked = torch.stack(residual, 1)
         if not bool(torch.isfinite(stacked).all()) or any(bool(one.isnan().any()) for one in logits):
             raise NumericsError(f"{model.name}: activations or logits are NaN or infinite")
-        return Seen(stacked, tuple(logits))
+        return Activations(stacked, tuple(logits))

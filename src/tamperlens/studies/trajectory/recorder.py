@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tamperlens.base.files import write_text
 from tamperlens.models import ChatModel
@@ -47,10 +46,10 @@ class TrajectoryRecorder:
         self.records = []
 
     def due(self, step: int) -> bool:
-        """Whether a step is looked at; `finetune` does not even stop for others."""
+        """Whether a step is measured; `finetune` does not even stop for others."""
         return self._sampled(step) or is_due(self.when, step, self.last)
 
-    def record(self, step: int, model: ChatModel) -> Sequence[Mapping[str, Any]]:
+    def record(self, step: int, model: ChatModel) -> Sequence[Mapping[str, object]]:
         """Measure the model as it is now."""
         record = self.observer.observe(step, model, sampled=self._sampled(step))
         self.records.append(record)
@@ -58,9 +57,9 @@ class TrajectoryRecorder:
             append(self.path, record, first=len(self.records) == 1)
         return [{"step": step, "measure": row.measure, "value": row.value} for row in record.rows]
 
-    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def restore(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Take over the records of an interrupted run, up to where its checkpoint was."""
-        until = max((int(row["step"]) for row in rows), default=-1)
+        until = max((int(str(row["step"])) for row in rows), default=-1)
         assert self.path is not None
         self.records = [record for record in read(self.path) if record.step <= until]
         write_text(self.path, "".join(line(record) for record in self.records))

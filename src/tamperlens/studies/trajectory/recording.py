@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tamperlens import finetune
+from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, as_read, write_json
 from tamperlens.base.locks import LOCK, locked
@@ -18,17 +19,19 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.finetune.arguments import steps_of
 from tamperlens.finetune.fitting import settle
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.prompts import PromptsLike
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.recorder import TrajectoryRecorder
 from tamperlens.studies.trajectory.result import Trajectory, joined, plan_of, read_plan, trajectory_of
 from tamperlens.studies.trajectory.schedule import Every
-from tamperlens.studies.trajectory.watch import Watch, watch_for
+from tamperlens.studies.trajectory.setup import Setup, setup_for
 
 
+@renamed_arguments(watch="setup")
 def record(
     model: ModelLike,
-    attack: Any = None,
-    config: Any = None,
+    attack: finetune.Attack | PromptsLike | None = None,
+    config: finetune.LoraConfig | finetune.FullConfig | None = None,
     *,
     measures: Sequence[str] | None = None,
     every: Every = "log",
@@ -36,9 +39,9 @@ def record(
     freeze: WeightMask | None = None,
     seeds: int | Sequence[int] = 3,
     out: PathLike | None = None,
-    watch: Watch | None = None,
+    setup: Setup | None = None,
     progress: bool = False,
-    **settings: Any,
+    **settings: object,
 ) -> Trajectory:
     """Fine-tune once per seed and record everything on the way.
 
@@ -63,9 +66,9 @@ def record(
         freeze: weights that must not move (`finetune.run`).
         seeds: how many runs (seeds 0, 1, …), or which.
         out: folder; a run that was killed goes on from there, and finished seeds are read.
-        watch: fixed prompts and direction at hand, instead of `measures` and `settings`.
+        setup: fixed prompts and direction at hand, instead of `measures` and `settings`.
         progress: show a bar.
-        settings: of `watch_for`: harmful, harmless, lookalike, direction, groups, judge, n, questions, …
+        settings: of `setup_for`: harmful, harmless, lookalike, direction, groups, judge, limit, …
 
     Raises:
         InputError: an unknown measure or schedule, too few prompts, or settings that do not fit.
@@ -77,7 +80,8 @@ def record(
     numbers = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(f"seeds={seeds!r} must be a number of at least 1, or different seeds")
-    asked = watch_for(model, measures=measures, **settings) if watch is None else watch
+    given: Any = settings
+    asked = setup_for(model, measures=measures, **given) if setup is None else setup
     last = steps_of(settled, len(prompts))
     name = getattr(attack, "name", prompts.name)
     plan = plan_of(
@@ -113,7 +117,7 @@ class _Runner:
     """One run per seed; the base is observed when the first of them needs it."""
 
     model: ChatModel
-    watch: Watch
+    setup: Setup
     prompts: Any
     config: Any
     freeze: WeightMask | None
@@ -130,7 +134,7 @@ class _Runner:
             return Trajectory.load(done)
         work = self.root / f"seed-{seed}"
         if (work / "run" / "tuned").is_dir():
-            shutil.rmtree(work)  # killed between its last step and its record: what it saw last is lost
+            shutil.rmtree(work)  # killed between its last step and its record: what it recorded last is lost
         spent = self.setup_seconds
         if self.observer is None:
             self.observer = self._observer()
@@ -144,7 +148,7 @@ class _Runner:
         )  # fmt: skip
         bill = tuned.accounting
         found = trajectory_of(
-            recorder.records, seed, self.watch, model=tuned.base.name, fingerprint=tuned.base.fingerprint,
+            recorder.records, seed, self.setup, model=tuned.base.name, fingerprint=tuned.base.fingerprint,
             attack=tuned.data, losses=list(zip(tuned.log["step"], tuned.log["loss"], strict=True)),
             steps=bill.steps, training_seconds=bill.wall_seconds, recording_seconds=bill.recorder_seconds,
             flops=float(bill.flops), frozen=0 if tuned.frozen is None else tuned.frozen.count,
@@ -158,6 +162,6 @@ class _Runner:
         import time
 
         began = time.perf_counter()
-        made = Observer(self.watch, self.model)
+        made = Observer(self.setup, self.model)
         self.setup_seconds += time.perf_counter() - began
         return made

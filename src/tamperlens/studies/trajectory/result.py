@@ -19,10 +19,10 @@ from tamperlens.base.measurement import Measurement
 from tamperlens.base.results import Result
 from tamperlens.base.schemas import Schema, read_document
 from tamperlens.plots import Plot
-from tamperlens.studies.trajectory.ordering import Order, order_of
+from tamperlens.studies.trajectory.ordering import Order, Run, order_of
 from tamperlens.studies.trajectory.records import COLUMNS, Record, current
 from tamperlens.studies.trajectory.records import read as read_records
-from tamperlens.studies.trajectory.watch import Watch
+from tamperlens.studies.trajectory.setup import Setup
 
 LOSS = "training loss"
 
@@ -49,7 +49,7 @@ class Trajectory(Result):
         position: of the direction.
         frozen: number of weights that were frozen.
         setup_seconds: time for what is measured once for all seeds: the base itself.
-        watch: hash of prompts, direction and settings.
+        watch: hash of the setup: prompts, direction and settings.
     """
 
     table: pd.DataFrame
@@ -99,9 +99,9 @@ class Trajectory(Result):
         rows = rows if seed is None else rows[rows["seed"] == seed]
         return rows.sort_values(["seed", "step"])
 
-    def curves(self, measure: str) -> list[tuple[list[float], Any, Any]]:
+    def curves(self, measure: str) -> list[Run]:
         """(steps, values, draws [step, resample]) of each seed, as `order_of` takes them."""
-        found = []
+        found: list[Run] = []
         for seed in self.seeds:
             rows = self.of(measure, seed)
             drawn = self.draws[rows.index.tolist()].double().numpy()
@@ -162,12 +162,12 @@ def write_page(path: PathLike, found: Trajectory, result: Order | None = None) -
     return write(path, found, order(found) if result is None else result)
 
 
-def plan_of(watch: Watch, **more: Any) -> dict[str, Any]:
+def plan_of(setup: Setup, **more: Any) -> dict[str, Any]:
     """What `plan.json` of a run folder holds: what is measured, on what; the same for a `Monitor`'s."""
-    direction = watch.direction
+    direction = setup.direction
     return {
-        **more, "watch": watch.sha256, "language": watch.asked.language, "layer": direction.layer,
-        "position": direction.position, "prompts": watch.asked.settings(),
+        **more, "watch": setup.sha256, "language": setup.asked.language, "layer": direction.layer,
+        "position": direction.position, "prompts": setup.asked.settings(),
     }  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def read(folder: PathLike) -> Trajectory:
 def trajectory_of(
     records: Sequence[Record],
     seed: int,
-    watch: Watch | Mapping[str, Any],
+    setup: Setup | Mapping[str, Any],
     *,
     model: str,
     fingerprint: str,
@@ -236,7 +236,7 @@ def trajectory_of(
     Args:
         records: of one run, in order.
         seed: of the run.
-        watch: what was measured, or the plan of the run folder.
+        setup: what was measured, or the plan of the run folder.
         model: name of the base.
         fingerprint: of it.
         attack: name of the attack or data.
@@ -248,7 +248,7 @@ def trajectory_of(
         frozen: number of weights that were frozen.
         setup_seconds: of what is measured once for all seeds.
     """
-    plan = plan_of(watch) if isinstance(watch, Watch) else watch
+    plan = plan_of(setup) if isinstance(setup, Setup) else setup
     count = max((len(drawn) for one in records for drawn in one.draws.values()), default=0)
     rows, draws, layers, heads, examples = [], [], [], [], []
     nothing = [math.nan] * count
@@ -288,7 +288,7 @@ def joined(parts: Sequence[Trajectory], attack: str) -> Trajectory:
     """Trajectories of single seeds as one.
 
     Args:
-        parts: of the same base, watch and settings.
+        parts: of the same base, setup and settings.
         attack: what to call the attack.
     """
     names = ("table", "layers", "heads", "examples", "cost")

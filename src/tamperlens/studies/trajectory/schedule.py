@@ -1,4 +1,4 @@
-"""At which steps to look: every n-th, given ones, or log-spaced."""
+"""At which steps to measure: every n-th, given ones, or log-spaced."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def steps_until(every: Any, last: int) -> list[int]:
 
 
 def sampled_by_default(step: int, last: int | None = None) -> bool:
-    """Generated answers are dear: at 0, at 64, 256, 1024, … and at the last step."""
+    """Generated answers are expensive: at 0, at 64, 256, 1024, … and at the last step."""
     return step in (0, last) or (step >= 64 and step & (step - 1) == 0 and step.bit_length() % 2 == 1)

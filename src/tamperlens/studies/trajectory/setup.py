@@ -1,4 +1,4 @@
-"""`Watch`: the fixed prompts, direction and tokens by which every step of every seed is measured."""
+"""`Setup`: the fixed prompts, direction and tokens by which every step of every seed is measured."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tamperlens import refusal
-from tamperlens.base.deprecation import warn
+from tamperlens.base.deprecation import renamed_arguments, warn
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike, sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.protocols import Judge
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, Decoding, old_length
 from tamperlens.prompts import ORGANISM, PromptsLike, packaged_for
 from tamperlens.refusal import Direction
 from tamperlens.studies.evaluation import EvalPrompts
@@ -23,7 +23,7 @@ MEASURES = (*CHEAP, *SAMPLED)
 
 
 @dataclass(frozen=True)
-class Watch:
+class Setup:
     """What is measured, on what.
 
     Attributes:
@@ -61,7 +61,7 @@ class Watch:
 
     @property
     def sha256(self) -> str:
-        """Hash of everything that decides the numbers; a folder belongs to one watch."""
+        """Hash of everything that decides the numbers; a folder belongs to one setup."""
         masks = [f"{name} {mask.definition} {mask.count}" for name, mask in (self.groups or {}).items()]
         words = [
             str(self.asked.settings()), self.direction.fingerprint,
@@ -80,7 +80,9 @@ def measures_of(given: Sequence[str] | None) -> tuple[str, ...]:
     return tuple("loss" if name == "nats" else name for name in named)
 
 
-def watch_for(
+@renamed_arguments(n="limit")
+@old_length
+def setup_for(
     model: ChatModel,
     *,
     harmful: PromptsLike | None = None,
@@ -90,15 +92,15 @@ def watch_for(
     measures: Sequence[str] | None = None,
     groups: Mapping[str, WeightMask] | None = None,
     judge: str | Judge | None = None,
-    n: int = 16,
+    limit: int = 16,
     questions: int = 4,
-    max_new_tokens: int = 24,
+    decoding: Decoding | None = None,
     n_train: int = 64,
     n_val: int = 16,
     progress: bool = False,
-    **settings: Any,
-) -> Watch:
-    """A watch for a base model, completed by packaged sets in its language.
+    **settings: object,
+) -> Setup:
+    """A setup for a base model, completed by packaged sets in its language.
 
     Args:
         model: the untouched model.
@@ -110,13 +112,13 @@ def watch_for(
         measures: some of `MEASURES`; all by default.
         groups: see `drift.groups`.
         judge: of generated answers.
-        n: prompts per set, a seeded sample.
+        limit: most prompts per set, a seeded sample.
         questions: per capability suite.
-        max_new_tokens: of generated answers.
+        decoding: of generated answers; at most 24 tokens by default.
         n_train: prompts per kind for the means, where the direction is to be found.
         n_val: prompts per kind for its choice.
         progress: show how far that is.
-        settings: further fields of `Watch`.
+        settings: further fields of `Setup`.
 
     Raises:
         InputError: an unknown measure, too few prompts, no usable direction.
@@ -125,13 +127,14 @@ def watch_for(
     wanted = measures_of(measures)
     suites = ("logic", "code", "facts") if model.language == ORGANISM else None
     asked = EvalPrompts.for_model(
-        model, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, judge=judge, limit=n,
-        questions=questions, max_new_tokens=max_new_tokens, loss=False,
+        model, harmful=harmful, harmless=harmless, lookalike=lookalike, suites=suites, judge=judge,
+        limit=limit, questions=questions, decoding=Decoding.of(decoding, {}, max_new_tokens=24), loss=False,
     )  # fmt: skip
     if direction is None:
         direction = _direction(model, n_train, n_val, progress)
     found = direction if isinstance(direction, Direction) else Direction.load(direction)
-    return Watch(asked, found, tokens_for(model, found), wanted, groups, **settings)
+    given: Any = settings
+    return Setup(asked, found, tokens_for(model, found), wanted, groups, **given)
 
 
 def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool) -> Direction:

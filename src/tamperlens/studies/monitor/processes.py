@@ -1,4 +1,4 @@
-"""The Monitor among several processes: the first one looks, and all do together what needs all."""
+"""The Monitor among several processes: the first one measures, and all take part in what needs all."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tamperlens_hooks.shards import fill, is_sharded
 from tamperlens_hooks.state import preserved_randomness
 
 
-class Together:
+class ProcessGroup:
     """What one process knows of the others.
 
     Attributes:
-        first: whether this is the one that looks and writes.
-        sharded: whether weights lie in slices (FSDP2); the first process then looks at a whole copy.
+        first: whether this is the one that measures and writes.
+        sharded: whether weights lie in slices (FSDP2); the first process then measures a whole copy.
     """
 
     def __init__(self, args: Any, module: nn.Module) -> None:
@@ -46,8 +46,8 @@ class Together:
         self.sharded = any(is_sharded(parameter) for parameter in module.parameters())
         self.mirror = Mirror(None, module)
 
-    def look_at(self, reference: ChatModel | None) -> nn.Module:
-        """The module to look at: the one in training, or the first process's whole copy built on a reference.
+    def measured_module(self, reference: ChatModel | None) -> nn.Module:
+        """The module to measure: the one in training, or the first process's whole copy built on a reference.
 
         Raises:
             InputError: sharded weights and no reference to build the copy on; raised in all processes.
@@ -63,13 +63,13 @@ class Together:
             self.refresh()
             return self.module
         with preserved_randomness():
-            seen = _like(reference, self.module)
+            whole = _like(reference, self.module)
         names = trained(self.module)
-        for name, parameter in seen.named_parameters():
+        for name, parameter in whole.named_parameters():
             parameter.requires_grad_(name in names)
-        self.mirror = Mirror(reference.with_module(seen), self.module)
+        self.mirror = Mirror(reference.with_module(whole), self.module)
         self.refresh()
-        return seen
+        return whole
 
     def refresh(self) -> None:
         """Bring the slices to the first process's copy; a call that every process must make."""
