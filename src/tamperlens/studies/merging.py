@@ -16,6 +16,7 @@ from tamperlens.base.files import PathLike, inside, read_csv, read_text
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import read_table
 from tamperlens.plots.style import themed_svg
+from tamperlens.studies.evaluation import OLD_NAMES
 from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, holds_run, read_run
 
 ROWS = 100
