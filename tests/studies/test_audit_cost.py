@@ -10,6 +10,7 @@ import pytest
 import tamperlens
 from tamperlens import finetune
 from tamperlens.base.runs import RunFolder
+from tamperlens.models import Decoding
 from tamperlens.studies.audit import cost, stages
 from tamperlens.studies.audit.inputs import Settings, gather
 from tamperlens.studies.evaluation import ask
@@ -26,7 +27,7 @@ def bench(settings: Settings, folder: Path) -> stages.Bench:
 
 
 def test_tokens_are_those_that_the_model_reads(tmp_path: Path) -> None:
-    small = bench(Settings(limit=6, max_new_tokens=8, suites=("addition",)), tmp_path)
+    small = bench(Settings(limit=6, decoding=Decoding(8), suites=("addition",)), tmp_path)
     seen = []
     embedding = small.model.module.get_input_embeddings()
     hook = embedding.register_forward_pre_hook(lambda module, args: seen.append(args[0].numel()))

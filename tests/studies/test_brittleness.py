@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,9 @@ def test_sentences_say_what_the_intervals_allow() -> None:
     assert said.endswith("is broken (perplexity 2 → 9e+03), so that its refusal is not compared.")
     draws = worst[0].null.n
     assert "nothing can be compared" in sentence(worst, "set", 0.02, broken_controls=(draws + 1) // 2)
-    assert "1 of the 20" in sentence([{**row, "draws": 20} for row in worst], "set", 0.02, broken_controls=1)
+    assert "1 of the 20" in sentence(
+        [replace(row, null=replace(row.null, n=20)) for row in worst], "set", 0.02, broken_controls=1
+    )
 
 
 def test_bad_input_is_told_before_anything_runs(model: ChatModel, run: Any, tiny: Any) -> None:
@@ -175,9 +178,9 @@ def test_bad_input_is_told_before_anything_runs(model: ChatModel, run: Any, tiny
     foreign = neurons.random(other, seed=0).top(0.1)
     for masks, options, words in (
         ({}, {}, "no sets"),
-        ({"a": mask}, {"draws": 0}, "draws is 0"),
+        ({"a": mask}, {"draws": 0}, "draws=0 must be"),
         ({"a": foreign}, {}, "made for other"),
-        ({"a": mask}, {"limit": 0}, "limit is 0"),
+        ({"a": mask}, {"limit": 0}, "limit=0 must be"),
         ({"a": mask}, {"harmful": PromptSet.from_prompts([], name="none")}, "'none' is empty"),
         ({"a": mask}, {"utility": HARMFUL}, "has no responses"),
     ):

@@ -62,12 +62,13 @@ def rule(check: Rule) -> Rule:
 
 def guard(namespace: dict[str, Any], names: Iterable[str]) -> None:
     """Put the boundary around the public functions, and the public methods of classes, of a subpackage."""
+    behind: dict[Any, Any] = {}  # one function under two names stays one
     for name in names:
         thing = namespace.get(name)
         if not str(getattr(thing, "__module__", "")).startswith("tamperlens"):
             continue
         if inspect.isfunction(thing):
-            namespace[name] = guarded(thing)
+            namespace[name] = behind.setdefault(thing, guarded(thing))
         elif inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
             _guard_methods(thing)
 
@@ -160,18 +161,22 @@ def hold_fields(settings: Any, where: str = "", **ranges: Range) -> None:
     Raises:
         InputError: a field does not fit.
     """
-    kinds = _hints(settings.__class__)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    for name, new in fields_of(settings.__class__, values, where, **ranges).items():
+        if new is not values[name]:
+            object.__setattr__(settings, name, new)
+
+
+def fields_of(kind: type, values: Mapping[str, Any], where: str = "", **ranges: Range) -> dict[str, Any]:
+    """Values as the fields of a dataclass take them, before one is made of them; see `hold_fields`."""
+    kinds, fitted = _hints(kind), {}
+    for name, value in values.items():
+        within = ranges.get(name, RANGES.get(name, _WHOLE if _is_whole(kinds[name]) else None))
         try:
-            within = ranges.get(field.name, RANGES.get(field.name))
-            if within is None and _is_whole(kinds[field.name]):
-                within = _WHOLE
-            new = fit(value, kinds[field.name], within)
+            fitted[name] = fit(value, kinds[name], within)
         except Misfit as error:
-            raise InputError(f"{where}{field.name}={told(value)} must be {error}") from None
-        if new is not value:
-            object.__setattr__(settings, field.name, new)
+            raise InputError(f"{where}{name}={told(value)} must be {error}") from None
+    return fitted
 
 
 @functools.cache

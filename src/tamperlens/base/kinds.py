@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections.abc
 import math
 import os
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from tamperlens.base.nouns import clip
@@ -145,9 +145,15 @@ def _number_fit(value: Any, hint: Any, within: Range | None, finite: bool) -> An
     return value
 
 
+def _pandas(*names: str) -> tuple[type, ...]:
+    """Its types, when anything has imported it: without it, no value is one of them."""
+    there = sys.modules.get("pandas")
+    return tuple(getattr(there, name) for name in names) if there else ()
+
+
 def _sequence(value: Any, inner: Any, within: Range | None) -> Any:
     _want(_is_listed(value), f"a list of {_plural(inner)}", value)
-    if isinstance(value, (np.ndarray, torch.Tensor, pd.Series, pd.Index)):
+    if isinstance(value, (np.ndarray, torch.Tensor, *_pandas("Series", "Index"))):
         return value  # data, which what computes with it looks at
     if type(value) in (list, tuple):
         for one in value:
@@ -156,7 +162,7 @@ def _sequence(value: Any, inner: Any, within: Range | None) -> Any:
 
 
 def _is_listed(value: Any) -> bool:
-    wrong = isinstance(value, (str, bytes, Mapping, pd.DataFrame))
+    wrong = isinstance(value, (str, bytes, Mapping, *_pandas("DataFrame")))
     return not wrong and hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
 

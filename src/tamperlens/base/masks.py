@@ -319,7 +319,7 @@ class WeightMask(Noun):
                 f"({model.fingerprint[:12]}); load that model, or mask.rebind(model) if it is meant"
             )
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: AnyModel) -> None:
         """See `check`."""
         self.check(model)
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tamperlens.base.errors import InputError, TamperlensError
 from tamperlens.base.files import PathLike, read_csv, read_json
+from tamperlens.base.lazy import pd
 
 M = TypeVar("M", bound=BaseModel)
 

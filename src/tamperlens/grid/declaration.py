@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tamperlens import finetune
-from tamperlens.base.boundary import hold_fields, known_names
+from tamperlens.base.boundary import fields_of, hold_fields, known_names
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.kinds import Range, told
@@ -206,7 +206,7 @@ class Grid(Result):
             kind: Any = finetune.LoraConfig if rank else finetune.FullConfig
             known_names(kind, self.training, "training" if rank else "training (rank 0: full fine-tuning)")
             try:
-                kind(**self.settings, **({"rank": rank} if rank else {}))
+                kind(**fields_of(kind, {**self.settings, **({"rank": rank} if rank else {})}))
             except InputError as error:
                 raise InputError(f"training: {error}") from error
 
@@ -264,7 +264,9 @@ class Grid(Result):
             given["defences"] = tuple(_made(Defence, one, "defences") for one in given["defences"])
         if "evaluation" in given:
             given["evaluation"] = _evaluation(given["evaluation"])
-        return cls(**given)
+        fitted = fields_of(cls, given, "grid: ")
+        settings: dict[str, Any] = {k: tuple(v) if k in _LISTS else v for k, v in fitted.items()}
+        return cls(**settings)
 
     @classmethod
     def from_toml(cls, path: PathLike) -> Grid:
@@ -301,4 +303,5 @@ def _made(kind: Any, given: Any, where: str) -> Any:
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: {told(given)} is not a table of settings")
     known_names(kind, given, where)
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    fitted = fields_of(kind, given, f"{where}: ")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fitted.items()})

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
 
 MOST_BYTES = 2_500_000
 """Of the answers that a page holds."""
@@ -152,7 +151,7 @@ class Browser:
     kind: str = "browser"
 
     @classmethod
-    def of(cls, rows: Iterable[dict[str, Any]], file: str, *, longest: int = 1200) -> Browser:
+    def of(cls, rows: Iterable[dict[str, object]], file: str, *, longest: int = 1200) -> Browser:
         """Of rows as above, changed verdicts first, texts cut, and about 2.5 MB of them at most.
 
         Args:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.files import PathLike, read_json, write_json
@@ -25,7 +25,7 @@ def over(
     *,
     setup: Setup | None = None,
     out: PathLike | None = None,
-    **settings: Any,
+    **settings: object,
 ) -> Trajectory:
     """Measure the checkpoints of a finished training, in the order of their steps.
 
@@ -54,7 +54,7 @@ def over(
     if root is not None and root.is_dir() and any(root.iterdir()):
         raise RunFolderError(f"{root} is not empty; choose another folder")
     began = time.perf_counter()
-    asked = setup_for(model, **settings) if setup is None else setup
+    asked = setup_for(model, **cast("dict[str, Any]", settings)) if setup is None else setup
     observer = Observer(asked, model)
     first = time.perf_counter() - began
     named: dict[str, Any] = {"model": model.name, "fingerprint": model.fingerprint, "attack": _name(folders)}
