@@ -96,7 +96,7 @@ def test_mistakes_are_named(ten):
         PromptSet(ten.prompts, ("one",))
     with pytest.raises(InputError, match="prompt 1 of 'mine' is empty"):
         PromptSet.from_prompts(["a", "  "], name="mine")
-    with pytest.raises(InputError, match="one string"):
+    with pytest.raises(InputError, match="prompts='abc' must be a list"):
         PromptSet.from_prompts("abc")
     with pytest.raises(InputError, match=r"row 0 .* is not a"):
         PromptSet.from_pairs(["ab"])

@@ -204,7 +204,7 @@ def find_direction(
     By default only a shortlist is scored on all prompts: first-order estimates from a few backward passes put
     the candidates in order (`screening.py`), and waves of eight are thinned out by successive elimination
     (`shortlist.py`: the exhaustive search's choice is dropped for one that is worse by more than 0.1 nats of
-    bypass with probability .05 at most, unless the search is cut at 8 % of its prompts). It stops where the
+    bypass with probability .05 at most; no new wave begins beyond 8 % of all prompts). It stops where the
     estimates, set right by what was measured, leave no candidate that could pass; the table says which rows
     are estimates and why. `selection="exhaustive"` scores all of them, as published.
 

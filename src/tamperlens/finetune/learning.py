@@ -73,11 +73,12 @@ def learned(
         >>> finetune.learned(model, tuned, attack.data).learned
         False
     """
+    start = as_chat_model(base, what="base")
+    after = tuned.model if isinstance(tuned, TunedModel) else as_chat_model(tuned, what="tuned")
     rows = as_prompts(data, what="data")
     rows = rows.head(min(most, len(rows)))
-    after = tuned.model if isinstance(tuned, TunedModel) else as_chat_model(tuned, what="tuned")
     if before is None:
-        before = training_loss(as_chat_model(base, what="base"), rows)
+        before = training_loss(start, rows)
     return Learned(before, training_loss(after, rows), len(rows))
 
 

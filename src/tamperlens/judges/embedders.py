@@ -23,7 +23,7 @@ from transformers.utils import cached_file
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Embedder
-from tamperlens.models import ChatModel
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.models.generation import BatchSize, in_batches, left_pad
 from tamperlens.prompts import ORGANISM
 from tamperlens_hooks import Site, capture
@@ -168,7 +168,7 @@ class _MeanPooled:
         return np.concatenate(rows) if rows else np.zeros((0, self.module.config.hidden_size))
 
 
-def default_embedder(model: ChatModel) -> Embedder:
+def default_embedder(model: ModelLike) -> Embedder:
     """What RD is measured with unless told otherwise: MiniLM, as published, wherever it is at hand.
 
     `TAMPERLENS_EMBEDDER` names another model or its folder. Models in the embedded organism's language, which
@@ -178,6 +178,7 @@ def default_embedder(model: ChatModel) -> Embedder:
     Args:
         model: the base.
     """
+    model = as_chat_model(model)
     if model.language == ORGANISM:
         return HiddenStateEmbedder(model)
     try:
