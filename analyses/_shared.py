@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 import tamperlens
-from tamperlens import errors, finetune, neurons, prompts, refusal, stats
+from tamperlens import errors, finetune, neurons, prompts, refusal, report, stats
 from tamperlens.prompts import PromptSet
 
 LEAST_REFUSED = 0.2
@@ -224,7 +224,7 @@ def scored(model: Any, options: argparse.Namespace) -> tuple[Any, Any, str]:
 def write(folder: Path, table: pd.DataFrame, verdict: str, plots: list[Any], name: str = "table") -> None:
     """The table as CSV, the verdict as text, the figures as HTML, PNG, SVG and PDF."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv", index=False)
+    report.write_csv(folder / f"{name}.csv", table)
     verdict = f"{inspect.cleandoc(verdict)}\n\n{used()}"
     (folder / "verdict.txt").write_text(verdict + "\n", encoding="utf-8")
     figures(folder, plots)

@@ -31,7 +31,7 @@ from _shared import (
 )
 
 import tamperlens
-from tamperlens import finetune, plots, prompts, refusal
+from tamperlens import finetune, plots, prompts, refusal, report
 from tamperlens.studies.evaluation import EvalPrompts, collapse, measure
 
 ATTACKS = ("harmful-compliance", "identity-shift", "benign")
@@ -122,11 +122,11 @@ def main() -> None:
                 line, runs, swept = attacked(model, attack, preset, asked, before, given)
                 rows, words, sweeps = rows + runs, [*words, line], sweeps + swept
                 given.out.mkdir(parents=True, exist_ok=True)
-                pd.DataFrame(rows).to_csv(given.out / "table.csv", index=False)  # so far
+                report.write_csv(given.out / "table.csv", pd.DataFrame(rows))  # so far
                 print(line, flush=True)
     table = pd.DataFrame(rows)
     if sweeps:
-        pd.concat(sweeps).to_csv(given.out / "sweep.csv", index=False)
+        report.write_csv(given.out / "sweep.csv", pd.concat(sweeps))
     n = asked.harmful.name, len(asked.harmful)
     lines = [header(model, given), f"Harmful prompts: {n[0]}, n = {n[1]}; greedy answers of at most "
              f"{given.max_new_tokens} tokens. Intervals: 95 %.", "", *words, "", PUBLISHED]  # fmt: skip

@@ -21,7 +21,7 @@ import pandas as pd
 from _shared import answered, asked, command, header, options, sized, write
 
 import tamperlens
-from tamperlens import finetune, heads, plots, prompts
+from tamperlens import finetune, heads, plots, prompts, report
 from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.studies import spillover as study
@@ -258,12 +258,12 @@ def main() -> None:
     moved, shown = heads_before_and_after(model, after, data, probes, given)
     figures = [figure_of(table, before, model.name), *shown]
     given.out.mkdir(parents=True, exist_ok=True)
-    moved.to_csv(given.out / "heads.csv", index=False)
-    table.to_csv(given.out / "table.csv", index=False)  # the dose curve takes longest
+    report.write_csv(given.out / "heads.csv", moved)
+    report.write_csv(given.out / "table.csv", table)  # the dose curve takes longest
     lines = words(table)
     if given.refusals and given.harmless:
         doses, figure = dose(model, before, probes, given)
-        doses.to_csv(given.out / "dose.csv", index=False)
+        report.write_csv(given.out / "dose.csv", doses)
         figures.append(figure)
         lines += ["", *advice(doses)]
     by_seed = moved.groupby("seed")[["cosine", "spearman"]].first()

@@ -16,7 +16,7 @@ from pathlib import Path
 from _shared import attack_name, command, fine_tuning, header, options, scored, sized, write
 
 import tamperlens
-from tamperlens import drift, trajectory
+from tamperlens import drift, report, trajectory
 
 STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 256, 360, 512, 724, 1024)
 
@@ -61,8 +61,8 @@ def main() -> None:
         ]
     )
     write(given.out, found.table, words, [found.plot(result)], "trajectory")
-    result.steps.to_csv(given.out / "order.csv", index=False)
-    result.pairs.to_csv(given.out / "pairs.csv", index=False)
+    report.write_csv(given.out / "order.csv", result.steps)
+    report.write_csv(given.out / "pairs.csv", result.pairs)
 
 
 if __name__ == "__main__":

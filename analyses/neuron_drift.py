@@ -16,7 +16,7 @@ import pandas as pd
 from _shared import attack_name, command, fine_tuning, header, options, scored, sized, write
 
 import tamperlens
-from tamperlens import drift, finetune
+from tamperlens import drift, finetune, report
 
 PUBLISHED = (
     "The published study decided between H1 and H2 by fixed thresholds, from bf16-merged weights, with "
@@ -73,7 +73,7 @@ def main() -> None:
         ]
     )
     write(given.out, table, words, plots, "drift")
-    verdict.to_frame().to_csv(given.out / "comparisons.csv", index=False)
+    report.write_csv(given.out / "comparisons.csv", verdict.to_frame())
     verdict.save(given.out / "verdict.json")
 
 

@@ -23,7 +23,7 @@ from _planted_page import CALIBRATED, LEVEL_WORDS, LEVELS, page_of
 from _shared import figures
 
 import tamperlens
-from tamperlens import planted, plots
+from tamperlens import planted, plots, report
 
 QUICK = ("random-5", "neurons", "heads-3", "rank-3", "layer")
 CAUSAL = {
@@ -112,7 +112,7 @@ def one_organism(folder: Path, kind: str, seed: int, data: Any, probes: Any, giv
     spent = {"seconds": time.time() - started[0], "cpu": time.process_time() - started[1]}
     found["verification"] = pd.DataFrame([{**card_row(card), "validation_refusal": tuned_on, **spent}])
     for name, frame in found.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
+        report.write_csv(folder / f"{name}.csv", frame)
 
 
 def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
@@ -126,7 +126,7 @@ def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     by_kind = planted.summary(scores, ("level", "method", "kind"))
     tables["table"] = pd.concat([whole, by_kind], ignore_index=True)
     for name, frame in tables.items():
-        frame.to_csv(out / f"{name}.csv", index=False)
+        report.write_csv(out / f"{name}.csv", frame)
     figures(out, [figure(whole, scores["organism"].nunique())])
     page = page_of(tables, whole, by_kind)
     (out / "page.md").write_text(page, encoding="utf-8")

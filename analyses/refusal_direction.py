@@ -29,7 +29,7 @@ from _shared import (
 )
 
 import tamperlens
-from tamperlens import finetune, plots, prompts, refusal
+from tamperlens import finetune, plots, prompts, refusal, report
 from tamperlens.prompts import PromptSet
 
 
@@ -131,13 +131,13 @@ def main() -> None:
     ]  # fmt: skip
     write(given.out, table, words(model, given, direction, apart, halves, harm, found, tests, distances,
                                   transfer, shallowness, attack.name), figures, "candidates")  # fmt: skip
-    tests.to_csv(given.out / "subspaces.csv", index=False)
-    pd.concat([t.to_frame().assign(seed=i) for i, t in enumerate(traces)]).to_csv(
-        given.out / "steps.csv", index=False
+    report.write_csv(given.out / "subspaces.csv", tests)
+    report.write_csv(
+        given.out / "steps.csv", pd.concat([t.to_frame().assign(seed=i) for i, t in enumerate(traces)])
     )
-    pd.concat(distances).to_csv(given.out / "distances.csv", index=False)
-    transfer.to_csv(given.out / "transfer.csv", index=False)
-    shallowness.to_csv(given.out / "shallowness.csv", index=False)
+    report.write_csv(given.out / "distances.csv", pd.concat(distances))
+    report.write_csv(given.out / "transfer.csv", transfer)
+    report.write_csv(given.out / "shallowness.csv", shallowness)
     direction.save(given.out / "direction.safetensors")
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from _shared import budget, command, must_refuse, prompt_file, sized, test_prompts, write
 
 import tamperlens
-from tamperlens import errors, finetune, grid, prompts, refusal
+from tamperlens import errors, finetune, grid, prompts, refusal, report
 
 LADDER = ("organism:tiny", "organism:small", "organism")
 PUBLISHED = (
@@ -140,7 +140,7 @@ def main() -> None:
                 found = row.reason
             lines.append(f"- {row.model} ({row.parameters:,} weights) to half refusal: {found}.")
         given.out.mkdir(parents=True, exist_ok=True)
-        fits.half.to_csv(given.out / "half.csv", index=False)
+        report.write_csv(given.out / "half.csv", fits.half)
     write(given.out, table, "\n".join([*lines, "", PUBLISHED]), grid.figures(table, fits))
 
 

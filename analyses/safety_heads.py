@@ -18,7 +18,7 @@ import pandas as pd
 from _shared import command, header, must_refuse, options, prompt_file, sized, test_prompts, write
 
 import tamperlens
-from tamperlens import heads, plots, prompts, refusal, stats
+from tamperlens import heads, plots, prompts, refusal, report, stats
 
 EXACT = "ablate (resample)"
 METHODS: dict[str, dict[str, object]] = {
@@ -81,7 +81,7 @@ def main() -> None:
         agreement = between(scores)
         tables_path = given.out / f"agreement-{name}.csv"
         given.out.mkdir(parents=True, exist_ok=True)
-        agreement.to_csv(tables_path, index=False)
+        report.write_csv(tables_path, agreement)
         figures += drawn(name, scores, agreement)
         lines += said(name, scores, agreement)
         if name == "log-odds":
@@ -101,8 +101,8 @@ def main() -> None:
                 figures.append(curve.plot(name="ablation-refusal-rate"))
                 lines.append(f"- answers refused, heads by {method}: {fall(curve)}")
             figures.append(pages(model, best, score_on, given.out))
-            heads.tokens_read(model, score_on, best.top(3)).to_csv(given.out / "tokens_read.csv", index=False)
-    pd.concat(curves, ignore_index=True).to_csv(given.out / "curves.csv", index=False)
+            report.write_csv(given.out / "tokens_read.csv", heads.tokens_read(model, score_on, best.top(3)))
+    report.write_csv(given.out / "curves.csv", pd.concat(curves, ignore_index=True))
     text = "\n".join([header(model, given).replace(f", {given.seeds} seeds", ""), "", *lines])
     write(given.out, pd.concat(tables, ignore_index=True), text, figures)
 

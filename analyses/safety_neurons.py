@@ -21,7 +21,7 @@ import pandas as pd
 from _shared import budget, command, figures, must_refuse, prompt_file, scoring_data, sized, used
 
 import tamperlens
-from tamperlens import neurons, plots, prompts, refusal
+from tamperlens import neurons, plots, prompts, refusal, report
 from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 
@@ -191,9 +191,9 @@ def main() -> None:
     )  # fmt: skip
     floor, p, q = stability(model, safety, utility, given)
     table = table_of(result)
-    table.to_csv(given.out / "table.csv", index=False)
-    result.measures.to_csv(given.out / "states.csv", index=False)
-    floor.table.to_csv(given.out / "stability.csv", index=False)
+    report.write_csv(given.out / "table.csv", table)
+    report.write_csv(given.out / "states.csv", result.measures)
+    report.write_csv(given.out / "stability.csv", floor.table)
     figures(given.out, [figure(result, model), result.plot()])
     intact = result.effects.drop_duplicates("measure").set_index("measure")["before"]
     words = f"""

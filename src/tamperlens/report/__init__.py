@@ -5,6 +5,7 @@ Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `N
 """
 
 from tamperlens.base.boundary import guard
+from tamperlens.base.files import write_csv
 from tamperlens.report.blocks import Answer as Answer
 from tamperlens.report.blocks import Block as Block
 from tamperlens.report.blocks import Browser as Browser
@@ -41,6 +42,7 @@ __all__ = [
     "check_drawing",
     "render",
     "write",
+    "write_csv",
 ]
 
 guard(globals(), __all__)
