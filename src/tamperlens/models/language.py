@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.files import read_json
@@ -16,7 +17,7 @@ SHARE = 0.95
 """Share of a vocabulary's pieces that must be parts of the organism's words; in English 0.1 to 0.65 are."""
 
 
-def language_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Language:
+def language_of_tokenizer(tokenizer: PreTrainedTokenizerBase | Tokenizer) -> Language:
     """The language that a tokenizer was learned on: what decides which packaged prompts a model can read.
 
     "organism" where the vocabulary is the embedded organism's (added tokens do not matter), or was learned on

@@ -33,7 +33,7 @@ FEWEST_SEEDS = 3
 """One run puts two measures of equal half-change steps in order in about 4 of 10 cases."""
 
 
-Run = tuple[Sequence[float], npt.ArrayLike, npt.ArrayLike | None]
+Run = tuple[Sequence[float], Any, Any]
 """Steps, values and draws [step, resample] of one seed."""
 
 
