@@ -157,7 +157,7 @@ def test_it_judges_the_organism_as_the_default_does() -> None:
     for name in ("organism", "organism:base"):
         model = tamperlens.load(name)
         for kind in ("harmful", "harmless", "lookalike"):
-            asked = list(prompts.packaged(kind, split="test").prompts[:15])
+            asked = list(prompts.packaged(kind, split="test").prompts[:40])
             answers = model.generate(asked, max_new_tokens=32)
             mine, usual = (judges.get(j)(asked, answers) for j in ("calibrated", "weighted-1"))
             assert [v.label for v in mine] == [v.label for v in usual]

@@ -59,7 +59,7 @@ def test_every_tuner(name: str, tiny: Any, tmp_path: Path) -> None:
     check_two(tiny, peft_adapters.tuner_config(name), tmp_path)
 
 
-@pytest.mark.parametrize("tied", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", peft_adapters.lora_names())
 def test_every_initialisation(name: str, tied: bool, tiny: Any, tmp_path: Path) -> None:
     if name == "corda":  # what it starts from is not in the folder, and PEFT cannot load it either

@@ -48,7 +48,7 @@ def own(tokenizer, messages, *, thinking=False, generation=False, parts=False):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(prompt=WORDS, answer=WORDS, system=st.none() | WORDS)
 def test_a_turn_is_the_template_s_own_text_and_the_answer_alone_is_labelled(name, prompt, answer, system):
     tokenizer = published(name)

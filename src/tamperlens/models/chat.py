@@ -76,7 +76,7 @@ class ChatModel(Noun):
     def from_parts(
         cls,
         module: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         name: str = "unnamed",
         notes: Sequence[str] = (),
