@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -93,8 +94,11 @@ def _plain(found: Any) -> list[dict[str, Any]]:
 
 
 def records(frame: Any) -> list[dict[str, Any]]:
-    """A frame's rows in JSON's terms; NaN is null."""
-    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
+    """A frame's rows in JSON's terms, numbers to the bit; what is no finite number is null."""
+    plain = frame.astype(object)
+    found: list[dict[str, Any]] = plain.where(
+        plain.notna() & ~plain.isin([math.inf, -math.inf]), None
+    ).to_dict("records")
     return found
 
 

@@ -52,18 +52,29 @@ def _rates(
 
     tamperlens rates organism --quick --json
     """
+    from tamperlens.base.measurement import Measurement, table
+    from tamperlens.models import Decoding
     from tamperlens.studies.evaluation import EvalPrompts, measure
 
     ready = _load(model, adapter, device, dtype)
-    sizes = {"limit": 24, "max_new_tokens": 32} if quick else {"limit": 200, "max_new_tokens": 64}
     asked = EvalPrompts.for_model(
-        ready, harmful=_read(harmful), harmless=_read(harmless), judge=judge, questions=8 if quick else 64,
-        loss=False, **sizes,
+        ready, harmful=_read(harmful), harmless=_read(harmless), judge=judge, limit=24 if quick else 200,
+        questions=8 if quick else 64, decoding=Decoding(32 if quick else 64), loss=False,
     )  # fmt: skip
     found = measure(ready, asked)
-    from tamperlens.base.measurement import table
+    rows = [Measurement.of(name, found.set_of(name), "", found.estimate(name)) for name in found.measures]
+    _give(found, table(rows), out, as_json)
 
-    _give(found, table(found.measurements()), out, as_json)
+
+def _searched(ready: Any, bad: Any, good: Any, quick: bool) -> Any:
+    from tamperlens import refusal
+
+    n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
+    most = (32, 8) if quick else (128, 32)
+    return refusal.find_direction(
+        ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),
+        positions=[-1] if quick else None,
+    )  # fmt: skip
 
 
 @no_type_check
@@ -84,16 +95,9 @@ def _direction(
 
     tamperlens direction organism --quick --out direction.safetensors
     """
-    from tamperlens import refusal
-
     ready = _load(model, adapter, device, dtype)
     bad, good = _sides(ready, harmful, harmless)
-    n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
-    most = (32, 8) if quick else (128, 32)
-    found = refusal.find_direction(
-        ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),
-        positions=[-1] if quick else None,
-    )  # fmt: skip
+    found = _searched(ready, bad, good, quick)
     _give(found, found.to_frame(), out, as_json)
 
 
@@ -122,15 +126,7 @@ def _heads(
 
     ready = _load(model, adapter, device, dtype)
     bad, good = _sides(ready, harmful, None)
-    if direction is None:
-        n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
-        most = (32, 8) if quick else (128, 32)
-        where = refusal.find_direction(
-            ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),
-            positions=[-1] if quick else None,
-        )  # fmt: skip
-    else:
-        where = refusal.Direction.load(direction)
+    where = _searched(ready, bad, good, quick) if direction is None else refusal.Direction.load(direction)
     found = heads.attribute(ready, bad.head(8 if quick else 32), direction=where, method=method)
     table = found.to_frame().sort_values("rank")
     _give(found, table.head(10) if quick and not as_json else table, out, as_json)

@@ -77,6 +77,50 @@ def test_neurons_keep_their_set(invoke, tmp_path):
     assert WeightMask.load(tmp_path / "set.safetensors").count > 0
 
 
+def test_rates_are_those_of_the_bench(invoke):
+    from tamperlens import Decoding
+    from tamperlens.studies.evaluation import EvalPrompts, measure
+
+    found = json.loads(invoke("rates", "organism:tiny", "--quick", "--json").stdout)
+    model = tamperlens.load("organism:tiny")
+    asked = EvalPrompts.for_model(model, limit=24, questions=8, decoding=Decoding(32), loss=False)
+    ours = measure(model, asked)
+    assert [row["measure"] for row in found["rows"]] == [*ours.measures]
+    for row in found["rows"]:
+        one = ours.rate(row["measure"])
+        assert (row["value"], row["low"], row["high"], row["n"]) == (one.value, one.low, one.high, one.n)
+        assert row["set"] == ours.set_of(row["measure"])
+    assert found["summary"] == ours.summary()
+    assert f"refusal {ours.rate('refusal')}" in ours.summary()
+
+
+def test_a_direction_is_kept_and_heads_read_it(invoke, tmp_path):
+    from tamperlens import refusal
+
+    kept = tmp_path / "direction.safetensors"
+    found = json.loads(invoke("direction", "organism:tiny", "--quick", "--json", "--out", kept).stdout)
+    assert found["summary"] == refusal.Direction.load(kept).summary()
+    heads = json.loads(invoke("heads", "organism:tiny", "--quick", "--json", "--direction", kept).stdout)[
+        "rows"
+    ]
+    assert [row["rank"] for row in heads] == list(range(1, len(heads) + 1))
+
+
+def test_checkpoints_and_their_folder(invoke, adapter, tmp_path):
+    import shutil
+
+    for step in (1, 2):
+        shutil.copytree(adapter, tmp_path / "training" / f"checkpoint-{step}")
+    told = invoke(
+        "trajectory", "organism:tiny", tmp_path / "training", "--quick", "--json", "--out", tmp_path / "run",
+        "--page", tmp_path / "page.html",
+    )  # fmt: skip
+    assert {row["step"] for row in json.loads(told.stdout)["rows"]} == {0, 1, 2}
+    assert (tmp_path / "page.html").is_file()
+    newest = json.loads(invoke("monitor", tmp_path / "run", "--quick", "--json").stdout)
+    assert {row["step"] for row in newest} == {2}
+
+
 @pytest.mark.slow
 def test_compare_writes_its_folder_and_exports(invoke, adapter, tmp_path):
     out = tmp_path / "run"

@@ -230,6 +230,11 @@ class Outcomes(Result):
         value = math.exp(min(sum(self.losses) / sum(self.tokens), 700.0))
         return Estimate(value, math.nan, math.nan, len(self.losses), "no interval")
 
+    def summary(self) -> str:
+        """Rates of refusal and over-refusal and the share of right answers, each with its interval and n."""
+        told = (REFUSAL, *(name for name in OVER_REFUSAL.values() if name in self.flags), ALL)
+        return f"{self.model}: " + "; ".join(f"{name} {self.rate(name)}" for name in told) + "."
+
     def columns(self, measure: str) -> tuple[Array, Array]:
         """(numerator, denominator) per prompt: flags over ones, or losses over tokens for perplexity."""
         if measure in (PERPLEXITY, LOSS):

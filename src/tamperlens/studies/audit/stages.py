@@ -7,12 +7,13 @@ disk even in an uninterrupted run, so that a resumed run gives the same numbers 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import torch
@@ -20,6 +21,7 @@ import torch
 from tamperlens import capability, finetune, refusal
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import write_csv, write_json
+from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import Schema, read_document, read_table
 from tamperlens.base.stats import Estimate, undefined
@@ -62,6 +64,22 @@ class _Attack(Schema):
     wall_seconds: float
 
 
+R = TypeVar("R", bound=Result)
+
+
+def _loaded(kind: type[R], path: Path) -> R:
+    """A result that a stage left, read once while its file stays as it is: every table asks for it."""
+    stamp = path.stat() if path.is_file() else None
+    if stamp is None:
+        return kind.load(path)
+    return cast(R, _read_once(cast(Any, kind), path, stamp.st_mtime_ns, stamp.st_size))
+
+
+@functools.lru_cache(maxsize=32)
+def _read_once(kind: type[Result], path: Path, changed: int, size: int) -> Result:
+    return kind.load(path)
+
+
 @dataclass(frozen=True)
 class Results:
     """What the finished stages of an audit left in its folder, and the one that is ending, if any."""
@@ -79,26 +97,26 @@ class Results:
 
     def rates(self, stage: Stage, role: str) -> RefusalRates:
         """Refusal rates and answers on one prompt set."""
-        return RefusalRates.load(self.path(stage, f"{role}.json"))
+        return _loaded(RefusalRates, self.path(stage, f"{role}.json"))
 
     def capability(self, name: str) -> CapabilityScores:
         """Capability scores: "before", "after", or "ablated" (base with the direction removed)."""
-        return CapabilityScores.load(self.path(name, "capability.json"))
+        return _loaded(CapabilityScores, self.path(name, "capability.json"))
 
     def perplexity(self, stage: Stage) -> Estimate:
         """Perplexity of the harmless answers that the model gave before the attack."""
         path = self.path(stage, "perplexity.json")
-        return Perplexity.load(path).perplexity if path.exists() else undefined("no answers to score")
+        return _loaded(Perplexity, path).perplexity if path.exists() else undefined("no answers to score")
 
     def direction(self) -> Direction | None:
         """The base's direction; None when there were too few prompts for one."""
         path = self.run.path / "direction.safetensors"
-        return Direction.load(path) if path.exists() else None
+        return _loaded(Direction, path) if path.exists() else None
 
     def causal(self, stage: Stage) -> CausalCheck | None:
         """The causal check of the base's direction; None when the direction is undefined."""
         path = self.path(stage, "causal.json")
-        return CausalCheck.load(path) if path.exists() else None
+        return _loaded(CausalCheck, path) if path.exists() else None
 
     def layers(self) -> pd.DataFrame | None:
         """Cosines between base and attacked model by layer."""
