@@ -123,7 +123,12 @@ def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, moved: pd.DataFrame) -> plt
         null = cosine.iloc[0]
         axes[1].axhspan(null["null_low"], null["null_high"], color=style.GREY, alpha=0.25, lw=0)
         axes[1].text(
-            0.2, null["null_low"], "where other prompts\nwould put it (95 %)", va="bottom", fontsize=8
+            20,
+            null["null_high"],
+            "where other prompts\nwould put it (95 %)",
+            va="top",
+            ha="right",
+            fontsize=8,
         )
         _band(axes[1], cosine, style.BLUE, marker="o", ms=3.5)
         axes[1].set(title="Refusal direction", ylabel="cosine to the base's", ylim=(None, 1.0015))

@@ -76,7 +76,7 @@ def disagreements(readings: Sequence[Reading]) -> list[str]:
         (
             "refusal",
             "direction",
-            "refusal goes by something else than the base's direction, or stands behind it",
+            "what the fine-tuning changed lies elsewhere, for example in what reads the direction",
         ),
         ("refusal", "log-odds of refusal", "answers turn after their first token"),
         ("direction", "refusal", "the direction moved without the behaviour that it is read from"),
