@@ -90,7 +90,8 @@ SMALL = {"seeds": 1, "n_score": 32, "n_test": 24, "max_new_tokens": 24}
 
 
 def budget(parser: argparse.ArgumentParser) -> None:
-    """The two options that choose between the sizes; an option of its own overrides either."""
+    """The type of the weights, and the two options that choose the sizes (their own options override)."""
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--quick", action="store_true", help="small sizes: the default on a CPU, real models")
     group.add_argument("--published", action="store_true", help="the published sizes: the default elsewhere")
@@ -255,5 +256,6 @@ def figures(folder: Path, plots: list[Any]) -> None:
 
 def header(model: Any, options: argparse.Namespace) -> str:
     """One line that says what was run."""
+    kind = str(model.module.dtype).removeprefix("torch.")
     made = f"tamperlens {tamperlens.__version__}, {model.name} ({model.fingerprint[:12]}, {model.language})"
-    return f"{made}, {options.seeds} seeds."
+    return f"{made}, {kind}, {options.seeds} seed{'s'[: options.seeds != 1]}."

@@ -103,7 +103,7 @@ def main() -> None:
     sweeps: list[pd.DataFrame] = []
     words: list[str] = []
     for where in given.models or [given.model]:
-        model = tamperlens.load(where)
+        model = tamperlens.load(where, dtype=given.dtype)
         sized(given, model, {"n_questions": 12}, {"n_questions": 6})
         asked = EvalPrompts.for_model(
             model, harmful=test_prompts(given.harmful, "harmful", model, given.n_test), limit=given.n_test,

@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--refusals", type=int, nargs="*", help="dose: refusals")
     parser.add_argument("--harmless", type=int, nargs="*", help="dose: mixed in")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     doses = {"refusals": [5, 25, 100], "harmless": [0, 25, 100]}
     sized(
         given, model, {"n": 100, "n_questions": 60, "n_heads": 32, **doses},

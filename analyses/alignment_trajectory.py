@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
     parser.add_argument("--n", type=int, help="prompts per set")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"n": 32}, {"n": 16})
     attack = fine_tuning(given.attack, model)
     safety, utility, data = scored(model, given)

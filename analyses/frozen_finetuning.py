@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--attack", type=prompt_file("attack"), help="harmful prompts with compliance")
     parser.add_argument("--preset", choices=finetune.attacks.PRESETS, help="by language by default")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"shares": [0.1, 0.3, 0.67], "examples": [10, 50, 100]},
           {"shares": [0.1], "examples": [15]})  # fmt: skip
     test = test_prompts(given.harmful, "harmful", model, given.n_test)

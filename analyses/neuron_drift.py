@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.1, help="relative difference that counts as alike")
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model)
     attack = fine_tuning(given.attack, model)
     safety, utility, data = scored(model, given)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.01)
     parser.add_argument("--splits", type=int, help="halvings of the data for the noise floor")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"splits": 3}, {"splits": 1})
     attack = fine_tuning(given.attack, model)
     data = scoring_data(model, given)

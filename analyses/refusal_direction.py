@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, help="steps between records")
     parser.add_argument("--k", type=int, default=2, help="dimensions of the subspaces")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"n_find": 160, "every": 2}, {"n_find": 40, "every": 8})
     attack = fine_tuning(given.attack, model)
     harmful, harmless = sets(model, given)

@@ -69,6 +69,7 @@ def cells(given: argparse.Namespace) -> grid.GridResult:
             harmful=str(given.harmful or ""), harmless=str(given.harmless or ""),
             max_new_tokens=given.max_new_tokens,
         ),
+        dtype=given.dtype,
     )  # fmt: skip
     return grid.run(declared, given.out / "grid", ray=given.ray, progress=True)
 
@@ -76,7 +77,7 @@ def cells(given: argparse.Namespace) -> grid.GridResult:
 def check(given: argparse.Namespace) -> None:
     """The sizes, by the first model; and whether the models refuse, where that is not known."""
     for where in given.models:
-        model = tamperlens.load(where)
+        model = tamperlens.load(where, dtype=given.dtype)
         sized(
             given, model, {"n": 15, "steps": [500, 1000, 2000], "n_questions": 20}
             if model.language != prompts.ORGANISM

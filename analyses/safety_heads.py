@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=METHODS, help="methods to score heads by")
     parser.add_argument("--generate", type=int, default=0, help="prompts to generate answers to; 0 for none")
     given = parser.parse_args()
-    model = tamperlens.load(given.model)
+    model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"draws": 20, "most": 6, "methods": list(METHODS)},
           {"draws": 3, "most": 2, "n_test": 6, "methods": QUICK})  # fmt: skip
     harmful = test_prompts(given.harmful, "harmful", model, 10**6)

@@ -52,7 +52,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, help="questions per capability suite")
     parser.add_argument("--max-new-tokens", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--splits", type=int, help="halvings of the data for the set's stability")
     parser.add_argument("--anyway", action="store_true", help="go on with a model that hardly refuses")

@@ -60,3 +60,11 @@ def test_frozen_finetuning(tmp_path: Path) -> None:
     means = table.groupby(["intervention", "weights"])["refused"].mean()
     assert means["frozen", "safety"] > means["none", "none"] + 0.3
     assert "Published attack success" in verdict
+
+
+def test_the_type_of_the_weights_can_be_chosen(tmp_path: Path) -> None:
+    small = ["--attacks", "harmful-compliance", "--no-sweep", "--suites", "facts", "--n-questions", "1"]
+    only = ["--model", "organism:tiny", "--dtype", "bfloat16", "--anyway", "--n-test", "4", "--seeds", "1"]
+    table, verdict = run("alignment_degradation", tmp_path / "out", *small, *only)
+    assert set(table["attack"]) == {"before", "harmful-compliance-15"}
+    assert "organism), bfloat16, 1 seed." in verdict
