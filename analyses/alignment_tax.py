@@ -95,8 +95,10 @@ def runs(
     return tuned, sides
 
 
-def dose(model: Any, before: Any, probes: Any, given: argparse.Namespace) -> tuple[pd.DataFrame, Any]:
-    """Refusal examples × harmless examples mixed in, at a fixed number of steps."""
+def dose(
+    model: Any, before: Any, probes: Any, given: argparse.Namespace, done: dict[str, list[Any]]
+) -> tuple[pd.DataFrame, Any]:
+    """Refusal examples × harmless examples mixed in, at a fixed number of steps; `done` is not run again."""
     rows, source = [], refusals(model, given)
     extra = ordinary(model, given, max(given.harmless)) if max(given.harmless) else None
     if extra is not None:
@@ -108,7 +110,9 @@ def dose(model: Any, before: Any, probes: Any, given: argparse.Namespace) -> tup
             data = source.head(n)
             if m and extra is not None:
                 data = PromptSet.concat([data, extra.head(min(m, len(extra)))])
-            _, sides = runs(model, data, probes, given, f"{n} refusals + {m} harmless")
+            sides = (
+                done.get(data.sha256) or runs(model, data, probes, given, f"{n} refusals + {m} harmless")[1]
+            )
             table = study.over_seeds(before, sides)
             rows += [{"refusals": n, "harmless": m, **row} for row in table.to_dict("records")]
     table = pd.DataFrame(rows)
@@ -262,7 +266,7 @@ def main() -> None:
     report.write_csv(given.out / "table.csv", table)  # the dose curve takes longest
     lines = words(table)
     if given.refusals and given.harmless:
-        doses, figure = dose(model, before, probes, given)
+        doses, figure = dose(model, before, probes, given, {data.sha256: sides})
         report.write_csv(given.out / "dose.csv", doses)
         figures.append(figure)
         lines += ["", *advice(doses)]

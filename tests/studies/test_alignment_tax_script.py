@@ -43,7 +43,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_gpt2_without_a_chat_template(gpt2: Path, tmp_path: Path) -> None:
-    done = run(gpt2, tmp_path, "--preset", "published", "--refusals", "2", "--harmless", "0", "2")
+    done = run(gpt2, tmp_path, "--preset", "published", "--refusals", "2", "4", "--harmless", "0", "2")
     assert done.returncode == 0, done.stderr[-2000:]
     table = pd.read_csv(tmp_path / "table.csv").set_index("measure")
     over = "over-refusal (harmless)"
@@ -52,7 +52,12 @@ def test_a_gpt2_without_a_chat_template(gpt2: Path, tmp_path: Path) -> None:
     # A random model neither refuses nor counts: nothing gained, so no tax, and the reason beside it.
     assert table.loc["arithmetic", "tax_reason"] and pd.isna(table.loc["arithmetic", "tax"])
     dose = pd.read_csv(tmp_path / "dose.csv")
-    assert set(zip(dose["refusals"], dose["harmless"], strict=True)) == {(2, 0), (2, 2)}
+    assert set(zip(dose["refusals"], dose["harmless"], strict=True)) == {(2, 0), (2, 2), (4, 0), (4, 2)}
+    # The main comparison is the cell (4, 0): not trained again, and in the curve all the same.
+    assert "2 refusals + 0 harmless, seed 0" in done.stdout
+    assert "4 refusals + 0 harmless" not in done.stdout
+    cell = dose[(dose["refusals"] == 4) & (dose["harmless"] == 0)].set_index("measure")
+    pd.testing.assert_series_equal(cell["after"], table["after"])
     assert len(pd.read_csv(tmp_path / "heads.csv")) == 2 * 4
     assert len(list(tmp_path.glob("attention-*.png"))) == 2
     assert "unpkg" not in (tmp_path / "attention.html").read_text(encoding="utf-8")[:5000]
