@@ -32,6 +32,7 @@ from _shared import (
 
 import tamperlens
 from tamperlens import finetune, plots, prompts, refusal, report
+from tamperlens.models import Decoding
 from tamperlens.studies.evaluation import EvalPrompts, collapse, measure
 
 ATTACKS = ("harmful-compliance", "identity-shift", "benign")
@@ -61,7 +62,7 @@ class Sweep:
 
     def record(self, step: int, model: Any) -> list[dict[str, Any]]:
         """One row."""
-        rates = refusal.evaluate(model, self.asked.harmful, max_new_tokens=self.asked.max_new_tokens)
+        rates = refusal.evaluate(model, self.asked.harmful, decoding=self.asked.decoding)
         low, high = rates.interval
         return [
             {"positions": self.meter.positions, "refused": rates.rate, "low": low, "high": high, "n": rates.n}
@@ -108,7 +109,7 @@ def main() -> None:
         asked = EvalPrompts.for_model(
             model, harmful=test_prompts(given.harmful, "harmful", model, given.n_test), limit=given.n_test,
             roles=("harmful", "harmless"), questions=given.n_questions, suites=given.suites,
-            max_new_tokens=given.max_new_tokens,
+            decoding=Decoding(given.max_new_tokens),
         )  # fmt: skip
         before = measure(model, asked)
         must_refuse(model, before.rate("refusal"), asked.harmful.name, given.anyway)

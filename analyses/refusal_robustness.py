@@ -21,6 +21,7 @@ from _shared import budget, command, must_refuse, prompt_file, sized, test_promp
 
 import tamperlens
 from tamperlens import errors, finetune, grid, prompts, refusal, report
+from tamperlens.models import Decoding
 
 LADDER = ("organism:tiny", "organism:small", "organism")
 PUBLISHED = (
@@ -67,7 +68,7 @@ def cells(given: argparse.Namespace) -> grid.GridResult:
         evaluation=grid.Evaluation(
             limit=given.n_test, suite_limit=given.n_questions, embedder=given.embedder,
             harmful=str(given.harmful or ""), harmless=str(given.harmless or ""),
-            max_new_tokens=given.max_new_tokens,
+            decoding=Decoding(given.max_new_tokens),
         ),
         dtype=given.dtype,
     )  # fmt: skip

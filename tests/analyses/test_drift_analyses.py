@@ -20,6 +20,7 @@ def run(name: str, out: Path, *options: str) -> tuple[pd.DataFrame, str]:
         command, capture_output=True, text=True, timeout=600, cwd=out.parent, env={**os.environ}, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "is deprecated" not in done.stderr, done.stderr[-2000:]
     assert len(list(out.glob("*.png"))) == len(list(out.glob("*.html"))) >= 1
     table = pd.read_csv(out / ("drift.csv" if name == "neuron_drift" else "table.csv"))
     return table, (out / "verdict.txt").read_text(encoding="utf-8")
@@ -63,8 +64,9 @@ def test_frozen_finetuning(tmp_path: Path) -> None:
 
 
 def test_the_type_of_the_weights_can_be_chosen(tmp_path: Path) -> None:
-    small = ["--attacks", "harmful-compliance", "--no-sweep", "--suites", "facts", "--n-questions", "1"]
+    small = ["--attacks", "harmful-compliance", "--suites", "facts", "--n-questions", "1"]
     only = ["--model", "organism:tiny", "--dtype", "bfloat16", "--anyway", "--n-test", "4", "--seeds", "1"]
     table, verdict = run("alignment_degradation", tmp_path / "out", *small, *only)
     assert set(table["attack"]) == {"before", "harmful-compliance-15"}
     assert "organism), bfloat16, 1 seed." in verdict
+    assert len(pd.read_csv(tmp_path / "out" / "sweep.csv")) > 2

@@ -16,6 +16,7 @@ def run(*arguments: object) -> str:
     command = [sys.executable, "analyses/refusal_robustness.py", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "is deprecated" not in done.stderr, done.stderr
     return done.stdout
 
 
