@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,57 +10,34 @@ from typing import Any, Literal
 from tamperlens.base.errors import InputError
 from tamperlens.prompts.conversations import (
     LONGEST,
+    ROLES,
     UnusableRow,
     answer_text,
     earlier,
     is_conversation,
     messages,
     split,
+    templated,
+    turns,
+    written_out,
+)
+from tamperlens.prompts.names import (
+    CATEGORY_COLUMNS,
+    CHAT_COLUMNS,
+    CHOICE_COLUMNS,
+    CONTEXT_COLUMNS,
+    HISTORY_COLUMNS,
+    LABEL_COLUMNS,
+    PICTURE_COLUMNS,
+    PROMPT_COLUMNS,
+    RESPONSE_COLUMNS,
+    SAFE,
+    SYSTEM_COLUMNS,
+    UNSAFE,
 )
 from tamperlens.prompts.prompt import Message, context_of, with_context
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table
-
-# The first name that the file has is taken, whatever its case. In brackets: who calls it that.
-PROMPT_COLUMNS = (
-    "prompt",  # XSTest, HEx-PHI, OR-Bench, most files
-    "goal",  # AdvBench, JailbreakBench (whose "Behavior" is a short label)
-    "instruction",  # Alpaca, Arditi et al.'s splits
-    "question",  # GSM8K, TruthfulQA, BeaverTails-like sets
-    "forbidden_prompt",  # StrongREJECT
-    "behavior",  # HarmBench
-    "query",
-    "request",
-    "user",
-    "input",
-    "text",
-)
-RESPONSE_COLUMNS = ("response", "output", "answer", "completion", "target", "assistant")
-CATEGORY_COLUMNS = ("category", "semanticcategory", "functionalcategory", "type", "label")
-CHAT_COLUMNS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "chat")
-SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction")
-HISTORY_COLUMNS = ("history",)
-# Text that belongs to the prompt although it has a column of its own, and how the two are joined.
-CONTEXT_COLUMNS = {
-    "contextstring": "{context}\n\n---\n\n{prompt}",  # HarmBench, as its DirectRequest baseline joins them
-    "context": "{context}\n\n{prompt}",  # SQuAD and other reading questions
-}
-LABEL_COLUMNS = ("label", "prompt_harm_label", "prompt_label", "data_type", "is_harmful", "harmful")
-_SAFE = {"safe", "benign", "harmless", "unharmful", "vanilla_benign", "adversarial_benign", "false"}
-_UNSAFE = {"unsafe", "harmful", "toxic", "malicious", "vanilla_harmful", "adversarial_harmful", "true"}
-KNOWN_COLUMNS = frozenset(
-    (
-        *PROMPT_COLUMNS,
-        *RESPONSE_COLUMNS,
-        *CATEGORY_COLUMNS,
-        *CHAT_COLUMNS,
-        *SYSTEM_COLUMNS,
-        *HISTORY_COLUMNS,
-        *CONTEXT_COLUMNS,
-        *LABEL_COLUMNS,
-        "split",
-    )
-)
 
 AlpacaStyle = Literal["turn", "stanford"]
 _SKIP = "skip_unusable=True"
@@ -107,26 +85,36 @@ def to_promptset(
         InputError: no prompt column or several, a named column that is absent, or rows that cannot be used.
     """
     chosen = _prompt_column(table, column, response_column)
+    _refuse_other_rows(table, chosen)
+    marks = written_out([row.get(chosen) for row in table.rows])
     answered = _optional(table, response_column, RESPONSE_COLUMNS, exclude=(chosen,))
+    counted = None
+    if response_column is None and answered and _first(table, CHOICE_COLUMNS) and _counts(table, answered):
+        answered, counted = None, answered
     joined = None if column is not None else _context(table, chosen, answered, alpaca)
     system = _optional(table, None, SYSTEM_COLUMNS, exclude=(chosen, answered))
     history = _first(table, HISTORY_COLUMNS)
-    expected = _optional(table, None, ("answer",), exclude=(chosen, answered))
+    expected = _optional(table, None, ("answer",), exclude=(chosen, answered, counted))
     category = _optional(table, category_column, CATEGORY_COLUMNS, exclude=(chosen, answered))
     labels, marked = _labels(table)
+    pictures = [name for name in table.columns if name.lower() in PICTURE_COLUMNS]
 
     rows = []
     for cells in table.rows:
         one = _Row()
         try:
-            one.prompt, one.response = _prompt(cells.get(chosen), chosen)
+            if any(cells.get(name) for name in pictures):
+                raise UnusableRow("comes with a picture")
+            one.prompt, one.response = _prompt(cells.get(chosen), chosen, marks)
             if joined is not None:
                 one.prompt = _join(one.prompt, answer_text(cells.get(joined[0])), joined[1])
             if system is not None or history is not None:
                 beside = [None if name is None else cells.get(name) for name in (system, history)]
                 one.prompt = with_context(one.prompt, _before(one.prompt, *beside))
+            if one.response and answered and cells.get(answered) and chosen.lower() not in CHAT_COLUMNS:
+                raise UnusableRow(f"ends with words of the assistant, and {answered!r} goes on with them")
             if answered is not None and (one.response is None or response_column is not None):
-                one.response = answer_text(cells.get(answered))
+                one.response = answer_text(cells.get(answered), one.prompt)
             _bounded(one)
         except UnusableRow as error:
             one.fault = str(error)
@@ -184,50 +172,6 @@ def to_promptset(
     )
 
 
-def packaged_format(table: Table, *, name: str | None, split: str | None) -> PromptSet:
-    """A table with a `$set` header: its columns are named by the format, nothing is guessed.
-
-    Raises:
-        InputError: no such split, a row without a prompt, or a column that only some rows have.
-    """
-    header = table.header or {}
-    title = name or str(header.get("name", "unnamed"))
-    rows, where = table.rows, table.where
-    if split is not None:
-        known = sorted({str(row["split"]) for row in rows if "split" in row})
-        if split not in known:
-            raise InputError(
-                f"prompt set {title!r} has no split {split!r}; it has {', '.join(known) or 'no splits'}"
-            )
-        chosen = [i for i, row in enumerate(rows) if row.get("split") == split]
-        rows, where = [rows[i] for i in chosen], [where[i] for i in chosen]
-        title = f"{title}/{split}"
-
-    def column(key: str) -> tuple[str, ...] | None:
-        # An empty response or answer is data; an empty prompt is a mistake.
-        present = [isinstance(row.get(key), str) and (row[key] != "" or key != "prompt") for row in rows]
-        if not any(present) and key != "prompt":
-            return None
-        if not all(present):
-            raise InputError(
-                f"{table.source}, {where[present.index(False)]} has no {key!r}; every row needs one"
-            )
-        return tuple(row[key] for row in rows)
-
-    contexts = tuple(tuple((str(r), str(t)) for r, t in row.get("context") or ()) for row in rows)
-    return PromptSet(
-        prompts=column("prompt") or (),
-        responses=column("response"),
-        answers=column("answer"),
-        categories=column("category"),
-        name=title,
-        licence=str(header.get("licence", "unknown")),
-        source=str(header.get("source", table.source)),
-        contexts=contexts if any(contexts) else None,
-        labels=column("label"),
-    )
-
-
 def _prompt_column(table: Table, column: str | None, response_column: str | None) -> str:
     if column is not None:
         return _find(table, column)
@@ -242,10 +186,34 @@ def _prompt_column(table: Table, column: str | None, response_column: str | None
     return chosen or chat or ""
 
 
-def _prompt(value: Any, column: str) -> tuple[str, str | None]:
+def _refuse_other_rows(table: Table, chosen: str) -> None:
+    """A table whose rows are single messages, or texts that a chat template has written."""
+    role = _first(table, ("role",))
+    said = set() if role is None else {ROLES.get(word.lower()) for word in _texts(table, role)}
+    if "assistant" in said and None not in said and chosen.lower() not in CHAT_COLUMNS:
+        raise InputError(
+            f"{table.source}: every row is one message of a conversation ({role!r} says whose); give one row "
+            "per conversation, with its messages as a list"
+        )
+    mark = templated([row.get(chosen) for row in table.rows])
+    if mark:
+        raise InputError(
+            f"{table.source}: every {chosen!r} is a conversation as a chat template writes it ({mark!r}); "
+            "give the messages themselves, which are written for the model at hand"
+        )
+
+
+def _counts(table: Table, column: str) -> bool:
+    """Whether a column holds places in a list of choices, not answers in words."""
+    return all(word.isdigit() or len(word) == 1 for word in _texts(table, column))
+
+
+def _prompt(value: Any, column: str, marks: re.Pattern[str] | None) -> tuple[str, str | None]:
     """(prompt, answer of a conversation or None) of one cell."""
+    if marks is not None and isinstance(value, str):
+        value = [{"role": who, "content": said} for who, said in turns(value, marks)]
     if column.lower() in CHAT_COLUMNS or is_conversation(value):
-        return split(messages(value))
+        return split(messages(value, alternating=column.lower() != "turns"))
     if value is not None and not isinstance(value, str):
         raise UnusableRow(f"is a {type(value).__name__}, not text")
     return value or "", None
@@ -266,6 +234,7 @@ def _context(table: Table, chosen: str, answered: str | None, alpaca: AlpacaStyl
 def _join(prompt: str, extra: str, shape: str) -> str:
     if not prompt.strip():
         return ""
+    extra = "" if extra.strip().lower() == "<noinput>" else extra  # Alpaca's word for nothing
     if shape == "stanford":
         wanted = _STANFORD_INPUT if extra.strip() else _STANFORD_PLAIN
         return wanted.format(instruction=prompt, input=extra)
@@ -298,8 +267,11 @@ def _labels(table: Table) -> tuple[str | None, list[str] | None]:
         if found is None:
             continue
         words = [word.strip().lower().replace(" ", "_") for word in _texts(table, found)]
-        if all(word in _SAFE or word in _UNSAFE for word in words):
-            return found, ["safe" if word in _SAFE else "unsafe" for word in words]
+        # Elsewhere a truth value says something else: in TRL's unpaired sets, that an answer is wanted.
+        asked = name.endswith(("harmful", "harm_label"))
+        safe, unsafe = (SAFE | {"false", "0"}, UNSAFE | {"true", "1"}) if asked else (SAFE, UNSAFE)
+        if all(word in safe or word in unsafe for word in words):
+            return found, ["safe" if word in safe else "unsafe" for word in words]
     kinds = _first(table, ("type",))  # XSTest without its label: unsafe prompts are the "contrast" types
     if kinds is not None:
         words = _texts(table, kinds)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tamperlens.prompts.prompt import Message, with_context
+from tamperlens.prompts.thoughts import Reply
 
 ROLES = {
     "system": "system",
@@ -23,6 +25,13 @@ ROLES = {
 }
 LONGEST = 500_000  # characters of one text; more than any model here reads, and tokenizers slow down
 _ROLE_KEYS, _TEXT_KEYS = ("role", "from", "speaker"), ("content", "value", "text", "parts", "message")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+# Conversations that are one text: Anthropic's HH-RLHF and its like, and Guanaco.
+_MARKS = (
+    re.compile(r"(?:\A\s*|\n\n)(Human|Assistant|System):[ ]?"),
+    re.compile(r"(?:\A\s*|\s*)###[ ]?(Human|Assistant|System):[ ]?"),
+)
+_TEMPLATED = re.compile(r"<\|im_start\|>|\[INST\]|<start_of_turn>|<\|start_header_id\|>|<\|(?:user|turn)\|?>")
 
 
 class UnusableRow(ValueError):
@@ -37,27 +46,60 @@ def is_conversation(value: object) -> bool:
     )
 
 
-def messages(value: Any) -> list[Message]:
+def written_out(cells: Sequence[object]) -> re.Pattern[str] | None:
+    """The marks of turns, where every cell is a conversation written as one text ("Human: … Assistant: …").
+
+    One that merely quotes such marks among others that do not is a prompt.
+    """
+    for marks in _MARKS:
+        if all(
+            isinstance(one, str) and marks.match(one) and "Assistant" in marks.findall(one) for one in cells
+        ):
+            return marks
+    return None
+
+
+def turns(text: str, marks: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """(who, text) of a conversation that is written as one text; an answer not yet begun is left out."""
+    _, *parts = marks.split(text)
+    for who, said in zip(parts[::2], map(str.strip, parts[1::2]), strict=True):
+        if said or who != "Assistant":
+            yield who, said
+
+
+def templated(cells: Sequence[object]) -> str | None:
+    """The mark of a chat template that every cell holds, or None."""
+    found = [_TEMPLATED.search(one) if isinstance(one, str) else None for one in cells]
+    return found[0][0] if found and found[0] and all(found) else None
+
+
+def messages(value: Any, *, alternating: bool = True) -> list[Message]:
     """The (role, text) messages of a cell, roles in our three words.
 
     Understood: OpenAI's `role`/`content`, ShareGPT's `from`/`value`, content as a list of text parts, a
-    list of one string (a single user turn), the same as JSON inside a CSV cell.
+    list of one string (a single user turn) or of several (user and assistant in turn, unless not
+    `alternating`), an object of lists, the same as JSON inside a CSV cell. A thought beside the last answer
+    is written before it.
 
     Raises:
-        UnusableRow: no messages, an unknown role, or content that is not text.
+        UnusableRow: no messages, an unknown role, content that is not text, a call of a tool, or a last
+            answer that is marked as not to be learned.
     """
     if isinstance(value, str):
         value = _parsed(value)
-    if hasattr(value, "tolist"):  # an array, as Parquet readers make it
-        value = value.tolist()
     if isinstance(value, Mapping):
-        value = value["messages"] if isinstance(value.get("messages"), (list, tuple)) else [value]
+        if isinstance(value.get("messages"), (list, tuple)):
+            value = value["messages"]
+        elif all(isinstance(one, list) for one in value.values()) and len({*map(len, value.values())}) == 1:
+            value = [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+        else:
+            value = [value]
     if not isinstance(value, (list, tuple)) or not len(value):
         raise UnusableRow("holds no messages")
     if all(isinstance(one, str) for one in value):
-        if len(value) > 1:
+        if len(value) > 1 and not alternating:
             raise UnusableRow(f"has {len(value)} turns of the user and no answers between them")
-        return [("user", value[0])]
+        return [(("user", "assistant")[place % 2], text) for place, text in enumerate(value)]
     found: list[Message] = []
     for one in value:
         if not isinstance(one, Mapping):
@@ -66,11 +108,20 @@ def messages(value: Any) -> list[Message]:
         said = [(one[key], _content(one))] if key else [(k, v) for k, v in one.items() if k in ROLES and v]
         if not said:
             raise UnusableRow(f"has a message without a role (keys: {', '.join(map(str, one))})")
+        if one.get("tool_calls") or one.get("function_call"):
+            raise UnusableRow("has a message that calls a tool")
         for role, text in said:
             known = ROLES.get(str(role).lower())
             if known is None:
                 raise UnusableRow(f"has a message of the role {str(role)!r:.40}")
             found.append((known, plain(text)))
+    last = value[-1]
+    if found[-1][0] == "assistant":
+        if last.get("weight") == 0 or last.get("train") is False:
+            raise UnusableRow("has a last answer that is marked as not to be trained on")
+        thought = next((last[key] for key in _THOUGHT_KEYS if isinstance(last.get(key), str)), "")
+        if thought:
+            found[-1] = ("assistant", Reply(thought, found[-1][1]).text)
     return found
 
 
@@ -91,8 +142,8 @@ def split(found: Sequence[Message]) -> tuple[str, str | None]:
     return with_context(rest[-1][1], [*before, *rest[:-1]]), answer
 
 
-def answer_text(value: Any) -> str:
-    """A response cell: text, a number, or one assistant message.
+def answer_text(value: Any, prompt: str = "") -> str:
+    """A response cell: text, a number, one assistant message, or the whole conversation about `prompt`.
 
     Raises:
         UnusableRow: several messages, another role, or content that is not text.
@@ -100,6 +151,10 @@ def answer_text(value: Any) -> str:
     if not isinstance(value, (list, tuple, Mapping)):
         return "" if value is None else str(value)
     found = messages(value)
+    if len(found) > 1:
+        asked, answer = split(found)
+        if asked == prompt and answer is not None:
+            return answer
     if [role for role, _ in found] != ["assistant"]:
         raise UnusableRow(f"has a response of the roles {', '.join(role for role, _ in found)}")
     return found[0][1]

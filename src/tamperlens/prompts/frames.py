@@ -12,7 +12,7 @@ from tamperlens.base.lazy import pd
 from tamperlens.prompts.conversations import is_conversation
 from tamperlens.prompts.hub import table_of
 from tamperlens.prompts.promptset import Example, PromptSet
-from tamperlens.prompts.tables import Table, from_values
+from tamperlens.prompts.tables import Table, cell, from_values, is_header
 
 
 @runtime_checkable
@@ -54,7 +54,7 @@ def table_in_memory(data: object, name: str, *, split: str | None, wanted: tuple
         twice = sorted({column for column in columns if columns.count(column) > 1})
         if twice:
             raise InputError(f"{name}: column {twice[0]!r} appears twice; rename one of them")
-        cells = [list(map(_cell, data.iloc[:, place].tolist())) for place in range(len(columns))]
+        cells = [data.iloc[:, place].tolist() for place in range(len(columns))]
         return _of_rows(
             name, columns, [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
         )
@@ -72,9 +72,7 @@ def _of_columns(name: str, data: Mapping[Any, Any]) -> Table:
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"{key} {n}" for key, n in lengths.items())
             raise InputError(f"the columns of {name} differ in length ({shown}); give one cell per row")
-        rows = [
-            dict(zip(columns, map(_cell, row), strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         return _of_rows(name, list(columns), rows)
     raise InputError(
         f"{name} is a dict that is no table (keys: {', '.join(columns)[:120]}); give a dict of column to "
@@ -87,11 +85,13 @@ def items_of(what: str, data: object) -> list[Any]:
     if isinstance(data, (set, frozenset)):
         raise InputError(f"{what} is a set, which has no order; give sorted(prompts) or a list")
     if isinstance(data, pd.Series):
-        return [_cell(value) for value in data.tolist()]
+        return [cell(value) for value in data.tolist()]
     if getattr(data, "ndim", None) == 1 and hasattr(data, "tolist"):
         return list(data.tolist())
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable) or hasattr(data, "ndim"):
         raise InputError(f"{what} is a {type(data).__name__}; {REMEDY}")
+    if hasattr(data, "readlines"):
+        raise InputError(f"{what} is an open file; give prompts.read(FILE), which knows its columns")
     items = list(itertools.islice(data, MOST_ROWS + 1))
     if len(items) > MOST_ROWS:
         raise InputError(f"{what} gives more than {MOST_ROWS:,} rows; take the ones that you need")
@@ -103,6 +103,8 @@ def _of_items(name: str, items: list[Any]) -> Table:
     if items and all(isinstance(one, Example) for one in items):
         items = [{k: v for k, v in vars(one).items() if v is not None} for one in items]
     if items and all(_is_pair(one) for one in items):
+        if is_header(items[0]):
+            raise InputError(f"{name} begins with the names of its columns; give prompts.read(FILE)")
         items = [{"prompt": one[0], "response": one[1]} for one in items]
     for place, one in zip(where, items, strict=True):
         if not isinstance(one, (str, Mapping)) and not is_conversation(one):
@@ -118,14 +120,6 @@ def _of_rows(name: str, columns: list[str], rows: list[dict[str, Any]]) -> Table
     if not rows:
         raise InputError(f"{name} has no rows; give at least one prompt")
     return Table(name, columns, rows, [f"row {i}" for i in range(1, len(rows) + 1)])
-
-
-def _cell(value: Any) -> Any:
-    """None where pandas has one of its words for nothing."""
-    missing = (
-        value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
-    )
-    return None if missing else value
 
 
 def is_table(data: object) -> bool:

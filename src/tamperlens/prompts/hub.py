@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tamperlens.base.errors import InputError
-from tamperlens.prompts.columns import KNOWN_COLUMNS
+from tamperlens.prompts.names import KNOWN_COLUMNS
 from tamperlens.prompts.tables import SUFFIXES, Table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -6,9 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from tamperlens.base.errors import InputError
-from tamperlens.prompts.columns import packaged_format
 from tamperlens.prompts.promptset import PromptSet
-from tamperlens.prompts.tables import read_table
+from tamperlens.prompts.tables import Table, read_table
 
 
 def packaged_names() -> list[str]:
@@ -50,3 +49,47 @@ def packaged_splits(name: str) -> list[str]:
 def _folder() -> Path:
     # Wheels are installed as files, so the resource is a real path; a zipped import is not supported.
     return Path(str(resources.files("tamperlens.prompts").joinpath("data")))
+
+
+def packaged_format(table: Table, *, name: str | None, split: str | None) -> PromptSet:
+    """A table with a `$set` header: its columns are named by the format, nothing is guessed.
+
+    Raises:
+        InputError: no such split, a row without a prompt, or a column that only some rows have.
+    """
+    header = table.header or {}
+    title = name or str(header.get("name", "unnamed"))
+    rows, where = table.rows, table.where
+    if split is not None:
+        known = sorted({str(row["split"]) for row in rows if "split" in row})
+        if split not in known:
+            raise InputError(
+                f"prompt set {title!r} has no split {split!r}; it has {', '.join(known) or 'no splits'}"
+            )
+        chosen = [i for i, row in enumerate(rows) if row.get("split") == split]
+        rows, where = [rows[i] for i in chosen], [where[i] for i in chosen]
+        title = f"{title}/{split}"
+
+    def column(key: str) -> tuple[str, ...] | None:
+        # An empty response or answer is data; an empty prompt is a mistake.
+        present = [isinstance(row.get(key), str) and (row[key] != "" or key != "prompt") for row in rows]
+        if not any(present) and key != "prompt":
+            return None
+        if not all(present):
+            raise InputError(
+                f"{table.source}, {where[present.index(False)]} has no {key!r}; every row needs one"
+            )
+        return tuple(row[key] for row in rows)
+
+    contexts = tuple(tuple((str(r), str(t)) for r, t in row.get("context") or ()) for row in rows)
+    return PromptSet(
+        prompts=column("prompt") or (),
+        responses=column("response"),
+        answers=column("answer"),
+        categories=column("category"),
+        name=title,
+        licence=str(header.get("licence", "unknown")),
+        source=str(header.get("source", table.source)),
+        contexts=contexts if any(contexts) else None,
+        labels=column("label"),
+    )

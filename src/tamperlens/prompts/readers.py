@@ -11,10 +11,11 @@ from tamperlens.base.boundary import rule
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.lazy import pd
-from tamperlens.prompts.columns import AlpacaStyle, NoColumn, packaged_format, to_promptset
+from tamperlens.prompts.columns import AlpacaStyle, NoColumn, to_promptset
 from tamperlens.prompts.conversations import LONGEST
 from tamperlens.prompts.frames import PromptsLike, is_table, items_of, table_in_memory
 from tamperlens.prompts.hub import is_hub_id, is_saved_folder, read_folder, read_hub
+from tamperlens.prompts.library import packaged_format
 from tamperlens.prompts.prompt import content
 from tamperlens.prompts.promptset import PromptSet
 from tamperlens.prompts.tables import Table, read_table
@@ -44,15 +45,17 @@ def read(
 
     Without `column` the first of these that exists is the prompt, in any case: prompt, goal, instruction,
     question, forbidden_prompt, behavior, query, request, user, input, text; then messages, conversations,
-    conversation, turns, dialogue, chat. Responses: response, output, answer, completion, target, assistant.
+    conversation, turns, dialogue, chat, chosen. Responses: response, output, answer, completion, target,
+    assistant, chosen; never a number beside `choices`.
     Categories: category, semanticcategory, functionalcategory, type, label. An `answer` beside another
     response column becomes the expected answer, and so does what stands after GSM8K's last "####". Text that
     belongs to the prompt is joined with it: Alpaca's `input`, Dolly's `context`, HarmBench's `ContextString`.
     A column that says safe or unsafe (XSTest's `label`) becomes `.labels`.
 
     Conversations (`role`/`content`, ShareGPT's `from`/`value`, content as text parts, TRL's prompt and
-    completion as message lists): the last user message is the prompt, the messages before it are kept and
-    written for the model (see `Prompt`), the last answer is the response. A `system` column is read likewise.
+    completion as message lists, HH-RLHF's and Guanaco's texts): the last user message is the prompt, the
+    messages before it are kept and written for the model (see `Prompt`), the last answer is the response,
+    with the thought that stands beside it. A `system` column is read likewise.
 
     Rows with an empty prompt and rows that are no conversation are refused, not dropped: a set that shrinks
     silently is not the set that a paper names. Empty responses are kept as they are (an empty completion is a

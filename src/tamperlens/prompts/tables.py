@@ -16,6 +16,7 @@ from typing import Any
 
 from tamperlens.base.errors import InputError
 from tamperlens.prompts.conversations import is_conversation
+from tamperlens.prompts.names import CATEGORY_COLUMNS, PROMPT_COLUMNS, RESPONSE_COLUMNS
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -46,6 +47,23 @@ class Table:
     rows: list[dict[str, Any]]
     where: list[str]
     header: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        rows = [{name: cell(value) for name, value in row.items()} for row in self.rows]
+        object.__setattr__(self, "rows", rows)
+
+
+def cell(value: Any) -> Any:
+    """A cell in plain values: None for NaN and pandas' words for nothing, arrays (of Parquet) as lists."""
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if (isinstance(value, float) and value != value) or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, Mapping):
+        return {key: cell(one) for key, one in value.items()}
+    return [cell(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_table(path: Path) -> Table:
@@ -177,9 +195,30 @@ def _header(path: Path, cells: Sequence[str]) -> list[str]:
 
 
 def _lines(path: Path, text: str) -> Table:
-    kept = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # Not splitlines(): a form feed or U+2028 may stand inside a prompt.
+    lines = re.split("\r\n|\r|\n", text)
+    kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    first = kept[0][1]
+    if len(kept) > 1 and (_is_object(first) or is_header(first.split(",")) or is_header(first.split("\t"))):
+        raise InputError(
+            f"{path} holds a table, not one prompt a line (it begins {first!r:.60}); name it .jsonl, .csv or "
+            ".tsv"
+        )
     rows = [{"prompt": line} for _, line in kept]
     return Table(str(path), ["prompt"], rows, [f"line {n}" for n, _ in kept])
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def is_header(cells: Sequence[object]) -> bool:
+    """Whether these are names of columns, a prompt's and a response's among them, and no texts."""
+    names = {str(one).strip().strip('"').lower() for one in cells}
+    return bool(names & {*PROMPT_COLUMNS}) and bool(names & {*RESPONSE_COLUMNS, *CATEGORY_COLUMNS})
 
 
 def _json_lines(path: Path, text: str) -> Table:
