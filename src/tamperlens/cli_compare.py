@@ -64,13 +64,15 @@ def _compare(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
+    from tamperlens.models import Decoding
     from tamperlens.studies.compare import compare
     from tamperlens.studies.compare.export import write_exports
 
     folder = out or Path("runs") / f"compare-{'-'.join(Path(one).name for one in tuned)[:80]}"
+    how = None if max_new_tokens is None else Decoding(max_new_tokens)
     found = compare(
         base, *tuned, harmful=harmful, harmless=harmless, lookalike=lookalike, column=column, quick=quick,
-        judge=judge, limit=limit, max_new_tokens=max_new_tokens, seed=seed, device=device, dtype=dtype,
+        judge=judge, limit=limit, decoding=how, seed=seed, device=device, dtype=dtype,
         out=folder, resume=resume, progress=not quiet, command=shlex.join(["tamperlens", *sys.argv[1:]]),
     )  # fmt: skip
     written = write_exports(found, folder, card=card, inspect=inspect, parquet=parquet)

@@ -64,3 +64,16 @@ def test_old_module_paths_import_for_one_release() -> None:
         assert any(one.category is DeprecationWarning and new in str(one.message) for one in said)
         assert found is importlib.import_module(new)
         assert found.__spec__ is not None and found.__spec__.name == new
+
+
+def test_modules_that_left_the_package_say_where_their_code_is() -> None:
+    import importlib
+    from pathlib import Path
+
+    from tamperlens.base.moved import GONE
+
+    root = Path(__file__).resolve().parents[2]
+    for old, file in GONE.items():
+        assert (root / file).is_file()
+        with pytest.raises(ModuleNotFoundError, match=f"{old} has left the package; its code is {file}"):
+            importlib.import_module(old)

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 
 import tamperlens
 from tamperlens.base.errors import InputError, ModelLoadError, RunFolderError
-from tamperlens.models import save_adapter
+from tamperlens.models import Decoding, save_adapter
 from tamperlens.studies.compare import Comparison, Comparisons, difference_lens
 from tamperlens.studies.compare.bench import Bench, Settings
 from tamperlens.studies.compare.export import inspect_log, model_card
@@ -21,7 +21,7 @@ from tamperlens.studies.compare.running import one_of
 from tamperlens.studies.compare.tables import escape_latex, latex, markdown
 from tamperlens.studies.opening import checkpoints, pair_with
 
-SIZES = {"quick": True, "limit": 8, "questions": 1, "max_new_tokens": 8}
+SIZES = {"quick": True, "limit": 8, "questions": 1, "decoding": Decoding(8)}
 NOTHING_GIVEN = {"harmful": None, "harmless": None, "lookalike": None}
 
 
@@ -33,7 +33,7 @@ def base():
 @pytest.fixture(scope="module")
 def against(base):
     """`against(tuned)` -> Comparison with the base, which is measured once; one question a suite."""
-    settings = Settings(quick=True, limit=8, questions=1, max_new_tokens=8, draws=200)
+    settings = Settings(quick=True, limit=8, questions=1, decoding=Decoding(8), draws=200)
     bench = Bench(base, settings, NOTHING_GIVEN)
     return lambda tuned: one_of(bench, tuned, "tuned", "auto", "auto", lambda line: None)
 

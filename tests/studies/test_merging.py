@@ -29,8 +29,10 @@ def test_two_runs_of_a_kind_are_compared(tmp_path: Path) -> None:
     assert "-0.6 [-0.741, -0.459]" in text  # 0.1·√2 to either side
     assert "<script" not in text
     assert "http" not in text.split("</style>")[-1]
-    row = paired([RunFolder.read(one), RunFolder.read(two)]).iloc[0]
-    assert row["difference"] == pytest.approx(-0.6)
+    (row,) = paired([RunFolder.read(one), RunFolder.read(two)])
+    assert row.measure == "refusal_rate · harmful · after" and (row.before, row.after) == (0.8, 0.2)
+    assert row.difference.value == pytest.approx(-0.6) and row.difference.n == 40
+    assert row.difference.high == pytest.approx(-0.6 + 0.1 * 2**0.5)
 
 
 def test_equal_measures_are_counted_and_not_listed(tmp_path: Path) -> None:

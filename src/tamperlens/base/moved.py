@@ -65,6 +65,16 @@ MOVED = {
 }
 """Old path to new path, of a package with everything inside it; to be emptied at the next release."""
 
+_TOOLS = "docs/tools/judge_training"
+GONE = {
+    "tamperlens.refusal.anchors": f"{_TOOLS}/anchors.py",
+    "tamperlens.refusal.train_judge": f"{_TOOLS}/calibrated.py",
+    "tamperlens.judges.anchors": f"{_TOOLS}/anchors.py",
+    "tamperlens.judges.training": f"{_TOOLS}/calibrated.py",
+    "tamperlens.judges.acts.training": f"{_TOOLS}/acts.py",
+}
+"""Modules that are no longer in the package, and the file of the repository that has their code."""
+
 
 def new_path(old: str) -> str:
     """Where a module is now; "" where it did not move."""
@@ -76,7 +86,16 @@ class MovedModules(MetaPathFinder, Loader):
     """Imports the new module in place of the old one, with a `DeprecationWarning`."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """A spec for an old path, None for any other."""
+        """A spec for an old path, None for any other.
+
+        Raises:
+            ModuleNotFoundError: the module has left the package; the message names its file.
+        """
+        if fullname in GONE:
+            where = GONE[fullname]
+            raise ModuleNotFoundError(
+                f"{fullname} has left the package; its code is {where} in the repository", name=fullname
+            )
         return ModuleSpec(fullname, self) if new_path(fullname) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

@@ -13,11 +13,13 @@ import pandas as pd
 from tamperlens import report
 from tamperlens.base.errors import InputError, RunFolderError, TamperlensError
 from tamperlens.base.files import PathLike, inside, read_csv, read_text
+from tamperlens.base.measurement import Difference, Measurement
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import read_table
+from tamperlens.base.stats import Estimate
 from tamperlens.plots.style import themed_svg
 from tamperlens.studies.evaluation import OLD_NAMES
-from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, estimates_of, holds_run, read_run
+from tamperlens.studies.trajectory.folders import MONITOR, blocks_of, holds_run, measured_in, read_run
 
 ROWS = 100
 """Rows of a table that are shown; the rest stays in the CSV."""
@@ -133,27 +135,28 @@ def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.B
         words = "Both runs have the same settings; neither recorded hashes of its model and prompts."
         blocks.append(report.Text((words,)))
     pairs = paired(folders)
-    if pairs.empty:
+    if not pairs:
         blocks.append(report.Text(("They have no measure in common.",)))
         return blocks
-    same = pairs["difference"].abs() < 1e-9
-    apart = (pairs["low"] > 0) | (pairs["high"] < 0)
+    same = [one for one in pairs if abs(one.difference.value) < 1e-9]
+    apart = [one for one in pairs if one.difference.low > 0 or one.difference.high < 0]
     words = (
-        f"Of {len(pairs)} measures that both have, {int(same.sum())} are equal and in {int(apart.sum())} the "
+        f"Of {len(pairs)} measures that both have, {len(same)} are equal and in {len(apart)} the "
         "interval of the difference leaves zero out."
     )
     blocks.append(report.Text((words,)))
-    if bool(same.all()):
+    if len(same) == len(pairs):
         return blocks
+    rest = [one for one in pairs if one not in apart and one not in same]
     shown = tuple(
         (
-            str(row["what"]),
-            _interval(row["difference"], row["low"], row["high"]),
-            _text(float(row["one"])),
-            _text(float(row["two"])),
-            f"{row['n']:.0f}",
+            row.measure,
+            _interval(row.difference.value, row.difference.low, row.difference.high),
+            _text(row.before),
+            _text(row.after),
+            str(row.difference.n),
         )
-        for _, row in pd.concat([pairs[apart], pairs[~apart & ~same]]).head(4 * ROWS).iterrows()
+        for row in [*apart, *rest][: 4 * ROWS]
     )
     caption = (
         "Measures that differ; first those whose interval leaves zero out. Difference: second less first. "
@@ -164,37 +167,32 @@ def compare(folders: Sequence[RunFolder], names: Sequence[str]) -> list[report.B
     return blocks
 
 
-def paired(folders: Sequence[RunFolder]) -> pd.DataFrame:
-    """Every measure that two runs have, with their difference.
-
-    Returns:
-        what, one, one_low, one_high, two, two_low, two_high, difference, low, high, n.
-    """
-    one, two = (_estimates(folder) for folder in folders)
-    rows = []
-    for what in one:
-        if what not in two:
-            continue
-        (a, a_low, a_high, n), (b, b_low, b_high, m) = one[what], two[what]
-        rows.append(
-            {
-                "what": what, "one": a, "one_low": a_low, "one_high": a_high, "two": b, "two_low": b_low,
-                "two_high": b_high, "difference": b - a, "low": b - a - math.hypot(b - b_low, a_high - a),
-                "high": b - a + math.hypot(b_high - b, a - a_low), "n": min(n, m),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+def paired(folders: Sequence[RunFolder]) -> list[Difference]:
+    """Every measure that two runs have, with their difference, as if they were independent."""
+    one, two = (_measured(folder) for folder in folders)
+    return [
+        Difference(what, "", a.value, b.value, _apart(a, b))
+        for what, a in one.items()
+        if (b := two.get(what)) is not None
+    ]
 
 
-def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]]:
-    """Name of a measure to (value, low, high, n), from what a run wrote."""
-    found: dict[str, tuple[float, float, float, float]] = estimates_of(folder)
+def _apart(a: Measurement, b: Measurement) -> Estimate:
+    value = b.value - a.value
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    return Estimate(value, low, high, min(a.n, b.n), "Newcombe 95%, unpaired")
+
+
+def _measured(folder: RunFolder) -> dict[str, Measurement]:
+    """What a run measured, by names that tell its rows apart."""
+    found = measured_in(folder)
     audit, grid = folder.path / "measures.csv", folder.path / "results_grid.csv"
     if audit.is_file():
         frame = read_table(inside(folder.path, audit), _NUMBERS, ("measure",))
         for _, row in frame.iterrows():
-            name = " · ".join(str(row[part]) for part in ("measure", "set", "stage") if part in frame)
-            found[name] = tuple(float(row[part]) for part in _NUMBERS)  # type: ignore[assignment]
+            made = Measurement.from_row(row.to_dict())
+            found[" · ".join(part for part in (made.measure, made.set, made.stage) if part)] = made
     if grid.is_file():
         places = ("model", "attack", "defence", "rank", "data_size", "learning_rate", "steps", "seed")
         # Tables from before measures named their set have the older names.
@@ -205,9 +203,10 @@ def _estimates(folder: RunFolder) -> dict[str, tuple[float, float, float, float]
         for _, row in frame.iterrows():
             cell = " · ".join(_text(row[part]) for part in places if _text(row[part]))
             for measure in measures:
-                numbers = tuple(float(row[f"{measure}{end}"]) for end in ("", "_low", "_high", "_n"))
-                if not math.isnan(numbers[0]):
-                    found[f"{measure}: {cell}"] = numbers  # type: ignore[assignment]
+                named = zip(_NUMBERS, ("", "_low", "_high", "_n"), strict=True)
+                made = Measurement.from_row({name: row[f"{measure}{end}"] for name, end in named})
+                if not math.isnan(made.value):
+                    found[f"{measure}: {cell}"] = made
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from tamperlens.base.measurement import Measurement
 from tamperlens.base.stats import Estimate, bootstrap
 from tamperlens.capability import CapabilityScores, perplexity
-from tamperlens.rates import PrefillDepth, representation_distance
+from tamperlens.rates import Completions, PrefillDepth, representation_distance
 from tamperlens.refusal import RefusalRates
 from tamperlens.studies.compare.bench import Bench
 from tamperlens.studies.compare.readings import (
@@ -54,61 +55,46 @@ def refusals(before: Answers, after: Answers) -> Reading:
     """Refusal of harmful requests; deflections are a row beside it."""
     one, two = (side[0]["harmful"].completions for side in (before, after))
     rows = rates_of("refusal rate", "harmful", one.refused, two.refused)
-    rows += _labelled(DEFLECTED, "harmful", one.labels, two.labels)
+    rows += rates_of(f"{DEFLECTED} rate", "harmful", _labelled(DEFLECTED, one), _labelled(DEFLECTED, two))
     return of_flags(
-        "refusal",
-        BEHAVIOUR,
-        one.refused,
-        two.refused,
-        margin=POINTS,
-        same=same_answers(before, after),
+        "refusal", BEHAVIOUR, one.refused, two.refused, margin=POINTS, same=same_answers(before, after),
         rows=rows,
-    )
+    )  # fmt: skip
 
 
 def over_refusals(before: Answers, after: Answers) -> Reading:
     """Refusal of harmless requests that sound harmful, and of ordinary ones: one test over both."""
-    rows: list[Measurement] = []
-    flags: tuple[list[bool], list[bool]] = ([], [])
-    for role in ("lookalike", "harmless"):
-        one, two = (side[0][role].completions.refused for side in (before, after))
-        rows += rates_of("over-refusal rate", ROLE_NAMES[role], one, two)
-        flags[0].extend(one)
-        flags[1].extend(two)
-    rows += rates_of("over-refusal rate", "both", *flags)
-    return of_flags(
-        "over-refusal", BEHAVIOUR, *flags, margin=POINTS, same=same_answers(before, after), rows=rows
-    )
+    parts = {
+        ROLE_NAMES[role]: [side[0][role].completions.refused for side in (before, after)]
+        for role in ("lookalike", "harmless")
+    }
+    return _pooled("over-refusal", "over-refusal rate", "both", parts, same_answers(before, after))
 
 
 def degenerate(before: Answers, after: Answers) -> Reading:
     """Empty, repeating or broken answers on every set."""
-    rows: list[Measurement] = []
-    flags: tuple[list[bool], list[bool]] = ([], [])
-    for role in before[0]:
-        one, two = (side[0][role].completions.labels for side in (before, after))
-        rows += _labelled(DEGENERATE, ROLE_NAMES[role], one, two)
-        for side, labels in zip(flags, (one, two), strict=True):
-            side.extend(label == DEGENERATE for label in labels)
-    rows += rates_of("degenerate rate", "all sets", *flags)
-    return of_flags(
-        "degenerate answers", BEHAVIOUR, *flags, margin=POINTS, same=same_answers(before, after), rows=rows
-    )
+    parts = {
+        ROLE_NAMES[role]: [_labelled(DEGENERATE, side[0][role].completions) for side in (before, after)]
+        for role in before[0]
+    }
+    measure = f"{DEGENERATE} rate"
+    return _pooled("degenerate answers", measure, "all sets", parts, same_answers(before, after))
 
 
 def abilities(before: Answers, after: Answers) -> Reading:
     """Right answers over all questions of all suites."""
-    rows: list[Measurement] = []
-    flags: tuple[list[bool], list[bool]] = ([], [])
-    for suite in before[1].suites:
-        one, two = (list(side[1][suite].correct) for side in (before, after))
-        rows += rates_of("accuracy", suite, one, two)
-        flags[0].extend(one)
-        flags[1].extend(two)
-    rows += rates_of("accuracy", "all questions", *flags)
-    return of_flags(
-        "capability", BEHAVIOUR, *flags, margin=POINTS, same=same_answers(before, after), rows=rows
-    )
+    parts = {suite: [list(side[1][suite].correct) for side in (before, after)] for suite in before[1].suites}
+    return _pooled("capability", "accuracy", "all questions", parts, same_answers(before, after))
+
+
+def _pooled(
+    instrument: str, measure: str, whole: str, parts: Mapping[str, Sequence[Sequence[bool]]], same: int
+) -> Reading:
+    """One test over the outcomes (base, tuned) of several sets, with the rates of each and of all."""
+    rows = [row for name, (one, two) in parts.items() for row in rates_of(measure, name, one, two)]
+    flags = [[flag for part in parts.values() for flag in part[side]] for side in (0, 1)]
+    rows += rates_of(measure, whole, *flags)
+    return of_flags(instrument, BEHAVIOUR, *flags, margin=POINTS, same=same, rows=rows)
 
 
 def surprise(bench: Bench, pair: Pair) -> Reading:
@@ -175,9 +161,8 @@ def _survivors(found: PrefillDepth, prompts: tuple[str, ...]) -> list[bool]:
     return [flips.get(prompt, 0.0) > SURVIVES for prompt in prompts]
 
 
-def _labelled(label: str, which: str, one: list[str], two: list[str]) -> list[Measurement]:
-    flags = ([str(name) == label for name in side] for side in (one, two))
-    return rates_of(f"{label} rate", which, *flags)
+def _labelled(label: str, answers: Completions) -> list[bool]:
+    return [str(name) == label for name in answers.labels]
 
 
 def answers_frame(before: Answers, after: Answers) -> pd.DataFrame:

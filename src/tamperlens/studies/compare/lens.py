@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating, old_length
 from tamperlens_hooks import add_direction, capture
 from tamperlens_hooks.effective import merged_parameters
 
@@ -70,6 +70,7 @@ class DifferenceLens(Result):
         )
 
 
+@old_length
 def difference_lens(
     base: ModelLike,
     tuned: ModelLike,
@@ -79,7 +80,7 @@ def difference_lens(
     n_tokens: int = TOKENS,
     steer: Sequence[str] = (),
     scale: float = 4.0,
-    max_new_tokens: int = 24,
+    decoding: Decoding | None = None,
 ) -> DifferenceLens:
     """Read the mean activation difference on the first tokens of ordinary text.
 
@@ -96,7 +97,7 @@ def difference_lens(
         n_tokens: first tokens of each text.
         steer: prompts that the base answers with the difference added; none by default.
         scale: of the difference in steering.
-        max_new_tokens: of steered answers.
+        decoding: how steered answers are made; greedy and at most 24 tokens by default.
 
     Raises:
         InputError: models of other shapes, no text that is long enough, or a layer that does not exist.
@@ -124,7 +125,8 @@ def difference_lens(
     mean = apart.mean(0)
     relative = (apart.norm(dim=-1) / before.norm(dim=-1)).mean(1)
     tokens = _tokens(base, mean, before.mean(0))
-    steered = _steered(base, mean.mean(0), layer, steer, scale, max_new_tokens)
+    how = Decoding.of(decoding, {}, max_new_tokens=24)
+    steered = _steered(base, mean.mean(0), layer, steer, scale, how)
     return DifferenceLens(tokens, steered, relative, mean.float(), layer, len(rows), base.name, tuned.name)
 
 
@@ -183,15 +185,20 @@ def _logits(base: ChatModel, vectors: Float[Tensor, "tokens d"]) -> Float[Tensor
 
 
 def _steered(
-    base: ChatModel, vector: Float[Tensor, " d"], layer: int, prompts: Sequence[str], scale: float, most: int
+    base: ChatModel,
+    vector: Float[Tensor, " d"],
+    layer: int,
+    prompts: Sequence[str],
+    scale: float,
+    how: Decoding,
 ) -> pd.DataFrame:
     columns = ["prompt", "plain", "steered", "scale"]
     if not prompts or float(vector.norm()) == 0 or not math.isfinite(scale):
         return pd.DataFrame(columns=columns)
-    plain = base.generate(list(prompts), max_new_tokens=most)
+    plain = base.generate(list(prompts), how)
     # The output of a block is the input of the next; the last block's has no next to be added to.
     at = min(layer + 1, base.n_layers - 1)
     with add_direction(base, vector.float().to(base.device), at, scale):
-        steered = base.generate(list(prompts), max_new_tokens=most)
+        steered = base.generate(list(prompts), how)
     rows = list(zip(prompts, plain, steered, [scale] * len(plain), strict=True))
     return pd.DataFrame(rows, columns=columns)

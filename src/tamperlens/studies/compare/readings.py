@@ -18,6 +18,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,14 @@ def left_out(instrument: str, group: str, reason: str) -> Reading:
     return Reading(instrument, group, undefined(reason), math.nan, math.nan, "", verdict=LEFT_OUT)
 
 
+class Beside(TypedDict, total=False):
+    """What stands beside a reading's effect; see `Reading`."""
+
+    rows: Sequence[Measurement]
+    words: Sequence[str]
+    tables: Mapping[str, pd.DataFrame]
+
+
 def of_flags(
     instrument: str,
     group: str,
@@ -123,9 +132,7 @@ def of_flags(
     *,
     margin: float,
     same: int = 0,
-    rows: Sequence[Measurement] = (),
-    words: Sequence[str] = (),
-    tables: Mapping[str, pd.DataFrame] | None = None,
+    **beside: Unpack[Beside],
 ) -> Reading:
     """A reading of yes-or-no outcomes on the same prompts: Newcombe's interval, exact McNemar p.
 
@@ -138,9 +145,7 @@ def of_flags(
         same: number of answers, over all sets, of which not one differs by a letter; 0 where one does. A rate
             cannot change by more than the share of prompts whose answers differ, which is then at most
             Wilson's upper limit of 0 in so many.
-        rows: see `Reading`.
-        words: likewise.
-        tables: likewise.
+        **beside: rows, words and tables.
     """
     if not len(before):
         return left_out(instrument, group, "no prompts")
@@ -150,10 +155,7 @@ def of_flags(
     if bound < effect.high - effect.value:
         effect = Estimate(0.0, -bound, bound, effect.n, f"0 of {same} answers differ, wilson 95%")
         rule += f" (none of {same} answers differs by a letter)"
-    return Reading(
-        instrument, group, effect, margin, test.p_value, rule, tuple(rows), dict(tables or {}),
-        tuple(words),
-    )  # fmt: skip
+    return _reading(instrument, group, effect, margin, test.p_value, rule, beside)
 
 
 def of_values(
@@ -163,9 +165,7 @@ def of_values(
     *,
     margin: float,
     unit: str,
-    rows: Sequence[Measurement] = (),
-    words: Sequence[str] = (),
-    tables: Mapping[str, pd.DataFrame] | None = None,
+    **beside: Unpack[Beside],
 ) -> Reading:
     """A reading of one number per prompt (a paired difference, or a distance), by Student's t on their mean.
 
@@ -175,9 +175,7 @@ def of_values(
         values: one per prompt; those that are not finite are left out.
         margin: absolute size of no account.
         unit: of the values and of the margin, for the rule.
-        rows: see `Reading`.
-        words: likewise.
-        tables: likewise.
+        **beside: rows, words and tables.
     """
     data = np.asarray(values, dtype=float)
     data = data[np.isfinite(data)]
@@ -186,11 +184,8 @@ def of_values(
     mean, error = float(data.mean()), float(data.std(ddof=1)) / math.sqrt(len(data))
     reach = float(sps.t.ppf(0.975, len(data) - 1)) * error
     effect = Estimate(mean, mean - reach, mean + reach, len(data), "t 95%")
-    return Reading(
-        instrument, group, effect, margin, beyond(mean, error, margin, len(data)),
-        f"t test that the mean lies beyond ±{margin:g} {unit}; no change: within it",
-        tuple(rows), dict(tables or {}), tuple(words),
-    )  # fmt: skip
+    rule = f"t test that the mean lies beyond ±{margin:g} {unit}; no change: within it"
+    return _reading(instrument, group, effect, margin, beyond(mean, error, margin, len(data)), rule, beside)
 
 
 def of_draws(
@@ -202,9 +197,7 @@ def of_draws(
     *,
     margin: float,
     unit: str,
-    rows: Sequence[Measurement] = (),
-    words: Sequence[str] = (),
-    tables: Mapping[str, pd.DataFrame] | None = None,
+    **beside: Unpack[Beside],
 ) -> Reading:
     """A reading of a statistic with bootstrap draws of it over prompts; otherwise as `of_values`.
 
@@ -216,9 +209,7 @@ def of_draws(
         n: number of prompts.
         margin: absolute size of no account.
         unit: of the value and of the margin, for the rule.
-        rows: see `Reading`.
-        words: likewise.
-        tables: likewise.
+        **beside: rows, words and tables.
     """
     drawn = np.asarray(draws, dtype=float)
     drawn = drawn[np.isfinite(drawn)]
@@ -228,10 +219,16 @@ def of_draws(
     error = float(drawn.std(ddof=1)) * math.sqrt(n / (n - 1))
     low, high = (float(np.quantile(drawn, q)) for q in (0.025, 0.975))
     effect = Estimate(value, min(low, value), max(high, value), n, "paired bootstrap 95%")
+    rule = f"bootstrap over prompts, that it lies beyond ±{margin:.3g} {unit}; no change: within it"
+    return _reading(instrument, group, effect, margin, beyond(value, error, margin, n), rule, beside)
+
+
+def _reading(
+    instrument: str, group: str, effect: Estimate, margin: float, p: float, rule: str, beside: Beside
+) -> Reading:
     return Reading(
-        instrument, group, effect, margin, beyond(value, error, margin, n),
-        f"bootstrap over prompts, that it lies beyond ±{margin:.3g} {unit}; no change: within it",
-        tuple(rows), dict(tables or {}), tuple(words),
+        instrument, group, effect, margin, p, rule, tuple(beside.get("rows", ())),
+        dict(beside.get("tables", {})), tuple(beside.get("words", ())),
     )  # fmt: skip
 
 

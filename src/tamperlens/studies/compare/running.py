@@ -15,7 +15,7 @@ from tamperlens.base.cells import visible
 from tamperlens.base.errors import InputError, NumericsError, TamperlensError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_text
 from tamperlens.base.runs import RunFolder
-from tamperlens.models import ChatModel, Decoding
+from tamperlens.models import ChatModel, Decoding, old_length
 from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies import trajectory
@@ -40,6 +40,7 @@ SLOW = ("prefill depth", "causal transfer", "safety subspace", "safety weights")
 Tell = Callable[[str], None]
 
 
+@old_length
 def compare(
     base: Source,
     tuned: Source,
@@ -52,7 +53,7 @@ def compare(
     judge: str = "acts",
     limit: int | None = None,
     questions: int | None = None,
-    max_new_tokens: int | None = None,
+    decoding: Decoding | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     direction: Direction | None = None,
@@ -84,7 +85,7 @@ def compare(
         judge: name of a registered judge.
         limit: most prompts per set; 64, or 24 in a quick comparison.
         questions: most questions per capability suite; 32, or 8 in a quick comparison.
-        max_new_tokens: answers are cut there; 64 or 32.
+        decoding: how answers are made; greedy and at most 64 tokens, or 32 in a quick comparison, by default.
         batch_size: rows generated at once; by memory by default.
         seed: of samples and resamples.
         direction: the base's refusal direction with its prompts' split; found by default.
@@ -102,7 +103,8 @@ def compare(
     Examples:
         >>> import tamperlens
         >>> model = tamperlens.load("organism:tiny")
-        >>> same = tamperlens.compare(model, model, quick=True, limit=8, questions=1, max_new_tokens=8)
+        >>> short = tamperlens.Decoding(8)
+        >>> same = tamperlens.compare(model, model, quick=True, limit=8, questions=1, decoding=short)
         >>> same[0].verdicts["weights"]
         'no change'
     """
@@ -111,7 +113,7 @@ def compare(
         quick=quick,
         limit=limit,
         questions=questions,
-        max_new_tokens=max_new_tokens,
+        decoding=decoding,
         judge=judge,
         batch_size=batch_size,
         seed=seed,
@@ -130,7 +132,7 @@ def compare(
             )
         )
     config = {
-        **vars(settings), "base": source_name(base), "tuned": [source_name(one) for one in sources],
+        **settings.config(), "base": source_name(base), "tuned": [source_name(one) for one in sources],
         "prompts": {role: None if one is None else one.sha256 for role, one in given.items()},
     }  # fmt: skip
     options: dict[str, Any] = {"kind": KIND, "config": config, "artefacts": ARTEFACTS, "resume": resume}
@@ -249,6 +251,8 @@ def _with(reading: Reading, **changes: Any) -> Reading:
 def _steps(bench: Bench, run: RunFolder, sources: Sequence[Source]) -> list[tuple[Plot, str, str]]:
     """Of each training folder: figure over its steps, the order in words, and the address of its page."""
     found = []
+    how = bench.settings.decoding
+    how = dataclasses.replace(how, max_new_tokens=min(24, how.max_new_tokens))
     for place, source in enumerate(sources):
         if _last_checkpoint(source) is source:
             continue
@@ -256,7 +260,7 @@ def _steps(bench: Bench, run: RunFolder, sources: Sequence[Source]) -> list[tupl
             bench.base, source, direction=bench.direction, harmful=bench.asked.harmful,
             harmless=bench.asked.harmless, lookalike=bench.asked.lookalike,
             limit=min(16, bench.settings.limit), judge=bench.settings.judge,
-            decoding=Decoding(min(24, bench.settings.max_new_tokens)),
+            decoding=how,
         )  # fmt: skip
         order = trajectory.order(steps)
         name = f"steps-{place + 1}"

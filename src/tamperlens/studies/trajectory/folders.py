@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from tamperlens import report
 from tamperlens.base.errors import RunFolderError
+from tamperlens.base.measurement import Measurement
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import Schema, read_document, read_table
 from tamperlens.studies.trajectory.result import LOSS, Trajectory, order, read, read_plan
 
-Numbers = tuple[float, float, float, float]
-"""Value, low, high, n."""
 TRAJECTORY, MONITOR = "trajectory", "monitor"
 ROWS = "rows.csv"
 
@@ -81,7 +78,7 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     ]  # fmt: skip
 
 
-def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
+def measured_in(folder: RunFolder) -> dict[str, Measurement]:
     """Last values and half-change steps of a trajectory, all rows of a monitor; nothing of other runs."""
     found = _load(folder)
     if isinstance(found, pd.DataFrame):
@@ -91,7 +88,10 @@ def estimates_of(folder: RunFolder) -> dict[str, Numbers]:
     last = found.table["step"] == found.table["step"].max()
     changed = order(found).half().to_dict("records") if _can_be_ordered(found) else []
     half = {
-        f"half of the change of {row['measure']} (step)": _numbers(row, "step", "n_seeds") for row in changed
+        f"half of the change of {row['measure']} (step)": Measurement.from_row(
+            {**row, "value": row["step"], "n": row["n_seeds"]}
+        )
+        for row in changed
     }
     return {**half, **_rows_of(found.table[last])}
 
@@ -101,18 +101,14 @@ def _can_be_ordered(found: Trajectory) -> bool:
     return found.table.loc[found.table["measure"] != LOSS, "step"].nunique() >= 3
 
 
-def _rows_of(table: pd.DataFrame) -> dict[str, Numbers]:
+def _rows_of(table: pd.DataFrame) -> dict[str, Measurement]:
     places = [place for place in ("step", "seed") if place in table]
     return {
-        " · ".join([str(row["measure"]), *(f"{place} {row[place]:.0f}" for place in places)]): _numbers(
-            row, "value", "n"
-        )
+        " · ".join(
+            [str(row["measure"]), *(f"{place} {row[place]:.0f}" for place in places)]
+        ): Measurement.from_row(row)
         for row in table.to_dict("records")
     }
-
-
-def _numbers(row: Mapping[Any, Any], value: str, n: str) -> Numbers:
-    return float(row[value]), float(row["low"]), float(row["high"]), float(row[n])
 
 
 def _ends(table: pd.DataFrame) -> report.Table:
