@@ -218,6 +218,25 @@ def test_checkpoints_are_ordered_by_step_and_two_runs_are_refused(base, tmp_path
         checkpoints(tmp_path)
 
 
+def test_the_decoding_is_a_whole_one_and_stands_in_the_manifest(base, folder):
+    config = json.loads((folder[0] / "manifest.json").read_text())["config"]
+    assert config["max_new_tokens"] == 8 and "decoding" not in config and "temperature" not in config
+    how = Decoding(3, temperature=0.7, seed=5, system="Be short.")
+    settings = Settings.of(quick=True, decoding=how)
+    assert Bench(base, settings, NOTHING_GIVEN).asked.decoding == how
+    assert settings.config()["decoding_seed"] == 5 and settings.config()["temperature"] == 0.7
+    assert Settings.of(quick=True).decoding == Decoding(32) and Settings.of(quick=False).decoding == Decoding(
+        64
+    )
+    with pytest.raises(InputError, match="max_new_tokens"):
+        Settings.of(quick=True, decoding=Decoding(0))
+    with (
+        pytest.warns(DeprecationWarning, match=r"decoding=Decoding\("),
+        pytest.raises(InputError, match="no row with text"),
+    ):
+        tamperlens.compare(base, base, max_new_tokens=8, harmful=[])
+
+
 def test_tables_can_be_pasted(folder):
     items = folder[1].items
     text = markdown(items)
