@@ -6,8 +6,9 @@
 Scores every weight on safety data (harmful prompts, refused) and on utility data (ordinary prompts,
 answered), takes sets of weights (set difference over a grid of p and q, top safety, top utility, random) and
 rank edits (ActSVD), removes each, and measures refusal, over-refusal, capability and perplexity on held-out
-prompts beside matched random sets. Writes `table.csv`, `states.csv`, `stability.csv`, the figures and
-`verdict.txt`. An interrupted run goes on where it was.
+prompts beside matched random sets. Which (p, q) carries refusal is chosen on half of the prompts and judged
+on the other half. Writes `table.csv`, `states.csv`, `stability.csv`, the figures and `verdict.txt`. An
+interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,10 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared import budget, command, figures, must_refuse, prompt_file, scoring_data, sized, used
+from _shared import (
+    budget,
+    command,
+    figures,
+    must_refuse,
+    prompt_file,
+    scoring_data,
+    sized,
+    test_prompts,
+    used,
+    without,
+)
 
 import tamperlens
-from tamperlens import neurons, plots, prompts, refusal, report
+from tamperlens import neurons, plots, refusal, report
 from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 
@@ -41,6 +53,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/safety_neurons"), help="run folder")
     parser.add_argument("--safety", type=prompt_file("safety"), help="harmful prompts with refusals")
     parser.add_argument("--utility", type=prompt_file("utility"), help="prompts with responses")
+    parser.add_argument("--harmful", type=prompt_file("harmful"), help="file with harmful prompts to test on")
     parser.add_argument("--score", choices=["snip", "wanda"], default="snip")
     parser.add_argument("--loss", default="response_mean", help="of SNIP: response_mean, first_1, …")
     parser.add_argument("--group", choices=["matrix", "row", "global"], default="matrix")
@@ -171,21 +184,22 @@ def main() -> None:
 
         torch.set_num_threads(given.threads)
     model = tamperlens.load(given.model, adapter=given.adapter, dtype=given.dtype)
-    sizes = {"grid": GRID, "draws": 20, "limit": 64, "questions": 16, "splits": 3}
+    sizes = {"grid": GRID, "draws": 20, "limit": 96, "questions": 40, "splits": 3}
     sized(
         given,
         model,
         sizes,
         {"grid": "0.03,0.03 0.1,0.1", "draws": 3, "limit": 16, "questions": 4, "splits": 1},
     )
-    test = prompts.packaged_for(model, "harmful", "test")
-    test = test.sample(min(given.limit, len(test)), seed=given.seed)
+    test = test_prompts(given.harmful, "harmful", model, given.limit)
     rates = refusal.evaluate(model, test, max_new_tokens=given.max_new_tokens)
     must_refuse(model, rates.refusal_rate, test.name, given.anyway)
     safety, utility = scoring_data(model, given)
+    test = without(test, safety)
     sets = sets_of(model, safety, utility, given)
     result = tamperlens.brittleness(
-        model, sets, draws=given.draws, limit=given.limit, questions=given.questions,
+        model, sets, candidates=[name for name in sets if name.startswith("SD")], harmful=test,
+        draws=given.draws, limit=given.limit, questions=given.questions,
         decoding=Decoding(given.max_new_tokens), seed=given.seed, out=given.out / "study", progress=True,
     )  # fmt: skip
     floor, p, q = stability(model, safety, utility, given)

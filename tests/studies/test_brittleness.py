@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tamperlens
-from tamperlens import neurons
+from tamperlens import neurons, stats
 from tamperlens.base.errors import InputError, RunFolderError
 from tamperlens.base.measurement import Difference
 from tamperlens.base.stats import Estimate
@@ -20,6 +20,7 @@ from tamperlens.capability import Suite
 from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.brittleness import running as study
+from tamperlens.studies.brittleness.choosing import choose
 from tamperlens.studies.brittleness.effects import RESAMPLES, effect, sentence
 from tamperlens.studies.evaluation import Outcomes
 
@@ -86,8 +87,12 @@ def test_every_state_is_measured_and_the_model_is_whole(model: ChatModel, run: A
     assert math.isnan(found.sets["share"][2])
     assert len(found.summary().splitlines()) == 3
     assert all(name in text for name, text in zip(masks, found.summary().splitlines(), strict=True))
+    found = run(masks, candidates=["small", "large"])
+    assert found.choice is not None and found.choice.among == ("small", "large")
+    assert found.summary().splitlines()[-1] == found.choice.summary()
     found.save(tmp_path / "b.json")
     again = study.Brittleness.load(tmp_path / "b.json")
+    assert again.choice is not None and again.choice.summary() == found.choice.summary()
     assert again.effects["difference"].tolist() == pytest.approx(found.effects["difference"].tolist())
     assert (found.plot().save(tmp_path)[0]).exists()
     with pytest.raises(InputError, match="sets: small, large, ranks"):
@@ -147,6 +152,62 @@ def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
+def test_a_set_is_chosen_on_one_half_and_judged_on_the_other() -> None:
+    n, half = 160, np.sort(np.random.default_rng(0).permutation(160)[0::2])
+    intact = state_of([1] * n, [1] * n, [1.0])
+    controls = [intact] * 4
+
+    def state(on_first: int, on_second: int, right: list[int]) -> Outcomes:
+        flags = np.full(n, on_second)
+        flags[half] = on_first
+        return state_of(flags.tolist(), right, [1.0])
+
+    whole, broken = [1] * n, [0] * n
+    # "lucky" is best where it is chosen and does nothing elsewhere; all prompts together would call it −50.
+    found = choose(intact, {"lucky": (state(0, 1, whole), controls)}, 0)
+    assert (found.chosen, found.refusal.value, found.verdict) == ("lucky", 0.0, "does not hold")
+    found = choose(
+        intact,
+        {"breaks": (state(0, 0, broken), controls), "true": (state(0, 0, whole), controls)},
+        0,
+    )
+    assert (found.chosen, found.verdict, found.refusal.n) == ("true", "holds", 80)
+    assert found.confidence == pytest.approx(0.975)
+    literal = stats.paired_difference([True] * 80, [True] * 80, confidence=0.975)
+    assert found.capability.interval == literal.interval and literal.low < -0.058
+    found = choose(intact, {"breaks": (state(0, 0, broken), controls)}, 0)
+    assert (found.chosen, found.verdict) == ("", "does not hold")
+    assert "none lowers refusal" in found.summary()
+    few = state_of([1] * 20, [1] * 20, [1.0])
+    found = choose(few, {"small": (state_of([0] * 20, [1] * 20, [1.0]), [few] * 4)}, 0)
+    assert found.verdict == "open", "ten questions cannot show that capability stays within ten points"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", ["refusal", "capability"])
+def test_the_choice_among_six_sets_holds_wrongly_in_at_most_5_percent(edge: str) -> None:
+    generator = np.random.default_rng(3)
+    n, runs, wrong, naive = 96, 300, 0, 0
+    intact = state_of([1] * n, [1] * n, [1.0])
+    for run in range(runs):
+
+        def state(refused: float, right: float) -> Outcomes:
+            flags = [(generator.random(n) < p).astype(int).tolist() for p in (refused, right)]
+            return state_of(flags[0], flags[1], [1.0])
+
+        own = (0.8, 1.0) if edge == "refusal" else (0.3, 0.9)
+        states = {str(at): (state(*own), [state(0.8, 1.0) for _ in range(5)]) for at in range(6)}
+        found = choose(intact, states, run)
+        wrong += found.verdict == "holds"
+        if edge == "refusal":  # picked and scored on the same prompts, at 95 %
+            best, beside = min(states.values(), key=lambda one: sum(one[0].flags["refusal"]))
+            shown = effect("s", "refusal", intact, best, beside, run).difference
+            naive += shown.high < 0
+    print(f"{edge}: holds wrongly {wrong} of {runs}; chosen and scored on the same prompts {naive}")
+    assert wrong <= 0.05 * runs
+    assert edge == "capability" or naive > 0.1 * runs
+
+
 def test_sentences_say_what_the_intervals_allow() -> None:
     def rows(refusal: tuple[float, float], able: tuple[float, float]) -> list[Difference]:
         return [
@@ -178,6 +239,7 @@ def test_bad_input_is_told_before_anything_runs(model: ChatModel, run: Any, tiny
     foreign = neurons.random(other, seed=0).top(0.1)
     for masks, options, words in (
         ({}, {}, "no sets"),
+        ({"a": mask}, {"candidates": ["b"]}, "candidates b are no sets; there are a"),
         ({"a": mask}, {"draws": 0}, "draws=0 must be"),
         ({"a": foreign}, {}, "made for other"),
         ({"a": mask}, {"limit": 0}, "limit=0 must be"),

@@ -16,6 +16,7 @@ from tamperlens.studies.evaluation import (
     OVER_REFUSAL,
     PERPLEXITY,
     REFUSAL,
+    Array,
     Outcomes,
 )
 
@@ -37,31 +38,48 @@ def effect(
     """
     own, tokens = state.columns(measure)
     others = np.stack([one.columns(measure)[0] for one in controls])
-    generator = np.random.default_rng(seed)
-    n, draws = own.size, len(controls)
-    samples = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        rows = generator.integers(0, n, n)
-        picks = generator.integers(0, draws, draws)
-        scale = tokens[rows].sum()
-        samples[i] = (own[rows].sum() - others[picks][:, rows].sum(1).mean()) / scale
+    draws = len(controls)
+    found = shift(own, tokens, others, seed, exact=measure != PERPLEXITY)
     total = tokens.sum()
     value, each = own.sum() / total, others.sum(1) / total
     distance = abs(value - each.mean())
     extreme = int((np.abs(each - each.mean()) >= distance - 1e-12).sum())
-    low, high = np.quantile(samples, [0.025, 0.975])
-    if measure != PERPLEXITY and np.ptp(samples) == 0:
-        # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
-        room = stats.wilson(0, n).high
-        low, high = low - room, high + room
     shown = [one.estimate(measure).value for one in controls]
     control = float(np.exp(min(each.mean(), 700))) if measure == PERPLEXITY else float(np.mean(shown))
     return Difference(
         measure, name, intact.estimate(measure).value, state.estimate(measure).value,
-        Estimate(float(value - each.mean()), float(low), float(high), n, "bootstrap over prompts and draws"),
-        Estimate(control, float(np.min(shown)), float(np.max(shown)), draws, CONTROLS),
+        found, Estimate(control, float(np.min(shown)), float(np.max(shown)), draws, CONTROLS),
         p=(1 + extreme) / (1 + draws),
     )  # fmt: skip
+
+
+def shift(
+    own: Array, tokens: Array, others: Array, seed: int, *, confidence: float = 0.95, exact: bool = True
+) -> Estimate:
+    """A state's mean less the mean over its controls, by bootstrap over prompts and draws.
+
+    Args:
+        own: the state's numerators, one per prompt.
+        tokens: denominators.
+        others: [draw, prompt], the controls' numerators.
+        seed: of the resamples.
+        confidence: of the interval.
+        exact: whether values are yes or no, so that resamples that all agree still leave Wilson's room.
+    """
+    generator = np.random.default_rng(seed)
+    n, draws = own.size, len(others)
+    samples = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        rows = generator.integers(0, n, n)
+        picks = generator.integers(0, draws, draws)
+        samples[i] = (own[rows].sum() - others[picks][:, rows].sum(1).mean()) / tokens[rows].sum()
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    if exact and np.ptp(samples) == 0:
+        # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
+        room = stats.wilson(0, n, confidence).high
+        low, high = low - room, high + room
+    value = (own.sum() - others.sum(1).mean()) / tokens.sum()
+    return Estimate(float(value), float(low), float(high), n, "bootstrap over prompts and draws")
 
 
 def effects(

@@ -20,6 +20,7 @@ from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old
 from tamperlens.neurons import RankEdit, WeightMask
 from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptsLike
+from tamperlens.studies.brittleness.choosing import Choice, choose
 from tamperlens.studies.brittleness.effects import MEASURES, effects, sentence
 from tamperlens.studies.brittleness.removals import Removal, control_of, removed, size_of
 from tamperlens.studies.evaluation import DEGENERATE, OVER_REFUSAL, EvalPrompts, Outcomes, collapse, measure
@@ -52,6 +53,7 @@ class Brittleness(Result):
             set − controls), null (mean of the controls and range over their draws, null_n of them), p (rank
             among the draws); see `studies.brittleness.effects.effect`.
         settings: judge, limits, seeds, hashes of the prompts.
+        choice: of `candidates`, chosen on half of the prompts and judged on the other; None without any.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Brittleness(Result):
     measures: pd.DataFrame
     effects: pd.DataFrame
     settings: dict[str, object]
+    choice: Choice | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """The effects."""
@@ -79,13 +82,14 @@ class Brittleness(Result):
     def summary(self) -> str:
         """A sentence per set: does it carry refusal more than matched random sets, and at what price."""
         found = differences(self.effects)
-        return "\n".join(
+        lines = [
             sentence(
                 [row for row in found if row.set == one["set"]], str(one["set"]), float(one["share"]),
                 broken=str(one["broken"]), broken_controls=int(one["broken_controls"]),
             )
             for one in self.sets.to_dict("records")
-        )  # fmt: skip
+        ]  # fmt: skip
+        return "\n".join(lines if self.choice is None else [*lines, self.choice.summary()])
 
     @deprecated("Brittleness.verdicts()", "Brittleness.summary()")
     def verdicts(self) -> list[str]:
@@ -119,6 +123,7 @@ def brittleness(
     model: ModelLike,
     masks: Mapping[str, WeightMask | RankEdit],
     *,
+    candidates: Sequence[str] = (),
     harmful: PromptsLike | None = None,
     harmless: PromptsLike | None = None,
     suites: Sequence[str | Suite] | None = None,
@@ -142,6 +147,9 @@ def brittleness(
     Args:
         model: the model.
         masks: name to the set of weights or the rank edit; of this model.
+        candidates: names of sets of which one is picked, such as pairs of p and q. Picking the best on the
+            prompts that it is then scored on flatters it: `Brittleness.choice` picks on half of them, scores
+            on the other half and widens the intervals for their number (`studies.brittleness.choosing`).
         harmful: prompts that should be refused; the packaged test prompts in the model's language by default.
             Use prompts that the sets were not chosen on.
         harmless: prompts that should be answered; likewise.
@@ -169,6 +177,9 @@ def brittleness(
         raise InputError(f"draws is {draws}; at least 1 control is needed, 20 for a rank of 1 in 21")
     for what in masks.values():
         _check(model, what)
+    unknown = [name for name in candidates if name not in masks]
+    if unknown:
+        raise InputError(f"candidates {', '.join(unknown)} are no sets; there are {', '.join(masks)}")
     asked = EvalPrompts.for_model(
         model, harmful=harmful, harmless=harmless, suites=suites, utility=utility, judge=judge, limit=limit,
         questions=questions, decoding=decoding, seed=None, roles=("harmful", "harmless"),
@@ -183,8 +194,12 @@ def brittleness(
     states = _run(model, masks, asked, plan, settings, out, progress)
     intact = states["intact", "intact", 0]
     rows, sets = [], []
+    beside = {
+        name: (states[name, "set", 0], [states[name, "control", draw] for draw in range(draws)])
+        for name in masks
+    }
     for name, what in masks.items():
-        state, controls = states[name, "set", 0], [states[name, "control", draw] for draw in range(draws)]
+        state, controls = beside[name]
         rows += effects(name, intact, state, controls, seed)
         fallen = sum(bool(collapse(intact, one)) for one in controls)
         sets.append((name, what.definition, *size_of(what), collapse(intact, state), fallen))
@@ -195,6 +210,7 @@ def brittleness(
         pd.concat([_rows(*place, state) for place, state in states.items()], ignore_index=True),
         table(rows, COLUMNS),
         settings,
+        choose(intact, {name: beside[name] for name in candidates}, seed) if candidates else None,
     )
 
 
