@@ -1,20 +1,24 @@
 """Every sentence with a number on our pages, and what stands behind it: docs/claims.toml -> docs/claims.md.
 
     python docs/tools/claims.py            # checks, and writes docs/claims.md
-    python docs/tools/claims.py --accept   # the numbers of a section were measured again: registers them
+    python docs/tools/claims.py --show     # what the register makes of the stored results, to be pasted
+    python docs/tools/claims.py --accept   # numbers that no file holds were checked again: registers them
 
-The register holds three kinds of entry. A `sentence` is a template whose numbers come from a file in the
-repository; the page must read as the file says. A `section` names the script that measures its numbers and
-the test that holds the script; the numbers of the text are registered by their hash, so that none changes
-unnoticed. A `page` of definitions and settings has no measurements. A heading with a number and no entry is
-an error.
+The register holds four kinds of entry. A `claim` is a template whose numbers come from a file in the
+repository, JSON or CSV; the page must read as the file says, for a table (`each`) row by row. A `quoted` text
+holds numbers that are not measured here: published figures, settings, estimates, each with its source. A
+`page` of definitions and commands has no measurements. What numbers of a section are then left have to be
+registered by their hash (`section`), with the script that measures them, so that none changes unnoticed; a
+number with no entry is an error.
 """
 
 from __future__ import annotations
 
+import csv
 import fnmatch
 import hashlib
 import json
+import math
 import re
 import sys
 import tomllib
@@ -59,21 +63,95 @@ def digest(found: list[str]) -> str:
     return hashlib.sha256(" ".join(found).encode()).hexdigest()[:12]
 
 
-def filled(says: str, artefact: str) -> str:
-    """A template with the values of a JSON file: {key}, {key:.2f} formatted, {key:span} as least–most."""
-    data = json.loads((ROOT / artefact).read_text(encoding="utf-8"))
+def plain(text: str) -> str:
+    """A text with its line breaks and runs of blanks as single blanks."""
+    return " ".join(text.split())
 
+
+def formatted(value: Any, form: str) -> str:
+    """A value as our pages write it.
+
+    `span`: least–most of a list; `%`: percent without the sign; `+`: signed; `.2`, `.3`: decimals without the
+    leading zero; anything else as Python formats it. Minus signs are typographic, NaN is a dash.
+    """
+    if form == "span":
+        low, high = min(value), max(value)
+        return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
+    if form.endswith("%") and form.lstrip("+")[:-1] in ("", ".1", ".2"):
+        said = f"{100 * value:{'+' if form.startswith('+') else ''}{form.lstrip('+')[:-1] or '.0'}f}"
+        said = "0" if float(said) == 0 else said
+    elif re.fullmatch(r"\+?\.\d", form):
+        said = f"{value:{form}f}"
+        said = re.sub(r"^([+-]?)0\.", r"\1.", said)
+    else:
+        said = format(value, form)
+    return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", said).replace("-", "−")
+
+
+def stored(artefact: str) -> Any:
+    """What a file of results holds: JSON as it is; of CSV a list of rows, numbers as numbers."""
+    path = ROOT / artefact
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(cell: str) -> str | float:
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        return cell
+
+
+def filled(one: dict[str, Any]) -> list[str]:
+    """The texts of a claim: its template with the values of its file, for a table one a row.
+
+    A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`); of a CSV the first part picks the row by
+    what stands in its column `by`. A table takes the rows that `where` allows, in the file's order.
+    """
+    data = stored(one["artefact"])
+    if one.get("each"):
+        rows = data if isinstance(data, list) else data[one["each"]]
+        where = one.get("where", {})
+        rows = [row for row in rows if all(str(row[key]) in allowed for key, allowed in where.items())]
+        if not rows:
+            raise KeyError(f"{one['artefact']} has no rows {where}")
+        return [_fill(one["says"], row) for row in rows]
+    if isinstance(data, list):
+        data = {str(row[one["by"]]): row for row in data}
+    return [_fill(one["says"], data)]
+
+
+def _fill(says: str, data: Any) -> str:
     def value(match: re.Match[str]) -> str:
         path, _, form = match[1].partition(":")
         found: Any = data
         for key in path.split("/"):
             found = found[int(key) if isinstance(found, list) else key]
-        if form == "span":
-            low, high = min(found), max(found)
-            return f"{low:g}" if low == high else f"{low:g}–{high:g}"
-        return format(found, form)
+        return formatted(found, form)
 
-    return re.sub(r"\{([^{}]+)\}", value, says)
+    return plain(re.sub(r"\{([^{}]+)\}", value, says))
+
+
+def left(page: str, body: str, backed: dict[str, list[str]]) -> list[str]:
+    """Numbers of a section that no claim and no quoted text of its page holds."""
+    text = plain(body)
+    for one in sorted(backed.get(page, []), key=len, reverse=True):
+        text = text.replace(one, " § ")
+    return numbers(text)
+
+
+def behind(register: dict[str, Any]) -> dict[str, list[str]]:
+    """Page to the texts that its claims and quotations make."""
+    found: dict[str, list[str]] = {}
+    for one in register["claim"]:
+        found.setdefault(one["page"], []).extend(filled(one))
+    for one in register["quoted"]:
+        found.setdefault(one["page"], []).extend(plain(text) for text in one["texts"])
+    return found
 
 
 def faults(register: dict[str, Any]) -> list[str]:
@@ -81,12 +159,14 @@ def faults(register: dict[str, Any]) -> list[str]:
     found = []
     settings = [one["path"] for one in register["page"]]
     listed = {(one["page"], one["heading"]): one for one in register["section"]}
-    seen = set()
+    seen, backed = set(), behind(register)
     for page in pages():
         if any(fnmatch.fnmatch(page, pattern) for pattern in settings):
             continue
+        whole = plain((ROOT / page).read_text(encoding="utf-8"))
+        found += [f"{page} does not say “{one}”" for one in backed.get(page, []) if one not in whole]
         for heading, body in sections(page):
-            mine = numbers(body)
+            mine = left(page, body, backed)
             entry = listed.get((page, heading))
             seen.add((page, heading))
             if mine and entry is None:
@@ -97,15 +177,10 @@ def faults(register: dict[str, Any]) -> list[str]:
                     f"({entry['source']}), then docs/tools/claims.py --accept"
                 )
     found += [f"{page}, “{heading}” is registered and not there" for page, heading in set(listed) - seen]
-    for one in register["sentence"]:
-        text = " ".join((ROOT / one["page"]).read_text(encoding="utf-8").split())
-        want = filled(one["says"], one["artefact"])
-        if want not in text:
-            found.append(f"{one['page']} does not say “{want}”, which {one['artefact']} does")
-    for one in (*register["section"], *register["sentence"]):
+    for one in (*register["section"], *register["claim"], *register["page"]):
         for named in (one.get("test", ""), one.get("artefact", "")):
             if named and not (ROOT / named.partition("::")[0]).is_file():
-                found.append(f"{one['page']}: no file {named}")
+                found.append(f"{one.get('page', one.get('path'))}: no file {named}")
         script = re.search(r"python (\S+\.py)", one.get("source", ""))
         if script and not (ROOT / script[1]).is_file():
             found.append(f"{one['page']}: no script {script[1]}")
@@ -117,33 +192,46 @@ def table(register: dict[str, Any]) -> str:
     lines = [
         "# What stands behind each number",
         "",
-        "Written by `python docs/tools/claims.py` from `docs/claims.toml`. A test fails when a section holds "
-        "a number with nothing behind it, or another than was registered, and when a sentence differs from "
-        "its file.",
+        "Written by `python docs/tools/claims.py` from `docs/claims.toml`. A test fails when a page holds a "
+        "number with nothing behind it, and when a sentence or a row of a table differs from its file. "
+        "*Measured*: filled from a file of results in the repository. *Published*, *setting*, *estimate*: "
+        "not measured here, with its source. *By hash*: measured, but no file holds it; the number cannot change "
+        "unnoticed.",
         "",
-        "| page | claim | from | held by |",
-        "| --- | --- | --- | --- |",
+        "| page | claim | kind | from | held by |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for one in register["sentence"]:
-        said = filled(one["says"], one["artefact"]).replace("|", "\\|")
-        lines.append(f"| {one['page']} | {said} | `{one['artefact']}`, {one['source']} | `{one['test']}` |")
+    for one in register["claim"]:
+        texts = filled(one)
+        said = texts[0].strip("| ").replace("|", "·")
+        said += f" … ({len(texts)} rows)" if len(texts) > 1 else ""
+        held = f"`{one['test']}`" if one.get("test") else "this register"
+        lines.append(f"| {one['page']} | {said} | measured | `{one['artefact']}`, {one['source']} | {held} |")
+    for one in register["quoted"]:
+        said = " … ".join(plain(text).strip("| ").replace("|", "·") for text in one["texts"])
+        lines.append(f"| {one['page']} | {said} | {one['kind']} | {one['source']} | this register |")
+    backed = behind(register)
     for one in register["section"]:
         body = dict(sections(one["page"])).get(one["heading"], "")
         name = one["heading"] or "top"
         held = f"`{one['test']}`" if one.get("test") else "its script"
-        lines.append(f"| {one['page']} | {name}: {len(numbers(body))} numbers | {one['source']} | {held} |")
-    lines += ["", "Pages of definitions, settings and commands, without measurements of ours: "]
+        count = len(left(one["page"], body, backed))
+        lines.append(f"| {one['page']} | {name}: {count} numbers | by hash | {one['source']} | {held} |")
+    lines += ["", "Pages without measurements of ours, or made whole from a file: "]
     lines[-1] += "; ".join(f"`{one['path']}` ({one['why']})" for one in register["page"]) + "."
     return "\n".join(lines) + "\n"
 
 
 def accepted(text: str, register: dict[str, Any]) -> str:
-    """The register with the hashes of the sections as they are."""
+    """The register with the hashes of what is left of the sections as they are."""
+    backed = behind(register)
     for one in register["section"]:
         body = dict(sections(one["page"])).get(one["heading"], "")
         head = f'page = "{one["page"]}"\nheading = {json.dumps(one["heading"], ensure_ascii=False)}\n'
         text = re.sub(
-            re.escape(head) + 'numbers = "[^"]*"', f'{head}numbers = "{digest(numbers(body))}"', text
+            re.escape(head) + 'numbers = "[^"]*"',
+            f'{head}numbers = "{digest(left(one["page"], body, backed))}"',
+            text,
         )
     return text
 
@@ -155,6 +243,9 @@ def main() -> None:
         REGISTER.write_text(accepted(text, tomllib.loads(text)), encoding="utf-8")
         text = REGISTER.read_text(encoding="utf-8")
     register = tomllib.loads(text)
+    if "--show" in sys.argv:
+        print("\n".join(line for one in register["claim"] for line in (f"# {one['page']}", *filled(one))))
+        return
     wrong = faults(register)
     if wrong:
         raise SystemExit("\n".join(wrong))

@@ -16,9 +16,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.directions.checkpoints import (
     MEASURES,
     Activations,
-    _unchanged,
     base_nulls,
     compare_activations,
+    unchanged,
 )
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
@@ -171,7 +171,7 @@ def test_changed_errs_in_few_of_the_models_that_turn_nothing_on_average() -> Non
             after = altered(base, turn, 0.3, seed)
             a, b = base.difference, after.difference
             cosine = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
-            band = _unchanged(base, after, 100, seed)
+            band = unchanged(base, after, 100, seed)
             if turn:
                 found += cosine < band["cosine"][0]
                 continue

@@ -205,7 +205,7 @@ def test_the_choice_among_six_sets_holds_wrongly_in_at_most_5_percent(edge: str)
             naive += shown.high < 0
     print(f"{edge}: holds wrongly {wrong} of {runs}; chosen and scored on the same prompts {naive}")
     assert wrong <= 0.05 * runs
-    assert edge == "capability" or naive > 0.1 * runs
+    assert edge == "capability" or naive > 0.05 * runs
 
 
 def test_sentences_say_what_the_intervals_allow() -> None:

@@ -156,7 +156,7 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     assert drift[0] == 0 and drift[3] > drift[2] > 0
     whole = trajectory.read(tmp_path / "m")  # the same records as a trajectory, in the same layout
     same = whole.table[whole.table["measure"] != "training loss"].reset_index(drop=True)
-    columns = ["step", "measure", "set", "value", "low", "high", "n", "null_low"]
+    columns = ["step", "measure", "set", "value", "low", "high", "n", "null_low", "unchanged_low", "changed"]
     pd.testing.assert_frame_equal(same[columns], found[columns], check_dtype=False)
     assert whole.of("training loss")["value"].tolist() == losses[0]
     assert whole.fingerprint == organism.fingerprint

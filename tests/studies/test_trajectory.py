@@ -13,13 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats as sps
 
-from tamperlens import finetune, neurons, prompts, refusal, trajectory
+from tamperlens import finetune, neurons, prompts, refusal, stats, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
+from tamperlens.directions import checkpoints
+from tamperlens.directions.nulls import activations
 from tamperlens.models import Decoding
 from tamperlens.studies.merging import merge
 from tamperlens.studies.trajectory import order_of, records
+from tamperlens.studies.trajectory.observing import SIDES
 from tamperlens.studies.trajectory.schedule import steps_until
+from tamperlens.studies.trajectory.unchanged import unchanged_mean, unchanged_share
 
 STEPS = [float(step) for step in range(0, 61)]
 
@@ -208,6 +213,83 @@ def test_one_record_joins_all_measures(organism, setup, recorded):
     assert last["RD"] == pytest.approx(distance.overall.value, abs=1e-6)
     losses = found.of("training loss", 0)["value"].to_numpy()
     assert losses == pytest.approx(tuned.log["loss"].to_numpy())
+
+
+def test_changed_is_told_on_the_same_prompts_and_the_band_on_others(organism, setup, recorded):
+    found, out = recorded
+    table = found.table[found.table["seed"] == 0].set_index(["measure", "step"])
+    start = table.xs(0, level="step")["changed"].dropna()
+    assert len(start) == 11 and not start.any(), "the base has not changed against itself"
+    for distance in ("drift: all weights", "token KL", "RD", "training loss"):
+        assert found.of(distance)["changed"].isna().all()
+    tuned = finetune.run(organism, DATA, SETTINGS, progress=False).model
+    asked = setup.asked
+    odds = [
+        refusal.refusal_metric(one.logits_last(list(asked.harmful.prompts)), setup.tokens).numpy()
+        for one in (organism, tuned)
+    ]
+    row = table.loc["refusal log-odds", 6]
+    literal = sps.ttest_rel(odds[1], odds[0])
+    assert bool(row["changed"]) is bool(literal.pvalue < 0.05)
+    interval = literal.confidence_interval()
+    assert (row["value"] - row["unchanged_high"], row["value"] - row["unchanged_low"]) == pytest.approx(
+        (interval.low, interval.high), abs=1e-3
+    )
+    flags = [
+        refusal.evaluate(one, asked.harmful, max_new_tokens=12).completions.refused
+        for one in (organism, tuned)
+    ]
+    assert bool(table.loc["refusal rate", 6]["changed"]) is (stats.mcnemar(*flags).p_value < 0.05)
+    reads = [
+        [
+            activations(one, asked.sets[role], setup.direction.position, [setup.direction.layer])[0]
+            for role in SIDES
+        ]
+        for one in (organism, tuned)
+    ]
+    one, two = (checkpoints.Activations(*side, *side) for side in reads)
+    band = checkpoints.unchanged(one, two, 200, setup.seed)["cosine"]
+    assert table.loc["direction cosine", 6]["unchanged_low"] == pytest.approx(band[0], abs=1e-6)
+    assert set(found.changed_from("direction cosine")) == {0, 1}
+    again = trajectory.read(out)
+    assert again.table["changed"].isna().equals(found.table["changed"].isna())
+    assert again.changed_from("refusal log-odds") == found.changed_from("refusal log-odds")
+    assert "Changed on the same prompts" in found.plot().caption
+
+
+def test_a_measure_that_the_same_prompts_do_not_tell_from_no_change_is_not_ordered():
+    steps = [0, 1, 2, 4]
+    noise = np.array([[1.0] * 50, [0.98] * 50, [0.97] * 50, [0.96] * 50])
+    noise[1:] -= np.random.default_rng(0).random((3, 50)) * 0.02  # a cosine can only fall from 1
+    runs = {"direction cosine": [(steps, noise.mean(1), noise)] * 3}
+    assert order_of(runs).steps["reason"].eq("").all(), "the bootstrap of a cosine always sees a change"
+    told = order_of(runs, unchanged=["direction cosine"]).steps
+    assert told["step"].isna().all() and told["reason"].str.contains("the same prompts").all()
+
+
+def test_bands_of_no_change_are_those_of_the_paired_tests():
+    for n in (5, 9, 40):
+        for gained in range(n + 1):
+            for lost in range(n + 1 - gained):
+                same = n - gained - lost
+                before = [False] * gained + [True] * lost + [True] * same
+                after = [True] * gained + [False] * lost + [True] * same
+                low, high = unchanged_share(before, after)
+                outside = not low - 1e-9 <= sum(after) / n <= high + 1e-9
+                assert outside is (stats.mcnemar(before, after).p_value < 0.05), (n, gained, lost)
+    rng = np.random.default_rng(0)
+    hits = wide = 0
+    for _ in range(400):  # prompts differ by far more than the model moves them
+        before = torch.from_numpy(rng.normal(0, 5, 16))
+        after = before + torch.from_numpy(rng.normal(0, 0.2, 16))
+        low, high = unchanged_mean(before, after)
+        outside = not low <= float(after.mean()) <= high
+        assert outside is bool(sps.ttest_rel(after, before).pvalue < 0.05)
+        hits += outside
+        moved = unchanged_mean(before, after + 0.5)
+        wide += not moved[0] <= float((after + 0.5).mean()) <= moved[1]
+    assert 8 <= hits <= 33  # 5 % of 400, three standard errors
+    assert wide > 390, "half a nat is seen although prompts scatter by 5"
 
 
 def test_saved_and_read_again(recorded, tmp_path):

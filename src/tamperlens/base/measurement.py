@@ -25,6 +25,10 @@ DIFFERENCES = (
 WHOLE = ("n", "null_n", "gained", "lost")
 WORDS = ("measure", "set", "stage", "unit", "reason", "method", "null_kind")
 NO_NULL = Estimate(math.nan, math.nan, math.nan, 0)
+Span = tuple[float, float]
+NO_SPAN: Span = (math.nan, math.nan)
+PAIRED_COLUMNS = ("unchanged_low", "unchanged_high", "changed")
+"""What tables have where a value is held against no change on the same prompts."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Measurement(Result):
         unit: of the value.
         reason: why it is undefined.
         method: of the interval.
+        unchanged: the 95 % band of what the same prompts give when nothing changes; NaN where there is none.
     """
 
     measure: str
@@ -56,6 +61,7 @@ class Measurement(Result):
     unit: str = ""
     reason: str = ""
     method: str = ""
+    unchanged: Span = NO_SPAN
 
     @classmethod
     def of(
@@ -67,19 +73,29 @@ class Measurement(Result):
         *,
         null: Estimate | None = None,
         unit: str = "",
+        unchanged: Span = NO_SPAN,
     ) -> Measurement:
         """The row of an estimate; an undefined one has n = 0."""
         n = 0 if math.isnan(found.value) else found.n
         band = NO_NULL if null is None else null
         return cls(
             measure, which, stage, found.value, found.low, found.high, n, band, unit, found.reason,
-            found.method,
+            found.method, unchanged,
         )  # fmt: skip
 
     @property
     def estimate(self) -> Estimate:
         """Value, interval and n."""
         return Estimate(self.value, self.low, self.high, self.n, self.method, self.reason)
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether the value lies outside `unchanged`; None where either is unknown."""
+        low, high = self.unchanged
+        if math.isnan(low) or math.isnan(self.value):
+            return None
+        slack = 1e-9 * max(1.0, abs(self.value))
+        return not low - slack <= self.value <= high + slack
 
     def summary(self) -> str:
         """Measure, set and stage with the value, its interval and the null."""
@@ -89,8 +105,9 @@ class Measurement(Result):
 
     def row(self, columns: Sequence[str] = (*COLUMNS, *NULL_COLUMNS)) -> dict[str, object]:
         """Plain values by column, null and all."""
-        every = {**vars(self), **_null(self.null)}
-        return {name: every[name] for name in columns}
+        low, high = self.unchanged
+        every = {**vars(self), **_null(self.null), "unchanged_low": low, "unchanged_high": high}
+        return {name: every[name] if name != "changed" else self.changed for name in columns}
 
     @classmethod
     def from_row(cls, row: Mapping[Hashable, object]) -> Measurement:
@@ -100,6 +117,7 @@ class Measurement(Result):
             cell.text("measure"), cell.text("set"), cell.text("stage"), cell.number("value"),
             cell.number("low"), cell.number("high"), cell.count("n"), cell.null(), cell.text("unit"),
             cell.text("reason"), cell.text("method"),
+            (cell.number("unchanged_low"), cell.number("unchanged_high")),
         )  # fmt: skip
 
 

@@ -303,8 +303,8 @@ def compare_activations(
     found = _intervals(one, two, k, n_draws, seed, span_draws)
     found |= _cka_intervals(one.everything, two.everything, n_draws, seed)
     found |= _separations(base, tuned, seed)
-    unchanged = _unchanged(one, two, n_draws, seed)
-    return [_row(measure, found[measure], nulls, unchanged.get(measure)) for measure in MEASURES]
+    same = unchanged(one, two, n_draws, seed)
+    return [_row(measure, found[measure], nulls, same.get(measure)) for measure in MEASURES]
 
 
 def _distances(one: Activations, two: Activations, k: int) -> dict[str, float]:
@@ -345,10 +345,23 @@ def _intervals(
     return {name: _widened(values[name], drawn[name], n) for name in values}
 
 
-def _unchanged(one: Activations, two: Activations, n_draws: int, seed: int) -> dict[str, tuple[float, float]]:
+def unchanged(
+    one: Activations,
+    two: Activations,
+    n_draws: int,
+    seed: int,
+    along: Float64[Tensor, " d"] | None = None,
+) -> dict[str, tuple[float, float]]:
     """What the same prompts give when nothing changes on average: 95 % band by measure.
 
     Direction and angle by the centred bootstrap, the gap by Welch's t of the prompts' own changes.
+
+    Args:
+        one: activations of the base.
+        two: of the other model, same prompts.
+        n_draws: resamples.
+        seed: of them.
+        along: unit direction of the gap; the base's difference of means by default.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = [resamples(len(rows), n_draws, generator) for rows in (one.harmful, one.harmless)]
@@ -358,7 +371,7 @@ def _unchanged(one: Activations, two: Activations, n_draws: int, seed: int) -> d
     found = {"cosine": (least, 1.0), "angle_degrees": (0.0, widest)}
     fewest = min(len(one.harmful_val), len(one.harmless_val))
     if fewest > 1:
-        unit = one.difference / one.difference.norm()
+        unit = one.difference / one.difference.norm() if along is None else along
         sides = [(side.harmful_val @ unit, side.harmless_val @ unit) for side in (one, two)]
         moved = [after - before for before, after in zip(*sides, strict=True)]
         error = math.sqrt(sum(float(rows.var()) / len(rows) for rows in moved))

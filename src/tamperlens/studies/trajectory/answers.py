@@ -13,6 +13,7 @@ from tamperlens.models import ChatModel
 from tamperlens.studies.evaluation import DEGENERATE
 from tamperlens.studies.trajectory.records import Record
 from tamperlens.studies.trajectory.setup import Setup
+from tamperlens.studies.trajectory.unchanged import unchanged_share
 
 SHOWN, LONGEST = 4, 400
 
@@ -31,6 +32,7 @@ class Answers:
             self.prompts |= {f"suite {one.name}": list(one.data.prompts) for one in setup.asked.suites}
         self.embedder = refusal.HiddenStateEmbedder(base) if "rd" in setup.measures else None
         self.vectors: Tensor | None = None
+        self.before: dict[str, list[bool]] = {}
         if self.embedder is not None:
             rows = self._vectors(self._generate(base)["harmful"])
             self.vectors = torch.nn.functional.normalize(rows, dim=1)
@@ -69,7 +71,8 @@ class Answers:
     def _share(self, record: Record, measure: str, which: str, flags: list[bool]) -> None:
         values = torch.tensor(flags, dtype=torch.float64)
         draws = self._resampled(len(values)) @ values
-        record.add(measure, which, float(values.mean()), draws, len(values))
+        same = unchanged_share(self.before.setdefault(measure, list(flags)), flags)  # first: the base
+        record.add(measure, which, float(values.mean()), draws, len(values), unchanged=same)
 
     def _distance(self, record: Record, answers: list[str]) -> None:
         """RD as `refusal.representation_distance` defines it: the median of 1 − cos; base rows are kept."""

@@ -44,8 +44,9 @@ def stacked(found: Any, order: Order) -> Plot:
     marks = "; ".join(f"{name} {row['step']:.3g}" for name, row in half.iterrows())
     caption = (
         f"{found.model}, {found.attack}; mean over {len(found.seeds)} seeds (thin lines: each seed), band: "
-        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: what other prompts of the base give "
-        "or on resampled prompts; blue: step of half the final change, bar: its interval."
+        "bootstrap 95 % over seeds and prompts (drift: matrices); grey: where other prompts of the base "
+        "would have put it; blue: step of half the final change, bar: its interval. "
+        f"{changes_of(found, names)}"
     )
     with style():
         still = settle(_still(parts, half, found))
@@ -61,6 +62,20 @@ def panels_of(found: Any) -> list[str]:
     groups = [name for name in known if name.startswith("drift: ") and name not in PANELS]
     order = [PANELS[0], *groups, *PANELS[1:]]
     return [name for name in order if name in known]
+
+
+def changes_of(found: Any, names: list[str]) -> str:
+    """From which step on measures have changed on the same prompts, in words."""
+    parts = []
+    for name in names:
+        steps = list(found.changed_from(name).values())
+        since = sorted(step for step in steps if step is not None)
+        if since:
+            seeds = "" if len(since) == len(steps) else f" ({len(since)} of {len(steps)} seeds)"
+            when = f"{since[0]}" if since[0] == since[-1] else f"{since[0]}–{since[-1]}"
+            parts.append(f"{name} {when}{seeds}")
+    said = "; ".join(parts) or "none"
+    return f"Changed on the same prompts (paired, 95 %) and to the end, from step: {said}."
 
 
 def curve_of(found: Any, measure: str) -> pd.DataFrame:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from tamperlens import drift, heads, refusal
 from tamperlens.base.errors import NumericsError
+from tamperlens.base.measurement import NO_SPAN
 from tamperlens.base.stats import Estimate
-from tamperlens.directions.nulls import HALVES, band, null_cosines, resamples
+from tamperlens.directions import checkpoints
+from tamperlens.directions.nulls import HALVES, band, null_cosines, resamples, unturned_cosine
 from tamperlens.drift import DriftTrace
 from tamperlens.models import ChatModel
 from tamperlens.models.fingerprint import versions
@@ -20,12 +22,14 @@ from tamperlens.studies.trajectory.answers import Answers
 from tamperlens.studies.trajectory.passes import Activations, Turns
 from tamperlens.studies.trajectory.records import Record
 from tamperlens.studies.trajectory.setup import SAMPLED, Setup
+from tamperlens.studies.trajectory.unchanged import unchanged_mean
 
 OTHER_PROMPTS = "the base on resampled prompts"
 ODDS = ("refusal log-odds", "over-refusal log-odds (harmless)")
 SIDES = ("harmful", "harmless")
 LOSS = "loss on harmless answers"
 DIRECTION = "harmful and harmless"
+PAIRED_DRAWS = 200
 
 
 class Observer:
@@ -88,12 +92,12 @@ class Observer:
             self._direction(record, found)
         if "log-odds" in wanted:
             for side, name in enumerate(ODDS):
-                self._mean(record, name, self._odds(found, side), side)
+                self._mean(record, name, self._odds(found, side), side, self._odds(self.base, side))
         if "kl" in wanted:
             pairs = zip(self.base.logits, found.logits[: self.n_bad], strict=False)
             self._mean(record, "token KL", torch.stack([refusal.kl_divergence(*p).mean() for p in pairs]), 0)
         if "loss" in wanted:
-            self._mean(record, LOSS, self._loss(found), 1)
+            self._mean(record, LOSS, self._loss(found), 1, self._loss(self.base))
         if now is not None:
             self._head_cosine(record, now)
         if sampled and set(SAMPLED) & set(wanted):
@@ -124,13 +128,23 @@ class Observer:
         drawn = [self.weights[0] @ side[0] - self.weights[1] @ side[1] for side in (base, now)]
         cosines = torch.nn.functional.cosine_similarity(drawn[0], drawn[1], dim=1).clamp(-1, 1)
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
-        record.add("direction cosine", DIRECTION, value, cosines, self.n, null)
+        one, two = (checkpoints.Activations(*side, *side) for side in (base, now))
+        along = self.setup.direction.vector.double()
+        same = checkpoints.unchanged(one, two, PAIRED_DRAWS, self.setup.seed, along)
+        record.add("direction cosine", DIRECTION, value, cosines, self.n, null, unchanged=same["cosine"])
         # Cosines turn into angles the other way round.
         centre, near, far = (_degrees(x) for x in (null.value, null.high, null.low))
         angle = Estimate(centre, near, far, self.n, null.method)
-        record.add("direction angle", DIRECTION, _degrees(value), cosines.arccos().rad2deg(), self.n, angle)
+        angles = cosines.arccos().rad2deg()
+        record.add(
+            "direction angle", DIRECTION, _degrees(value), angles, self.n, angle,
+            unchanged=same["angle_degrees"],
+        )  # fmt: skip
         gap, gaps = self._gap(now)
-        record.add("projection gap", DIRECTION, gap, gaps, self.n, self.nulls["projection gap"])
+        record.add(
+            "projection gap", DIRECTION, gap, gaps, self.n, self.nulls["projection gap"],
+            unchanged=same.get("gap_base_direction", NO_SPAN),
+        )  # fmt: skip
 
     def _head_cosine(self, record: Record, now: Float64[Tensor, "n layer head"]) -> None:
         assert self.heads is not None
@@ -138,12 +152,22 @@ class Observer:
         weights = self._resampled(len(now))
         one, two = (weights @ side.flatten(1) for side in (self.heads, now))
         draws = torch.nn.functional.cosine_similarity(one, two, dim=1)
-        value = _cosine(self.heads.mean(0).flatten(), now.mean(0).flatten())
-        record.add("head cosine", "harmful", value, draws, len(now), self.nulls["head cosine"])
+        base, tuned = (side.mean(0).flatten() for side in (self.heads, now))
+        value, least = _cosine(base, tuned), unturned_cosine(base, tuned, one, two, len(now))
+        record.add(
+            "head cosine", "harmful", value, draws, len(now), self.nulls["head cosine"],
+            unchanged=(least, 1.0),
+        )  # fmt: skip
 
-    def _mean(self, record: Record, measure: str, values: Tensor, side: int) -> None:
+    def _mean(
+        self, record: Record, measure: str, values: Tensor, side: int, before: Tensor | None = None
+    ) -> None:
         draws = self.weights[side] @ values
-        record.add(measure, SIDES[side], float(values.mean()), draws, len(values), self.nulls.get(measure))
+        same = NO_SPAN if before is None else unchanged_mean(before, values)
+        record.add(
+            measure, SIDES[side], float(values.mean()), draws, len(values), self.nulls.get(measure),
+            unchanged=same,
+        )  # fmt: skip
 
     def _odds(self, found: Activations, side: int) -> Float64[Tensor, " n"]:
         part = found.logits[: self.n_bad] if side == 0 else found.logits[self.n_bad :]

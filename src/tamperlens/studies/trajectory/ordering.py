@@ -29,6 +29,7 @@ RULE = (
     "before the other's begins and a paired t test over the seeds agrees (5 %); a rate and log-odds are "
     "compared as rates: the rate with the nearest rate that is a monotone function of the log-odds"
 )
+UNCHANGED = "no change beyond what the same prompts give without one"
 FEWEST_SEEDS = 3
 """One run puts two measures of equal half-change steps in order in about 4 of 10 cases."""
 
@@ -143,6 +144,7 @@ def order_of(
     draws: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
+    unchanged: Sequence[str] = (),
 ) -> Order:
     """The order of measures from curves at hand.
 
@@ -152,6 +154,8 @@ def order_of(
         draws: bootstrap draws over seeds and resamples.
         seed: of them.
         confidence: of the intervals.
+        unchanged: measures known not to have changed beyond what the same prompts give without a change; a
+            cosine with the base, which starts at exactly 1, always seems to.
 
     Raises:
         InputError: no measures, seeds that were recorded at other steps, fewer than two records.
@@ -167,6 +171,8 @@ def order_of(
     which = rng.integers(0, count, (draws, count))
     resample = rng.random((draws, count))
     found = {name: _Curve(name, runs, which, resample, confidence) for name, runs in curves.items()}
+    for name in unchanged:
+        found[name].reason = found[name].reason or UNCHANGED
     changed = [one for one in found.values() if not one.reason]
     pairs = [_pair(a, b, confidence) for i, a in enumerate(changed) for b in changed[i + 1 :]]
     columns = [
@@ -260,7 +266,8 @@ class _Curve:
             low, high = (np.nan, np.nan) if self.reason else self.interval(level)
             rows.append(
                 {
-                    "measure": self.name, "level": level, "step": self.at.get(level, np.nan), "low": low,
+                    "measure": self.name, "level": level, "low": low,
+                    "step": np.nan if self.reason else self.at[level],
                     "high": high, "change": self.change, "change_low": self.change_low,
                     "change_high": self.change_high, "n_seeds": self.count, "n_records": len(self.x),
                     "reason": self.reason,

@@ -57,7 +57,9 @@ def data_of(found: Any, order: Order) -> dict[str, Any]:
         curve = curve_of(found, name)
         mark = [float(half[key].to_dict()[name]) for key in MARK] if name in half.index else None
         columns = {key: curve[key].tolist() for key in SHOWN}
-        curves.append({"measure": name, "half": mark, **columns})
+        rows = found.of(name)
+        told = [_told(rows[rows["step"] == step]) for step in curve["step"]]
+        curves.append({"measure": name, "half": mark, "changed": told, **columns})
     by_step: dict[str, dict[str, Any]] = {}
     for seed in found.seeds:
         for step in _steps(found):
@@ -72,6 +74,16 @@ def data_of(found: Any, order: Order) -> dict[str, Any]:
     return {
         "curves": curves, "seeds": found.seeds, "steps": _steps(found), "at": by_step, "layer": found.layer
     }  # fmt: skip
+
+
+def _told(rows: Any) -> str:
+    """Whether a measure has changed on the same prompts at one step, over the seeds, in words; "" unknown."""
+    known = [bool(one) for one in rows.get("changed", []) if one is not None and one == one]
+    if not known:
+        return ""
+    if len(known) == 1:
+        return "changed" if known[0] else "not shown to have changed"
+    return f"changed in {sum(known)} of {len(known)} seeds"
 
 
 def _steps(found: Any) -> list[int]:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from tamperlens.base.deprecation import warn
 from tamperlens.base.files import read_text
-from tamperlens.base.measurement import NULL_COLUMNS, Measurement
+from tamperlens.base.measurement import NO_SPAN, NULL_COLUMNS, PAIRED_COLUMNS, Measurement, Span
 from tamperlens.base.schemas import Schema, checked
 from tamperlens.base.stats import Estimate
 
-COLUMNS = ("measure", "set", "value", "low", "high", "n", *NULL_COLUMNS)
+COLUMNS = ("measure", "set", "value", "low", "high", "n", *NULL_COLUMNS, *PAIRED_COLUMNS)
 """What a record's rows hold, in files and tables."""
 OLD_NAMES = {
     "broken text": "degenerate rate",
@@ -68,11 +68,12 @@ class Record:
         n: int,
         null: Estimate | None = None,
         reason: str = "",
+        unchanged: Span = NO_SPAN,
     ) -> None:
         """One measure; its interval is the middle 95 % of the draws, widened to hold the value."""
         low, high = _bounds(draws, value)
         found = Estimate(value, low, high, n, "bootstrap 95%", reason)
-        self.rows.append(Measurement.of(measure, which, "", found, null=null))
+        self.rows.append(Measurement.of(measure, which, "", found, null=null, unchanged=unchanged))
         if draws is not None:
             self.draws[measure] = [float(f"{one:.6g}") for one in draws.tolist()]
 
@@ -87,7 +88,7 @@ class _Line(Schema):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     step: int
-    rows: list[dict[str, str | int | float | None]]
+    rows: list[dict[str, str | bool | int | float | None]]
     draws: dict[str, list[float | None]] = Field(default_factory=dict)
     layers: list[dict[str, int | float | None]] = Field(default_factory=list)
     heads: list[list[float | None]] = Field(default_factory=list)

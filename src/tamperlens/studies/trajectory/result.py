@@ -33,9 +33,13 @@ class Trajectory(Result):
 
     Attributes:
         table: one row per seed, step and measure: seed, step, measure, set, value, low, high, n, null,
-            null_low, null_high, null_kind, reason. low and high: bootstrap over prompts (drift: over
-            matrices); null: what other prompts of the base give (split halves for direction and heads,
-            resampled prompts for the others).
+            null_low, null_high, null_kind, reason, unchanged_low, unchanged_high, changed. low and high:
+            bootstrap over prompts (drift: over matrices). Two questions are answered apart. `changed`: has
+            the model moved this number on the same prompts? It lies outside [unchanged_low, unchanged_high]:
+            paired t test for means, exact McNemar test for rates, centred bootstrap for direction and heads;
+            None for distances from the base (drift, KL, RD), which any change makes positive. null: what
+            other prompts of the base would give (split halves for direction and heads, resampled prompts for
+            the others); a change can be real and within that band.
         draws: [row, resample], the rows of `table` under each resample of the prompts; NaN where there are
             none (training loss).
         layers: seed, step, layer, cosine of the difference of means with the base's.
@@ -99,6 +103,23 @@ class Trajectory(Result):
         rows = rows if seed is None else rows[rows["seed"] == seed]
         return rows.sort_values(["seed", "step"])
 
+    def changed_from(self, measure: str) -> dict[int, int | None]:
+        """Seed to the first step from which every record of a measure has `changed`; None where none has.
+
+        Raises:
+            InputError: it was not recorded.
+        """
+        found: dict[int, int | None] = {}
+        for seed in self.seeds:
+            rows = self.of(measure, seed)
+            found[seed] = None
+            for step, changed in zip(rows["step"], rows.get("changed", [None] * len(rows)), strict=True):
+                if changed is None or pd.isna(changed) or not changed:
+                    found[seed] = None
+                elif found[seed] is None:
+                    found[seed] = int(step)
+        return found
+
     def curves(self, measure: str) -> list[Run]:
         """(steps, values, draws [step, resample]) of each seed, as `order_of` takes them."""
         found: list[Run] = []
@@ -148,7 +169,19 @@ def order(
     if measures is None:
         curves = {name: runs for name, runs in curves.items() if len(runs[0][0]) >= 3}
         curves.pop("direction angle", None)  # the cosine in another unit
-    return order_of(curves, draws=draws, seed=seed)
+    return order_of(curves, draws=draws, seed=seed, unchanged=_unchanged(found, list(curves)))
+
+
+def _unchanged(found: Trajectory, names: Sequence[str]) -> list[str]:
+    """Measures that are told not to have changed at the last record, on the same prompts, in any seed."""
+    quiet = []
+    for name in names:
+        rows = found.of(name)
+        last = rows[rows["step"] == rows["step"].max()]
+        known = [bool(one) for one in last.get("changed", []) if one is not None and not pd.isna(one)]
+        if known and not any(known):
+            quiet.append(name)
+    return quiet
 
 
 def write_page(path: PathLike, found: Trajectory, result: Order | None = None) -> Path:

@@ -116,7 +116,8 @@
     for (const { curve, line, value } of cursors) {
       line.setAttribute("x1", x(step)); line.setAttribute("x2", x(step));
       const at = curve.step.indexOf(step);
-      value.textContent = at < 0 ? "–" : short(curve.value[at]);
+      const told = at < 0 ? "" : curve.changed[at];
+      value.textContent = at < 0 ? "–" : short(curve.value[at]) + (told ? `, ${told}` : "");
     }
     const now = data.at[`${seed}/${step}`];
     drawHeads(now.heads); drawLayers(now.layers); drawAnswers(seed, index);
