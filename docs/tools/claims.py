@@ -109,8 +109,8 @@ def _number(cell: str) -> str | float:
 def filled(one: dict[str, Any]) -> list[str]:
     """The texts of a claim: its template with the values of its file, for a table one a row.
 
-    A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`); of a CSV the first part picks the row by
-    what stands in its column `by`. A table takes the rows that `where` allows, in the file's order.
+    A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`); of a CSV the first part picks the row
+    by what stands in its column `by`. A table takes the rows that `where` allows, in the file's order.
     """
     data = stored(one["artefact"])
     if one.get("each"):
@@ -195,8 +195,8 @@ def table(register: dict[str, Any]) -> str:
         "Written by `python docs/tools/claims.py` from `docs/claims.toml`. A test fails when a page holds a "
         "number with nothing behind it, and when a sentence or a row of a table differs from its file. "
         "*Measured*: filled from a file of results in the repository. *Published*, *setting*, *estimate*: "
-        "not measured here, with its source. *By hash*: measured, but no file holds it; the number cannot change "
-        "unnoticed.",
+        "not measured here, with its source. *By hash*: measured, but no file holds it; the number cannot "
+        "change unnoticed.",
         "",
         "| page | claim | kind | from | held by |",
         "| --- | --- | --- | --- | --- |",

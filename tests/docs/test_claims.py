@@ -34,17 +34,56 @@ def test_a_new_changed_or_unbacked_number_is_found(
     (tmp_path / "analyses").mkdir()
     (tmp_path / "analyses" / "README.md").write_text("# Results\n\nSee `top_5`, 2024 and v1.2.3.\n")
     (tmp_path / "found.json").write_text('{"steps": [7, 8], "rate": 0.25}')
+    (tmp_path / "rows.csv").write_text("set,value,low\nfew,0.5,-0.031\nmany,-0.25,nan\nother,1,1\n")
     page = tmp_path / "README.md"
     monkeypatch.setattr(claims, "ROOT", tmp_path)
-    sentence = {"page": "README.md", "says": "by step {steps:span}, {rate:.0%}", "artefact": "found.json"}
-    section = {"page": "README.md", "heading": "A", "numbers": claims.digest(["7", "8", "25"]), "source": "s"}
-    register = {"page": [], "section": [section], "sentence": [sentence]}
-    page.write_text("# A\n\nHalf\nby step 7–8, 25%.\n")
+    of = {"page": "README.md", "source": ""}
+    register = {
+        "page": [],
+        "section": [],
+        "claim": [
+            {**of, "says": "by step {steps:span}, {rate:%} %", "artefact": "found.json"},
+            {**of, "says": "| {set} | {value:+%} [{low:.2}] |", "artefact": "rows.csv", "each": True,
+             "where": {"set": ["few", "many"]}},
+            {**of, "says": "(in all {other/value:.0f})", "artefact": "rows.csv", "by": "set"},
+        ],
+        "quoted": [{**of, "texts": ["Published: 95 → 0"], "kind": "published", "source": "them"}],
+    }  # fmt: skip
+    rows = "| few | +50 [−.03] |\n| many | −25 [–] |\n"
+    good = f"# A\n\nHalf\nby step 7–8, 25 % (in all 1).\n\n{rows}\nPublished: 95 → 0.\n"
+    page.write_text(good)
     assert claims.faults(register) == []
-    page.write_text("# A\n\nHalf by step 7–9, 25%.\n")
-    assert [fault.split(":")[0] for fault in claims.faults(register)] == [
-        "README.md, “A”",
-        "README.md does not say “by step 7–8, 25%”, which found.json does",
+    page.write_text(good.replace("7–8", "7–9"))
+    assert claims.faults(register) == [
+        "README.md does not say “by step 7–8, 25 %”",
+        "README.md, “A”: 7, 9, 25 have nothing behind them",
     ]
-    page.write_text("# A\n\nHalf by step 7–8, 25%.\n\n## B\n\nIt is 12 % better.\n")
+    page.write_text(good.replace("−25", "−26"))
+    assert claims.faults(register)[0] == "README.md does not say “| many | −25 [–] |”"
+    page.write_text(good.replace("95 → 0", "95 → 5"))
+    assert "95, 5 have nothing behind them" in claims.faults(register)[1]
+    page.write_text(f"{good}\n## B\n\nIt is 12 % better.\n")
     assert claims.faults(register) == ["README.md, “B”: 12 have nothing behind them"]
+    section = {"page": "README.md", "heading": "B", "numbers": claims.digest(["12"]), "source": "s"}
+    assert claims.faults({**register, "section": [section]}) == []
+    page.write_text(f"{good}\n## B\n\nIt is 13 % better.\n")
+    assert "numbers differ from those registered" in claims.faults({**register, "section": [section]})[0]
+    shown = claims.table(register)
+    assert "| few · +50 [−.03] … (2 rows) | measured |" in shown and "| published | them |" in shown
+    with pytest.raises(KeyError, match="no rows"):
+        claims.filled({**register["claim"][1], "where": {"set": ["none"]}})
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "said"),
+    [
+        (0.841, "%", "84"), (-0.163, "+%", "−16"), (0.001, "+%", "0"), (0.0234, ".1%", "2.3"),
+        (-0.004, ".2", "−.00"), (0.43, ".2", ".43"), (1.0, ".2", "1.00"), (0.4, "+.2", "+.40"),
+        (2.4e10, ".1e", "2.4e10"), (2e-15, ".0e", "2e−15"), (float("nan"), ".2", "–"),
+        ([3, 3], "span", "3"), (64.0, ".0f", "64"), (-9.4, "+.1f", "−9.4"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_the_pages_write_them(
+    claims: ModuleType, value: object, form: str, said: str
+) -> None:
+    assert claims.formatted(value, form) == said

@@ -242,7 +242,7 @@ def test_changed_is_told_on_the_same_prompts_and_the_band_on_others(organism, se
     assert bool(table.loc["refusal rate", 6]["changed"]) is (stats.mcnemar(*flags).p_value < 0.05)
     reads = [
         [
-            activations(one, asked.sets[role], setup.direction.position, [setup.direction.layer])[0]
+            activations(one, asked.sets[role].prompts, setup.direction.position, [setup.direction.layer])[0]
             for role in SIDES
         ]
         for one in (organism, tuned)
