@@ -128,9 +128,9 @@ class Observer:
         drawn = [self.weights[0] @ side[0] - self.weights[1] @ side[1] for side in (base, now)]
         cosines = torch.nn.functional.cosine_similarity(drawn[0], drawn[1], dim=1).clamp(-1, 1)
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
-        one, two = (checkpoints.Activations(*side, *side) for side in (base, now))
+        reads = [checkpoints.Activations(*side, *side) for side in (base, now)]
         along = self.setup.direction.vector.double()
-        same = checkpoints.unchanged(one, two, PAIRED_DRAWS, self.setup.seed, along)
+        same = checkpoints.unchanged(reads[0], reads[1], PAIRED_DRAWS, self.setup.seed, along)
         record.add("direction cosine", DIRECTION, value, cosines, self.n, null, unchanged=same["cosine"])
         # Cosines turn into angles the other way round.
         centre, near, far = (_degrees(x) for x in (null.value, null.high, null.low))
