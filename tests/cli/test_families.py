@@ -16,10 +16,14 @@ def test_audit_runs_on_every_family(family, tiny, tmp_path):
     module, tokenizer = tiny(family)
     module.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
+    quick = family == FAMILIES[0]
     result = tamperlens.audit(
-        str(tmp_path / "model"), out=tmp_path / "run", limit=6, decoding=Decoding(4), steps=2, progress=False
-    )
+        str(tmp_path / "model"), out=tmp_path / "run", limit=6, decoding=Decoding(4), steps=2, quick=quick,
+        progress=False,
+    )  # fmt: skip
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"directions of the same length, mean over {1 if quick else 3}." in page
     measures = pd.read_csv(tmp_path / "run" / "measures.csv")
     assert {"refusal_rate", "degenerate_rate", "accuracy", "direction_cosine", "bypass_drop"} <= set(
         measures.measure

@@ -41,8 +41,8 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                 ),
             )
         )
-    causal = causal_rows(measures)
-    if not causal.empty:
+    causal, check = causal_rows(measures), results.causal("before")
+    if not causal.empty and check is not None:
         found.append(
             dot_interval(
                 causal,
@@ -50,9 +50,8 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                 title="What the direction of the model before the attack does",
                 caption=(
                     "The direction is removed from (ablated) or added to the residual stream while the model "
-                    "answers prompts that had no part in finding it. Random: mean over 3 random "
-                    "directions of "
-                    "the same length. Whiskers: 95 % Wilson intervals, prompts as units."
+                    "answers prompts that had no part in finding it. Random: directions of the same length, "
+                    f"mean over {len(check.random)}. Whiskers: 95 % Wilson intervals, prompts as units."
                 ),
                 axis="share of prompts refused",
             )
