@@ -131,4 +131,8 @@ def test_shipped_organisms_and_every_method(at: tuple[str, int]) -> None:
     if truth.write is not None:
         found = table[table["level"] == "directions"].set_index("method")
         assert found.loc[planted.CHEAT, "precision"] > 0.999
-        assert found.loc["refusal direction", "precision"] > found.loc["refusal direction", "chance_high"]
+        # Filters leave none here (KL 2 on harmless prompts); the best without them is the planted one.
+        assert (
+            found.loc[directions.LEAST_BYPASS, "precision"]
+            > found.loc[directions.LEAST_BYPASS, "chance_high"]
+        )

@@ -13,6 +13,7 @@ from tamperlens.models.organism.planted import Truth
 from tamperlens.prompts import PromptSet
 
 RANDOM, CHEAT = "random", "difference to base (cheats)"
+LEAST_BYPASS = "candidate of the refusal direction with least bypass, filters aside"
 DRAWS = 2000
 
 
@@ -58,6 +59,10 @@ def subspaces(
     }
     if direction.defined:
         found["refusal direction"] = direction.vector[:, None]
+        # Where nothing passes, the fall-back is what does least harm, which is not what writes refusal.
+        best = direction.table.loc[direction.table["bypass"].idxmin()]
+        place = int(best["layer"]), int(best["position"])
+        found[LEAST_BYPASS] = refusal.direction_at(model, harmful, harmless, *place).vector[:, None]
     return found
 
 
