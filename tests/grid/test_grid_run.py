@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from grid_killing import contents, stamps
@@ -103,6 +104,24 @@ def test_cells_that_cannot_fit_are_skipped_and_named_and_retried_on_request(decl
     assert "1e-06 GB" in result.problems[0]
     assert grid.run(declared(), tmp_path / "g").counts["skipped"] == 2  # only when asked
     assert grid.run(declared(), tmp_path / "g", retry=True).counts["done"] == 2
+
+
+@pytest.mark.parametrize("folder", ["cells", "baselines"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_a_damaged_file_counts_as_not_measured_and_is_made_again(
+    declared, tmp_path: Path, folder: str, damage: str
+) -> None:
+    declaration, out = declared(), tmp_path / "g"
+    whole = grid.run(declaration, out).table
+    path = sorted((out / folder).glob("*.json"))[0]
+    text = path.read_text("utf-8")
+    changed = text.replace('"parameters": ', '"parameters": 1', 1)
+    path.write_text({"cut": text[:40], "changed": changed, "other": "[]"}[damage], "utf-8")
+    with pytest.warns(UserWarning, match=f"{path.name}.*counts as not measured"):
+        assert len(grid.status(out).table) == len(whole) - 1
+    with pytest.warns(UserWarning, match=path.name):
+        again = grid.run(declaration, out).table
+    pd.testing.assert_frame_equal(again, whole)
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(declared, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,14 @@ import torch
 
 from tamperlens.base.encoding import DecodeError, decode, encode
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike, read_json, read_tensors, write_json, write_tensors
+from tamperlens.base.files import (
+    PathLike,
+    read_json,
+    read_tensors,
+    sha256_bytes,
+    write_json,
+    write_tensors,
+)
 from tamperlens.base.lazy import pd
 from tamperlens.base.nouns import Noun
 
@@ -40,6 +48,7 @@ class Result(Noun):
         except DecodeError as error:
             raise InputError(f"this {type(self).__name__} cannot be saved: {error}") from error
         document = {"kind": type(self).__name__, "format": FORMAT, "version": _version(), "body": body}
+        document["sha256"] = _seal(body)
         if tensors:
             return write_tensors(path, tensors, document)
         return write_json(path, document)
@@ -69,7 +78,10 @@ class Result(Noun):
         try:
             if "body" not in document:
                 raise DecodeError("body", "is missing")
-            return typing.cast(R, decode(document["body"], cls, "", tensors))
+            made = typing.cast(R, decode(document["body"], cls, "", tensors))
+            if document.get("sha256", seal := _seal(document["body"])) != seal:
+                raise DecodeError("body", "was changed after it was saved")
+            return made
         except (DecodeError, RecursionError) as error:
             raise InputError(f"{path} is damaged: {error}; delete it and save the result again") from error
 
@@ -81,6 +93,11 @@ class Result(Noun):
             if isinstance(value, (str, int, float, bool)) or value is None:
                 row[field.name] = value
         return pd.DataFrame([row])
+
+
+def _seal(body: Any) -> str:
+    """Hash of what a file says besides its tensors; floats come back to the bit."""
+    return sha256_bytes(json.dumps(body, sort_keys=True).encode())
 
 
 def _version() -> str:

@@ -24,8 +24,8 @@ from tamperlens.grid.records import (
     Record,
     address,
     baseline_address,
-    baseline_file,
     model_pin,
+    read_baseline,
     read_record,
 )
 from tamperlens.studies.evaluation import OLD_NAMES
@@ -156,9 +156,8 @@ def table_of(grid: Grid, folder: RunFolder, all_points: list[Point]) -> pd.DataF
     for model in grid.models:
         if model_pin(model) not in pins:
             continue
-        path = baseline_file(folder.path, baseline_address(grid, model, pins))
-        if path.is_file():
-            rows.append(_before(Baseline.load(path)))
+        if (base := read_baseline(folder.path, baseline_address(grid, model, pins))) is not None:
+            rows.append(_before(base))
     for point in all_points:
         if point.record is not None and point.record.status == DONE:
             rows.append(_row(point.cell, point.record))

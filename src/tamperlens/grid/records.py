@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import sha256_bytes
@@ -16,6 +17,8 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
 from tamperlens.grid.declaration import Cell, Grid
 from tamperlens.refusal import Completions
+
+R = TypeVar("R", bound=Result)
 
 DONE, FAILED, SKIPPED, PENDING = "done", "failed", "skipped", "pending"
 SETS = ("harmful", "harmless", "lookalike")
@@ -175,9 +178,25 @@ def baseline_file(root: Path, where: str) -> Path:
 
 
 def read_record(root: Path, where: str) -> Record | None:
-    """A cell's record, or None. Files are renamed into place, so there is no half of one."""
-    path = cell_file(root, where)
-    return Record.load(path) if path.is_file() else None
+    """A cell's record, or None where there is none or it is damaged."""
+    return _read(cell_file(root, where), Record)
+
+
+def read_baseline(root: Path, where: str) -> Baseline | None:
+    """A model's measures before the attack, or None where there are none or they are damaged."""
+    return _read(baseline_file(root, where), Baseline)
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    if not path.is_file():
+        return None
+    try:
+        return kind.load(path)
+    except InputError as error:  # files are renamed into place, so this is no half of one
+        warnings.warn(
+            f"{error} (until then it counts as not measured; `grid run` makes it again)", stacklevel=3
+        )
+        return None
 
 
 def _hashed(value: Any) -> str:

@@ -24,6 +24,7 @@ from tamperlens.grid.records import (
     baseline_address,
     baseline_file,
     cell_file,
+    read_baseline,
     read_record,
 )
 from tamperlens.grid.working import UNLOADABLE, Task, Worker
@@ -248,9 +249,9 @@ class _Session:
     def keep(self, baseline: Baseline) -> None:
         """Write the measures before the attack that a worker without this folder has made."""
         pins = self.folder.manifest["hashes"]
-        path = baseline_file(self.folder.path, baseline_address(self.grid, baseline.model, pins))
-        if not path.is_file():
-            baseline.save(path)
+        where = baseline_address(self.grid, baseline.model, pins)
+        if read_baseline(self.folder.path, where) is None:
+            baseline.save(baseline_file(self.folder.path, where))
 
     def give_up(self, task: Task, status: str, reason: str) -> None:
         """Record cells that no worker could make."""

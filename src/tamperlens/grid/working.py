@@ -39,6 +39,7 @@ from tamperlens.grid.records import (
     baseline_address,
     baseline_file,
     cell_file,
+    read_baseline,
     read_record,
 )
 from tamperlens.models import ChatModel
@@ -100,11 +101,11 @@ class Worker:
         """The model before the attack, from its file or measured now."""
         bench = self.bench(model)
         if self._baseline is None:
-            path = baseline_file(self.root, baseline_address(self.grid, model, bench.pins()))
-            if not path.is_file():
-                bench.baseline().save(path)
+            where = baseline_address(self.grid, model, bench.pins())
+            if read_baseline(self.root, where) is None:
+                bench.baseline().save(baseline_file(self.root, where))
             # Read back even when just made, so that a resumed grid computes with the same numbers.
-            self._baseline = Baseline.load(path)
+            self._baseline = Baseline.load(baseline_file(self.root, where))
         return self._baseline
 
     def work(self, task: Task, told: Told = lambda record: None) -> list[Record]:
