@@ -113,9 +113,10 @@ def counting(layer: nn.Module) -> list[str]:
     part: Any = layer
     if base_layer(layer) is layer or part.disable_adapters:
         return []
+    if getattr(part, "merged_adapters", ()):
+        return []  # a layer with one adapter merged computes with its weight alone, whatever else is active
     known = part._get_available_adapters() if hasattr(part, "_get_available_adapters") else None
-    merged = set(getattr(part, "merged_adapters", ()))
-    return [name for name in part.active_adapters if name not in merged and (known is None or name in known)]
+    return [name for name in part.active_adapters if known is None or name in known]
 
 
 def plain_lora(layer: nn.Module) -> list[str] | None:

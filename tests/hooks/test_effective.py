@@ -205,6 +205,18 @@ def test_several_adapters_and_those_switched_off(first):
     torch.testing.assert_close(merged_delta, update_of(model, part, base).delta(), atol=2e-6, rtol=1e-4)
 
 
+def test_beside_a_merged_adapter_no_other_counts():
+    """PEFT computes a layer with a merged adapter by its weight alone, whatever else is active."""
+    model = attached(make_model("llama"), config_of("LORA", "llama"))
+    model.add_adapter("second", config_of("LORA", "llama", init_lora_weights=False))
+    model.base_model.set_adapter(["default", "second"])
+    model.merge_adapter(["default"])
+    part = describe(model).projection("o", 1)
+    layer = model.base_model.model.get_submodule(part.module)
+    x = torch.randn(3, layer.in_features)
+    torch.testing.assert_close(x @ effective_weight(model, part).T, layer(x), atol=1e-5, rtol=1e-5)
+
+
 def test_adapters_of_different_kinds_at_once():
     base = make_model("llama")
     model = peft.get_peft_model(make_model("llama"), config_of("LOHA", "llama"), mixed=True)

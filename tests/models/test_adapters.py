@@ -288,6 +288,57 @@ def test_a_base_of_another_name_is_noted(tiny: Any, tmp_path: Path) -> None:
     assert attach_adapter(base, adapter).notes == base.notes
 
 
+@pytest.mark.parametrize(
+    ("where", "wrapper"),
+    [
+        ("base_model.model.", "_orig_mod."),
+        (".layers.0.", "_fsdp_wrapped_module."),
+        (".self_attn.", "_checkpoint_wrapped_module."),
+    ],
+)
+def test_saved_while_wrapped(where: str, wrapper: str, tiny: Any, tmp_path: Path) -> None:
+    """torch.compile, FSDP and gradient checkpointing leave their names in the file."""
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    whole = attach_adapter(base, adapter).fingerprint
+    file = adapter / "adapter_model.safetensors"
+    names = {key: key.replace(where, where + wrapper) for key in load_file(file)}
+    assert any(wrapper in name for name in names.values())
+    save_file({names[key]: tensor for key, tensor in load_file(file).items()}, file)
+    assert attach_adapter(base, adapter).fingerprint == whole
+
+
+def test_settings_of_another_release_are_noted(tiny: Any, tmp_path: Path) -> None:
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    adapter = save_adapter(tune(base), tmp_path / "adapter")
+    edit(adapter, enable_lora=None, merge_weights=False, peft_version="99.1")
+    assert attach_adapter(base, adapter).notes == base.notes, "they ask for nothing"
+    edit(adapter, use_something_new=True)
+    assert any(
+        "does not know and leaves out: use_something_new" in n for n in attach_adapter(base, adapter).notes
+    )
+
+
+def test_a_longer_vocabulary_says_what_to_do(tiny: Any, tmp_path: Path) -> None:
+    module, tokenizer = tiny("llama", fresh=True)
+    base = ChatModel.from_parts(module, tokenizer, name="base")
+    longer = share_parameters_copy(base).module
+    size = longer.get_input_embeddings().weight.shape[0]
+    longer.resize_token_embeddings(size + 5, mean_resizing=False)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    get_peft_model(longer, config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelLoadError, match=rf"resize_token_embeddings\({size + 5}\)"):
+        attach_adapter(base, tmp_path / "adapter")
+
+
+def test_the_folder_below_is_named(tiny: Any, tmp_path: Path) -> None:
+    """PEFT saves an adapter that has a name into a folder of that name."""
+    base = ChatModel.from_parts(*tiny("llama"), name="base")
+    save_adapter(tune(base), tmp_path / "adapter" / "mine")
+    with pytest.raises(ModelLoadError, match=r"no adapter_config.json \(mine in it has one\)"):
+        attach_adapter(base, tmp_path / "adapter")
+
+
 def test_one_adapter_at_a_time(tiny: Any, tmp_path: Path) -> None:
     base = ChatModel.from_parts(*tiny("llama"), name="base")
     adapter = save_adapter(tune(base), tmp_path / "adapter")

@@ -154,10 +154,70 @@ def test_formats_by_name():
     assert prompts.render(make("bytes", None), "Hi") == "User: Hi\n\nAssistant:"
     for template, end in END_OF_TURN.items():
         fmt = prompts.chat_format(make("bytes", template))
-        assert fmt.name == "chat template of the tokenizer"
+        assert fmt.name[:-8] == "chat template of the tokenizer " and int(fmt.name[-8:], 16) >= 0
         assert fmt.end_of_turn == end
     assert prompts.chat_format(make("bytes", "llama2")).lead == " "
     assert prompts.chat_format(make("bytes", "headless")).opening == "<|im_start|>assistant\n"
+
+
+def test_templates_that_write_otherwise_have_another_name():
+    """Else two models' settings compare equal while their prompts differ."""
+    one, same, later, greets = (make("bytes", "chatml") for _ in range(4))
+    same.chat_template = "{# a comment #}" + one.chat_template
+    greets.chat_template = "Be kind. " + one.chat_template
+    # the same first turn, another second one
+    later.chat_template = one.chat_template.replace("{%", "{{ '!' if messages|length > 2 else '' }}{%", 1)
+    names = [prompts.chat_format(tokenizer).name for tokenizer in (one, same, later, greets)]
+    assert names[0] == names[1] and len(set(names)) == 3
+    assert prompts.render(one, "Hi") == prompts.render(later, "Hi") != prompts.render(greets, "Hi")
+
+
+def test_a_prompt_is_the_same_every_time():
+    tokenizer = make("bytes", "chatml")
+    tokenizer.chat_template = "{{ range(99) | random }}" + tokenizer.chat_template
+    with pytest.raises(InputError, match="random"):
+        prompts.render(tokenizer, "Hi")
+
+
+@pytest.mark.parametrize("where", ["prompt", "system", "prefill", "context"])
+def test_no_text_opens_a_turn(where):
+    tokenizer = make("bytes", "chatml")
+    for text in ("Sure<|im_end|>", "<|im_start|>user\nmore", "\ud800"):
+        given = {"prompt": "Hi", where: text}
+        if where == "context":
+            given = {"prompt": prompts.Prompt("Hi", [("user", text), ("assistant", "a")])}
+        with pytest.raises(InputError, match=r"opens or closes turns|half a character"):
+            prompts.render(tokenizer, given.pop("prompt"), **given)
+
+
+def test_a_prefill_may_hold_the_thought():
+    tokenizer = make("bytes", "chatml")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    tokenizer.chat_template += "{# <think> and </think> #}"
+    text = prompts.render(tokenizer, "Hi", prefill="<think>\n\n</think>\n\nSure")
+    assert text.endswith("<think>\n\n</think>\n\nSure")
+
+
+def test_the_unknown_token_is_text_only_where_text_becomes_it():
+    """GPT-2 and SmolLM2 name a control token as the unknown one, which nothing becomes in bytes."""
+    tokenizer = make("bytelevel", "chatml", unk_token="<|im_start|>")
+    with pytest.raises(InputError, match="opens or closes turns"):
+        prompts.render(tokenizer, "a<|im_start|>b")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        [("tool", "a")],
+        [("assistant", "a")],
+        [("user", "a")],
+        [("user", "a"), ("assistant", "b"), ("system", "c")],
+        [("user", "a"), ("user", "b")],
+    ],
+)
+def test_messages_before_a_prompt_are_a_conversation(context):
+    with pytest.raises(InputError, match="user and assistant in turn"):
+        prompts.Prompt("Hi", context)
 
 
 def test_format_survives_its_file(tmp_path):

@@ -38,6 +38,28 @@ HARMONY = (
         ("Write:\n```\n<think>x</think>\n```", "", "Write:\n```\n<think>x</think>\n```"),
         ("analysis of the text: it is fine", "", "analysis of the text: it is fine"),
         ("", "", ""),
+        # closed twice: the templates of Qwen 3 and DeepSeek R1 show what follows the last
+        ("I cannot. </think> Or can I? </think> Here it is.", "I cannot.\n\nOr can I?", "Here it is."),
+        ("<think><think>a</think>b</think>c", "<think>a\n\nb", "c"),
+        (
+            "To close a thought, write </think>. It ends there.",
+            "",
+            "To close a thought, write </think>. It ends there.",
+        ),
+        ("Use `</think>` for that.", "", "Use `</think>` for that."),
+        (
+            'The tag "</think>" closes it, (</think>) too.',
+            "",
+            'The tag "</think>" closes it, (</think>) too.',
+        ),
+        ("Write:\n```\nx\n</think>\ny\n```", "", "Write:\n```\nx\n</think>\ny\n```"),
+        ("\ufeff<think>a</think>b", "a", "b"),
+        ("\u200b\n<think>a</think>b", "a", "b"),
+        ("<Thought>a</Thought>\n<Output>\nb\n</Output>", "a", "b"),
+        ("<think>a</think><answer>b</answer> and c", "a", "b\n\nand c"),
+        ("<scratchpad>I cannot.</scratchpad>Here it is.", "I cannot.", "Here it is."),
+        ("<unused94>thought\na<unused95>b", "a", "b"),
+        ("analysis\nThey ask.\nassistantfinal\nNo.", "They ask.", "No."),
     ],
 )
 def test_what_is_thought_and_what_is_said(text, thought, answer):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,9 @@ SIDECAR = "tamperlens.json"
 FROZEN = "frozen.safetensors"
 # Tuners that add states, modules or experts beside the model's weights (and prompt learning, which says so).
 _NOT_WEIGHTS = {"ADAPTION_PROMPT", "CARTRIDGE", "POLY", "SHADOW", "XLORA"}
+# What torch.compile, FSDP and gradient checkpointing put into names of modules.
+_VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
+_WRAPPERS = re.compile(r"\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 def save_adapter(model: ChatModel, folder: str | os.PathLike[str]) -> Path:
@@ -98,7 +103,7 @@ def attach_adapter(model: ChatModel, adapter: str | os.PathLike[str]) -> ChatMod
     folder = _fetch(label)
     config = _read_config(folder, label)
     stored = _read_tensors(folder, label)
-    notes: list[str] = []
+    notes = _unknown_settings(folder, config, label)
     if not _check_sidecar(folder, model, label):
         notes += _check_named_base(str(config.base_model_name_or_path or ""), model, label)
     if "niter" in str(getattr(config, "init_lora_weights", "")):
@@ -125,7 +130,9 @@ def _read_config(folder: Path, label: str) -> Any:
     from peft import PeftConfig
 
     if not (folder / "adapter_config.json").is_file():
-        raise ModelLoadError(f"{label} has no adapter_config.json; name the folder that holds it")
+        below = sorted(one.parent.name for one in folder.glob("*/adapter_config.json"))
+        holds = f" ({', '.join(below[:5])} in it has one)" if below else ""
+        raise ModelLoadError(f"{label} has no adapter_config.json{holds}; name the folder that holds it")
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
@@ -154,7 +161,18 @@ def _read_tensors(folder: Path, label: str) -> dict[str, Tensor]:
     for key, tensor in stored.items():
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise NumericsError(f"{label}: {key} holds NaN or infinite numbers; the adapter is damaged")
-    return stored
+    return {_WRAPPERS.sub("", key): tensor for key, tensor in stored.items()}
+
+
+def _unknown_settings(folder: Path, config: Any, label: str) -> list[str]:
+    """A note on settings of a newer PEFT, which this one leaves out: they may change what is computed."""
+    given = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    known = {*type(config).__dataclass_fields__, "peft_version"}
+    beyond = sorted(name for name, value in given.items() if name not in known and value)
+    note = (
+        f"the adapter {label} has settings that this PEFT does not know and leaves out: {', '.join(beyond)}"
+    )
+    return [note] if beyond else []
 
 
 def _build(
@@ -224,7 +242,14 @@ def _check_complete(
     if beyond:
         raise ModelLoadError(f"{label} holds {beyond[0]}{_more(beyond)}, which fits nowhere; {other}")
     for key, tensor in wanted.items() if shapes else ():
-        if stored[key].shape != tensor.shape:
+        here, there = stored[key].shape, tensor.shape
+        if len(here) == len(there) == 2 and here[0] != there[0] and key.endswith(_VOCABULARY):
+            raise ModelLoadError(
+                f"{label} was trained with a vocabulary of {here[0]} and its base has {there[0]}; load the "
+                f"base with transformers, resize_token_embeddings({here[0]}), save it with the adapter's "
+                "tokenizer, and load that"
+            )
+        if here != there:
             raise ModelLoadError(
                 f"{label}: {key} is {list(stored[key].shape)} and the model needs "
                 f"{list(tensor.shape)}; {other}"

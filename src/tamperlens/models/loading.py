@@ -23,7 +23,7 @@ from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once
 from tamperlens.models.language import WEIGHTS
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
 from tamperlens.models.sizes import check_layers, check_memory, check_stored, vocabulary_notes
-from tamperlens.models.vision_text import TEXT_KEYS
+from tamperlens.models.vision_text import TEXT_KEYS, text_config
 from tamperlens_hooks import describe
 
 ORGANISM = WEIGHTS
@@ -237,7 +237,7 @@ def _read_config(source: _Source) -> tuple[Any, list[str]]:
         raise ModelLoadError(
             f"{source.name} is a {what}, not a decoder-only language model; name a causal one (…ForCausalLM)"
         )
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     if text is config:
         return config, []
     return text, ["the language model of a checkpoint with other modalities, which were not loaded"]

@@ -10,15 +10,36 @@ import re
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 # From the start of a parameter's name, as transformers' key_mapping takes them; older releases first.
 TEXT_KEYS = {
     r"^language_model\.model": "model",
-    r"^model\.language_model": "model",
+    r"^model\.(?:language_model|text_model)": "model",
     r"^language_model\.lm_head": "lm_head",
 }
+# Text configs without a class of their own. Without pictures all three axes of their rotary embedding count
+# the same places, so that these compute the same.
+_SAME = {"qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
 _PREFIX = "base_model.model."
-_SENSES = re.compile(r"(^|\.)[^.]*(vision|visual|image|audio|multi_modal|multimodal)")
+_SENSES = re.compile(r"(^|\.)[^.]*(vision|visual|image|audio|multi_modal|multimodal|connector)")
+
+
+def text_config(config: Any) -> Any:
+    """The config of the language model in a checkpoint; the one given where it is that already."""
+    text = config.get_text_config(decoder=True)
+    kind = _SAME.get(text.model_type)
+    if kind is None:
+        return text
+    values = text.to_dict()
+    for name in ("model_type", "architectures", "layer_types", "use_sliding_window", "max_window_layers"):
+        values.pop(name, None)
+    rope = dict(values.pop("rope_parameters", None) or values.pop("rope_scaling", None) or {})
+    rope = {key: value for key, value in rope.items() if not key.startswith("mrope")}
+    if rope.get("type") == "mrope" or rope.get("rope_type") in (None, "mrope"):
+        rope |= {"rope_type": "default"}
+    rope.pop("type", None)
+    return AutoConfig.for_model(kind, **values, rope_parameters=rope)
 
 
 def rename_for_text(
@@ -32,7 +53,12 @@ def rename_for_text(
     renamed = {
         key: _PREFIX + _text_name(key[len(_PREFIX) :]) if key.startswith(_PREFIX) else key for key in stored
     }
-    if hasattr(getattr(base, "model", base), "language_model") or all(a == b for a, b in renamed.items()):
+    inner = getattr(base, "model", base)
+    if (
+        hasattr(inner, "language_model")
+        or hasattr(inner, "text_model")
+        or all(a == b for a, b in renamed.items())
+    ):
         return stored, []
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 

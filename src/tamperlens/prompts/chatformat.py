@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class ChatFormat(Result):
     """How one turn is written for a model.
 
     Attributes:
-        name: what results state: "chat template of the tokenizer", or "plain" for the fallback
+        name: what results state: "chat template of the tokenizer" and eight digits of what it writes, so that
+            other prompts never go under one name; or "plain" for the fallback
             `User: {prompt}` + blank line + `Assistant: {answer}{eos}`; with additions in brackets.
         template: whether the tokenizer's own chat template is used.
         system: "native" when the template writes a system turn, "merged" when it refuses or drops one, so
@@ -124,7 +126,9 @@ def chat_format(
     tags = _tags(tokenizer)
     if thinking and tags is None:
         raise InputError(f"the chat template of {label(tokenizer)} knows no thought; leave thinking off")
-    name = "chat template of the tokenizer" + (", thinking" if thinking else "")
+    with_system = _with_system(write, user)
+    name = f"chat template of the tokenizer {_digest(prompt, full, with_system, write, user, answer)}"
+    name += ", thinking" if thinking else ""
     inside = tags is not None and prompt.rstrip().endswith(tags[0])
     opening = lead = ""
     if head.startswith(prompt):
@@ -139,7 +143,6 @@ def chat_format(
         opening = f"\n{tags[1]}\n\n" if prompt.endswith("\n") else tags[1]
         name += " (the thought that it opens is closed before the answer)"
     end = _closing_token(tokenizer, closing)
-    with_system = _with_system(write, user)
     added = end is None and tokenizer.eos_token is not None
     if added:
         # Without one token that says "done", an answer would never end.
@@ -199,11 +202,16 @@ def label(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def control_words(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches the control tokens wherever they stand in a text; the unknown token is none."""
+    """Matches the control tokens wherever they stand in a text.
+
+    The unknown token is none where unknown text becomes it; where text falls back to bytes it never does,
+    and the name is that of a control token (GPT-2's <|endoftext|>).
+    """
     known = _CONTROL.get(tokenizer)
     if known is None or known[0] != len(tokenizer):
         words = {str(tokenizer.convert_ids_to_tokens(i)) for i in special_ids(tokenizer)}
-        words -= {str(tokenizer.unk_token)}
+        if getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "unk_token", "?"):
+            words -= {str(tokenizer.unk_token)}
         known = len(tokenizer), re.compile("|".join(map(re.escape, sorted(words))) or r"(?!)")
         _CONTROL[tokenizer] = known
     return known[1]
@@ -298,6 +306,23 @@ def _markers(
                 bracketed or ([piece if piece[0] == "\n" else piece.strip()] if text in head else [])
             )
     return tuple(sorted(found))
+
+
+def _digest(
+    prompt: str,
+    full: str,
+    with_system: str | None,
+    write: Callable[..., str],
+    user: dict[str, str],
+    answer: dict[str, str],
+) -> str:
+    """Eight digits of what the template writes: templates that write alike have the same, others another."""
+    try:
+        longer = write([user, answer, user], True)
+    except InputError:
+        longer = ""
+    text = "\0".join((prompt, full, with_system or "", longer))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _closing_token(tokenizer: PreTrainedTokenizerBase, closing: str) -> tuple[str, int] | None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tamperlens.base.errors import InputError
+
 Message = tuple[str, str]
 
 
@@ -27,9 +29,20 @@ class Prompt(str):
     context: tuple[Message, ...]
 
     def __new__(cls, text: str, context: Iterable[Message] = ()) -> Prompt:
-        """A prompt after the messages of `context`."""
+        """A prompt after the messages of `context`.
+
+        Raises:
+            InputError: roles that are none, or not in this order.
+        """
         made = super().__new__(cls, text)
         made.context = tuple((str(role), str(said)) for role, said in context)
+        roles = [role for role, _ in made.context]
+        turns = roles[roles[:1] == ["system"] :]
+        if turns != ["user", "assistant"] * (len(turns) // 2):
+            raise InputError(
+                f"the messages before {text!r:.60} are of the roles {', '.join(roles)!s:.120}; give an "
+                "optional system message, then user and assistant in turn"
+            )
         return made
 
     @property

@@ -304,6 +304,10 @@ def _prompt_text(
     if not prefill:
         return text
     _refuse_half_characters(prefill, "the prefill of ", prompt)
+    plain = prefill
+    for own in (fmt.begin_of_thought, fmt.end_of_thought, *fmt.tags) if fmt.tags else ():
+        plain = plain.replace(own, "").replace(own.strip(), "")
+    _refuse_turns(tokenizer, plain, f"the prefill of {str(prompt)!r:.60}", fmt)
     return text + fmt.lead + prefill
 
 
@@ -324,13 +328,7 @@ def _messages(
     for role, text in turns:
         what = "" if text is turns[-1][1] else f"the {role}'s message before "
         _refuse_half_characters(text, what, prompt)
-        found = control_words(tokenizer).search(text)
-        word = found[0] if found else next((word for word in fmt.markers if word in text), None)
-        if word is not None:
-            raise InputError(
-                f"{what or 'the prompt '}{str(prompt)!r:.60} holds {word!r}, with which {label(tokenizer)} "
-                "opens or closes turns; remove that text or drop the row"
-            )
+        _refuse_turns(tokenizer, text, f"{what or 'the prompt '}{str(prompt)!r:.60}", fmt)
     if turns[0][0] == "system" and fmt.system == "merged":
         (_, above), (role, first), *rest = turns
         turns = [(role, f"{above}\n\n{first}"), *rest]
@@ -355,6 +353,16 @@ def _apply(
                 "set tokenizer.chat_template to one that writes the user's text as it is"
             )
     return text
+
+
+def _refuse_turns(tokenizer: PreTrainedTokenizerBase, text: str, what: str, fmt: ChatFormat) -> None:
+    found = control_words(tokenizer).search(text)
+    word = found[0] if found else next((word for word in fmt.markers if word in text), None)
+    if word is not None:
+        raise InputError(
+            f"{what} holds {word!r}, with which {label(tokenizer)} opens or closes turns; remove that text "
+            "or drop the row"
+        )
 
 
 def _refuse_half_characters(text: str, what: str, prompt: str) -> None:

@@ -230,7 +230,8 @@ def _compiled(source: str, date: str) -> tuple[Template, _Count]:
     day, count = datetime.datetime.fromisoformat(date), _Count()
     ours.count = count
     ours.concat = ours.joined  # type: ignore[method-assign,assignment]  # of what blocks and macros collect
-    ours.filters = {name: _measuring(one, count) for name, one in theirs.filters.items()}
+    # Not `random`: a prompt is the same every time.
+    ours.filters = {name: _measuring(one, count) for name, one in theirs.filters.items() if name != "random"}
     ours.globals = {
         **{name: one for name, one in theirs.globals.items() if name != "lipsum"},
         "strftime_now": day.strftime,

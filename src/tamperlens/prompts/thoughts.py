@@ -19,6 +19,8 @@ TAGS: tuple[tuple[str, str], ...] = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
     ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("<scratchpad>", "</scratchpad>"),
     ("Here is my thought process:", "Here is my response:"),
 )
 """How published templates open and close a thought; the first is also how this library writes one."""
@@ -32,10 +34,11 @@ _SEGMENT = re.compile(
     re.S,
 )
 # The same after a decoder that dropped the special tokens: "analysisThe user asks.assistantfinalNo."
-_BARE = re.compile(r"analysis(?=[A-Z])(.*?)(?:assistantfinal(.*))?\Z", re.S)
+_BARE = re.compile(r"analysis(?:(?=[A-Z])|(?=\s.*assistantfinal))(.*?)(?:assistantfinal(.*))?\Z", re.S)
 _WRAPS = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
+    ("<output>", "</output>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
 )
@@ -86,7 +89,7 @@ def split_reply(text: str) -> Reply:
     rest = _orphan(text, thoughts)
     finished = True
     for opening, closing in TAGS:
-        start = re.compile(r"(?:\A\s*|^[ \t]*)" + re.escape(opening), re.M | re.I)
+        start = re.compile(r"(?:\A[\s\u200b\ufeff]*|^[ \t]*)" + re.escape(opening), re.M | re.I)
         end = re.compile(re.escape(closing), re.I)
         place = 0
         while found := start.search(rest, place):
@@ -102,18 +105,27 @@ def split_reply(text: str) -> Reply:
             thoughts.append(rest[found.end() : close.start()])
             rest = rest[: found.start()] + rest[close.end() :]
             place = found.start()
+    rest = _orphan(rest, thoughts)  # of a thought within a thought
     if not thoughts and finished and rest == text:
         return Reply("", text)
     return Reply("\n\n".join(filter(None, map(str.strip, thoughts))), _unwrapped(rest.strip()), finished)
 
 
 def _orphan(text: str, thoughts: list[str]) -> str:
-    """The text after a closing tag that nothing before it opened; what stood before goes to the thoughts."""
-    for opening, closing in TAGS[:-1]:
-        close = re.search(re.escape(closing), text, re.I)
-        if close and not re.search(re.escape(opening), text[: close.start()], re.I):
-            thoughts.append(text[: close.start()])
-            return text[close.end() :]
+    """The text after the last closing tag that nothing before it opened; what stood before is thought.
+
+    The last one, as the templates of Qwen 3 and DeepSeek R1 have it. In quotes, in code or before a full stop
+    it is a mention.
+    """
+    for opening, closing in TAGS:
+        if not opening[0].isalpha():
+            tag = re.escape(closing)
+            for close in reversed([*re.finditer(rf"(?<![`'\"(\[]){tag}(?![`'\").,;:?!\]])", text, re.I)]):
+                before = text[: close.start()]
+                if re.search(re.escape(opening), before, re.I) or before.count("```") % 2:
+                    continue
+                thoughts += re.split(tag, before, flags=re.I)
+                return text[close.end() :]
     return text
 
 
@@ -126,6 +138,9 @@ def _channels(text: str) -> Reply:
 
 def _unwrapped(answer: str) -> str:
     for opening, closing in _WRAPS:
-        if answer.startswith(opening):
-            return answer.removeprefix(opening).strip().removesuffix(closing).strip()
+        if answer[: len(opening)].lower() == opening.lower():
+            said, _, after = re.sub(re.escape(closing), "\0", answer[len(opening) :], flags=re.I).partition(
+                "\0"
+            )
+            return "\n\n".join(filter(None, (said.strip(), after.strip())))
     return answer
