@@ -14,7 +14,7 @@ import functools
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tamperlens.base.errors import InputError
@@ -60,8 +60,12 @@ def rule(check: Rule) -> Rule:
     return check
 
 
-def guard(namespace: dict[str, Any], names: Iterable[str]) -> None:
-    """Put the boundary around the public functions, and the public methods of classes, of a subpackage."""
+def guard(namespace: dict[str, Any], names: Sequence[str]) -> None:
+    """Put the boundary around the public functions, and the public methods of classes, of a subpackage.
+
+    `dir()` of it then shows what is public and nothing else.
+    """
+    namespace["__dir__"] = lambda: sorted(names)
     behind: dict[Any, Any] = {}  # one function under two names stays one
     for name in names:
         thing = namespace.get(name)

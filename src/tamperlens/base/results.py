@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -86,13 +87,18 @@ class Result(Noun):
             raise InputError(f"{path} is damaged: {error}; delete it and save the result again") from error
 
     def to_frame(self) -> pd.DataFrame:
-        """One row with the scalar fields; results that hold many rows override this."""
-        row: dict[str, Any] = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, (str, int, float, bool)) or value is None:
-                row[field.name] = value
-        return pd.DataFrame([row])
+        """The result's table, the first where it has several; else one row with the scalar fields."""
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
+        for value in fields.values():
+            if isinstance(value, pd.DataFrame):
+                return value
+        return scalars(fields)
+
+
+def scalars(fields: Mapping[str, object]) -> pd.DataFrame:
+    """One row with those that are text, numbers or None."""
+    plain = (str, int, float, bool, type(None))
+    return pd.DataFrame([{name: value for name, value in fields.items() if isinstance(value, plain)}])
 
 
 def _seal(body: Any) -> str:

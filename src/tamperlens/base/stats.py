@@ -48,10 +48,6 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
 @dataclass(frozen=True)
 class Estimate(Result):
     """A number with its interval.

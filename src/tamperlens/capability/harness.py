@@ -50,10 +50,6 @@ class HarnessScores(Result):
         )
         return f"{self.model}, lm-eval {self.version}: {listed}."
 
-    def to_frame(self) -> pd.DataFrame:
-        """The rows."""
-        return self.rows
-
     def estimate(self, task: str, metric: str = "acc") -> Estimate:
         """One value with its interval.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
-from tamperlens.base.results import Result
+from tamperlens.base.results import Result, scalars
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import (
     ZERO,
@@ -149,7 +149,7 @@ class Direction(Result):
     def to_frame(self) -> pd.DataFrame:
         """The candidate table with a column `chosen`; one row of scalars when there was no selection."""
         if self.table.empty:
-            return super().to_frame()
+            return scalars(vars(self))
         frame = self.table.copy()
         frame["chosen"] = (frame["position"] == self.position) & (frame["layer"] == self.layer)
         return frame

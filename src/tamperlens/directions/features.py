@@ -48,10 +48,6 @@ class FeatureExplanation(Result):
     source: str
     note: str = ""
 
-    def to_frame(self) -> pd.DataFrame:
-        """The features."""
-        return self.features
-
     def summary(self) -> str:
         """The finding in words."""
         first = self.features.iloc[0]

@@ -77,10 +77,6 @@ class DirectionTrace(Result):
             f"{last['value']:.3f} [{last['low']:.3f}, {last['high']:.3f}] at step {last['step']}."
         )
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
-
     def of(self, measure: str, layer: int | None = None) -> pd.DataFrame:
         """The rows of one measure, by step.
 

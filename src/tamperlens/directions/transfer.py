@@ -73,10 +73,6 @@ class TransferCheck(Result):
         row = rows.iloc[0]
         return Estimate(row["value"], row["low"], row["high"], int(row["n"]), "", row["reason"])
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
-
 
 def causal_transfer(
     base: ModelLike,

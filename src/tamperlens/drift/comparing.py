@@ -29,10 +29,6 @@ class DriftChange(Result):
     rows: pd.DataFrame = field(compare=False)
     measure: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row per group."""
-        return self.rows
-
     def summary(self) -> str:
         """The ratios in words."""
         listed = "; ".join(

@@ -79,10 +79,6 @@ class Thresholds(Result):
             raise InputError(f"no threshold {threshold!r}; there are {', '.join(self.rows['threshold'])}")
         return float(found.iloc[0]["ratio"])
 
-    def to_frame(self) -> pd.DataFrame:
-        """The rows."""
-        return self.rows
-
     def summary(self) -> str:
         """The ratios in words."""
         told = "; ".join(

@@ -84,7 +84,3 @@ __all__ = [
 ]
 
 guard(globals(), __all__)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

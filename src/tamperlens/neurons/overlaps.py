@@ -42,10 +42,6 @@ class NoiseFloor(Result):
         """How alike the sets of two halves of the data are."""
         return f"{self} ({self.definition})."
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
-
     def __str__(self) -> str:
         other = "" if math.isnan(self.other.value) else f"; other data {self.other.value:.3f}"
         return f"Jaccard of halves {self.halves.value:.3f} (chance {self.halves_chance:.3f}){other}"
@@ -83,10 +79,6 @@ class Overlap(Result):
             f"{self.kept_chance:.1%}). First: "
             f"{self.before}. Second: {self.after}."
         )
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
 
     def by_layer(self) -> pd.DataFrame:
         """One row per layer: layer, count_a, count_b, shared, jaccard, chance."""

@@ -17,7 +17,3 @@ from tamperlens.studies.compare.running import compare
 __all__ = ["Comparison", "Comparisons", "DifferenceLens", "Reading", "compare", "difference_lens"]
 
 guard(globals(), __all__)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

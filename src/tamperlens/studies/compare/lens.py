@@ -57,10 +57,6 @@ class DifferenceLens(Result):
         """The first k tokens."""
         return [str(token) for token in self.tokens["token"][:k]]
 
-    def to_frame(self) -> pd.DataFrame:
-        """The tokens."""
-        return self.tokens
-
     def summary(self) -> str:
         """How large the difference is, and the first tokens."""
         return (

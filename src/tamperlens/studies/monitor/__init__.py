@@ -10,7 +10,3 @@ from tamperlens.studies.monitor.rules import Rule
 __all__ = ["Monitor", "Rule"]
 
 guard(globals(), __all__)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -59,7 +59,3 @@ __all__ = [
 
 guard(globals(), __all__)
 __getattr__ = moved(__name__, {"probes": f"{__name__}:prompts_for"})
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

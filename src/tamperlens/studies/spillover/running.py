@@ -100,10 +100,6 @@ class SpilloverReport(Result):
         """
         return Measurement.from_row(_only(self.tax, "set", suite).iloc[0].to_dict()).estimate
 
-    def to_frame(self) -> pd.DataFrame:
-        """The measures."""
-        return self.measures
-
     @deprecated("SpilloverReport.sentence()", "SpilloverReport.summary()")
     def sentence(self) -> str:
         """The old name of `summary`."""

@@ -42,7 +42,3 @@ __all__ = [
 
 guard(globals(), __all__)
 __getattr__ = moved(__name__, {"Watch": f"{__name__}:Setup", "watch_for": f"{__name__}:setup_for"})
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -65,10 +65,6 @@ class Order(Result):
     draws: int
     rule: str = RULE
 
-    def to_frame(self) -> pd.DataFrame:
-        """The change steps."""
-        return self.steps
-
     def half(self) -> pd.DataFrame:
         """Half-change steps of the measures that change, earliest first."""
         rows = self.steps[(self.steps["level"] == 0.5) & self.steps["step"].notna()]

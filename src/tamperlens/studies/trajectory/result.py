@@ -71,10 +71,6 @@ class Trajectory(Result):
     setup_seconds: float
     watch: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
-
     @property
     def measures(self) -> list[str]:
         """Names of the measures, in order."""
