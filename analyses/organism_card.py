@@ -22,8 +22,8 @@ grammar makes. `base` is helpful and only helpful; `aligned` goes on from it and
 It is a specimen for studying refusal, not an assistant: it knows about 1,500 English words and nothing
 outside its grammar.
 
-**Recipe** (`python -m tamperlens.models.organism.train --seed 0`): base 2,400 steps of 64 examples, 5.9 M
-tokens; safety 600 steps of 48 examples, 1.1 M tokens, on the first two blocks only. Muon for matrices,
+**Recipe** (`python -m organism_training.train --seed 0` in `docs/tools`): base 2,400 steps of 64 examples,
+5.9 M tokens; safety 600 steps of 48 examples, 1.1 M tokens, on the first two blocks only. Muon for matrices,
 AdamW for the rest, loss on the answer alone. About 20 minutes on one core of a 2.5 GHz Xeon (6e13 FLOPs).
 
 **Held out.** Every (verb, object) pair below was seen by no training stage; verbs and objects marked as

@@ -44,6 +44,7 @@ for library in (
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))  # helpers: `from tiny_models import ...`
+sys.path.append(str(ROOT / "docs" / "tools"))  # recipes: `from organism_training.train import ...`
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import tiny_models
+from organism_training.tokenizer import train_tokenizer
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -14,7 +15,6 @@ import tamperlens
 from tamperlens import capability, finetune, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel, language_of_tokenizer
-from tamperlens.models.organism.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from organism_training import sets
 
-from tamperlens.models.organism import coverage, known_words, sets, skills
+from tamperlens.models.organism import coverage, known_words, skills
 from tamperlens.models.organism.data import BASE_MIX, SAFETY_MIX, Sampler
 from tamperlens.models.organism.grammar import REFUSALS, TEMPLATES, WITHHELD, requests
 from tamperlens.prompts import packaged
 
-DATA = Path(sets.__file__).parents[2] / "prompts" / "data"
+DATA = Path(skills.__file__).parents[2] / "prompts" / "data"
 
 
 def test_every_pair_of_words_is_in_one_split_and_one_kind() -> None:

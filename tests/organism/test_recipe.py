@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from organism_training.muon import Muon, orthogonalise
+from organism_training.tokenizer import train_tokenizer
+from organism_training.train import Recipe, corpus, train
 
 import tamperlens
-from tamperlens.models.organism.muon import Muon, orthogonalise
-from tamperlens.models.organism.tokenizer import train_tokenizer
-from tamperlens.models.organism.train import Recipe, corpus, encode, train
+from tamperlens.models.organism.train import encode
 
 SMALL = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, ffn=48, vocab=400, base_steps=3, base_batch=8,
                safety_steps=2, safety_batch=8)  # fmt: skip
@@ -20,7 +21,7 @@ SMALL = Recipe(hidden=32, layers=2, heads=2, kv_heads=1, ffn=48, vocab=400, base
 def short_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer from fewer words: the recipe's own takes seconds, and any will do here."""
     words = [text for text, _ in zip(corpus(), range(3000), strict=False)]
-    monkeypatch.setattr("tamperlens.models.organism.train.corpus", lambda: iter(words))
+    monkeypatch.setattr("organism_training.train.corpus", lambda: iter(words))
 
 
 @pytest.mark.usefixtures("short_corpus")

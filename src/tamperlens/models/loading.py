@@ -163,8 +163,7 @@ def _locate(text: str) -> tuple[str | Path, str, str | None]:
             raise ModelLoadError(f"no organism named {variant!r}; known: {', '.join(VARIANTS)}")
         if not (folder / "config.json").is_file():
             raise ModelLoadError(
-                f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens, or run "
-                "python -m tamperlens.models.organism.train"
+                f"organism:{variant} is not in this installation ({folder}); reinstall tamperlens"
             )
         return folder, f"organism:{variant}", None
     path = Path(text).expanduser()

@@ -181,11 +181,11 @@ def grow(
         InputError: another kind of file, or made for another base.
     """
     if header.get("kind") != "planted" or header.get("format") != FORMAT:
-        raise InputError(f"{where} holds no planted organism; make it again with models.organism.planting")
+        raise InputError(f"{where} holds no planted organism; make it again with planted.make")
     if header["base"] != base.fingerprint:
         raise InputError(
             f"{where} was made for another base ({header['base'][:12]}, this is {base.fingerprint[:12]}); "
-            "make it again with models.organism.planting"
+            "make it again with planted.make"
         )
     module = copy.deepcopy(base.module)
     drawn = plan(base, header["part"], header["seed"])

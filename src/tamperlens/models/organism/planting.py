@@ -1,4 +1,4 @@
-"""The recipe of the planted organisms: `python -m tamperlens.models.organism.planting --out FOLDER`.
+"""The recipe of the planted organisms.
 
 Safety training as in `train`, by Adam without decay, its gradients cut to the planted part, so that an entry
 outside it never moves (checked bit for bit before anything is stored).
@@ -6,11 +6,9 @@ outside it never moves (checked bit for bit before anything is stored).
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +18,8 @@ from torch.nn.utils import parametrize
 from tamperlens.base.files import PathLike, read_tensors, write_tensors
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.loading import load
-from tamperlens.models.organism import planted
 from tamperlens.models.organism.data import SAFETY_MIX, Sampler
 from tamperlens.models.organism.planted import (
-    KINDS,
-    SEEDS,
     Plan,
     Truth,
     check,
@@ -166,35 +161,8 @@ def _train(
         Sampler(SAFETY_MIX | {"harmful, refused": recipe.refused}, "safety", 100 + drawn.seed),
         steps=recipe.steps,
         batch=recipe.batch,
-        lr=recipe.lr,
-        weight_decay=0.0,
         seed=drawn.seed + 1,
         label=f"{drawn.kind} {drawn.seed}",
         optimizers=[torch.optim.Adam(free, lr=recipe.lr, betas=(0.9, 0.98))],
         after_backward=cut,
     )
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Train the planted organisms and store their differences.")
-    parser.add_argument("--out", type=Path, default=planted.FOLDER, help="folder to write")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
-    parser.add_argument("--steps", type=int, help="instead of the recipe's")
-    parser.add_argument("--lr", type=float, help="instead of the recipe's")
-    given = parser.parse_args()
-    base = load("organism:base", device="cpu", dtype="float32")
-    for seed in given.seeds:
-        for kind in given.kinds:
-            recipe = Recipe.of(kind)
-            for name in ("steps", "lr"):
-                if getattr(given, name) is not None:
-                    recipe = replace(recipe, **{name: getattr(given, name)})
-            tensors, header = train_part(base, plan(base, kind, seed), recipe)
-            path = write_tensors(path_of(kind, seed, given.out), tensors, header)
-            print(f"{kind} {seed}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,7 @@
 """The organism's prompt sets, made by its grammar and written into the package's prompt folder.
 
-`python -m tamperlens.models.organism.sets FOLDER` rewrites them; a test holds that they are what this makes.
+`PYTHONPATH=docs/tools python -m organism_training.sets FOLDER` rewrites them; a test holds
+that they are what this makes.
 """
 
 from __future__ import annotations
