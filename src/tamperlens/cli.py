@@ -22,7 +22,18 @@ from typing import Annotated, Any, no_type_check
 import typer
 
 from tamperlens import cli_compare, cli_grid, cli_measures
-from tamperlens.cli_grid import _echo
+from tamperlens.cli_grid import (
+    Adapter,
+    Device,
+    Dtype,
+    Harmful,
+    Harmless,
+    Judge,
+    Lookalike,
+    Quiet,
+    Resume,
+    _echo,
+)
 
 INPUT_ERROR = 2
 INTERRUPTED, TERMINATED = 130, 143
@@ -222,14 +233,9 @@ def audit(
         Path | None,
         typer.Option("--out", "-o", help="Run folder. Default: runs/audit-MODEL-ATTACK-seedN."),
     ] = None,
-    harmful: Annotated[
-        str | None,
-        typer.Option(help="Harmful requests (csv, tsv, json, jsonl, txt); packaged ones by default."),
-    ] = None,
-    harmless: Annotated[str | None, typer.Option(help="Harmless requests, likewise.")] = None,
-    lookalike: Annotated[
-        str | None, typer.Option(help="Harmless requests that sound harmful, likewise.")
-    ] = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    lookalike: Lookalike = None,
     search_harmful: Annotated[
         str | None, typer.Option(help="Harmful requests to look for the direction on, likewise.")
     ] = None,
@@ -249,18 +255,16 @@ def audit(
         int | None, typer.Option(help="Optimiser steps of the attack; its own by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
-    judge: Annotated[
-        str, typer.Option(help="acts, calibrated, weighted-1, arditi, qi, xstest, wei.")
-    ] = "acts",
+    judge: Judge = "acts",
     limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Leave out and count rows that cannot be used.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Answers are cut there.")] = 64,
-    adapter: Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")] = None,
+    adapter: Adapter = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     keep_adapter: Annotated[
         bool | None,
         typer.Option(
@@ -271,40 +275,21 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look: 16 prompts a set, 24 tokens an answer.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run one audit and print where its report is."""
+    options: dict[str, Any] = dict(locals())
+    for name in ("context", "out", "keep_adapter", "resume", "quiet"):
+        del options[name]
+    from tamperlens.models import Decoding
+    from tamperlens.models.decoding import WRITTEN
     from tamperlens.studies.audit import audit as run_audit
     from tamperlens.studies.audit import default_folder
 
     folder = out or default_folder(model, attack, seed)
     if out is None:
         _say(f"run folder: {folder}")
-    options: dict[str, Any] = {
-        "model": model,
-        "harmful": harmful,
-        "harmless": harmless,
-        "lookalike": lookalike,
-        "search_harmful": search_harmful,
-        "search_harmless": search_harmless,
-        "column": column,
-        "attack": attack,
-        "steps": steps,
-        "seed": seed,
-        "judge": judge,
-        "limit": limit,
-        "quick": quick,
-        "skip_unusable": skip_unusable,
-        "max_new_tokens": max_new_tokens,
-        "adapter": adapter,
-        "revision": revision,
-        "device": device,
-        "dtype": dtype,
-    }
-    from tamperlens.models import Decoding
-    from tamperlens.models.decoding import WRITTEN
-
     decoded = set(WRITTEN.values())
     if resume and (folder / "manifest.json").is_file():
         options |= _settings_of(folder, context, {*options, *decoded})
@@ -337,7 +322,7 @@ def audit(
 @no_type_check
 def judge(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts and responses.")],
-    judge: Annotated[str, typer.Option(help="acts, calibrated, weighted, arditi, qi, xstest, wei.")] = "acts",
+    judge: Judge = "acts",
     column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
     response_column: Annotated[str | None, typer.Option(help="Column of the responses.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A CSV of the verdicts.")] = None,

@@ -11,7 +11,19 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
-from tamperlens.cli_grid import Guard, _echo
+from tamperlens.cli_grid import (
+    Device,
+    Dtype,
+    Guard,
+    Harmful,
+    Harmless,
+    Json,
+    Judge,
+    Lookalike,
+    Quiet,
+    Resume,
+    _echo,
+)
 
 HELP = """Say what a fine-tuning did: base against tuned models by every instrument, with a verdict for each.
 
@@ -42,17 +54,17 @@ def _compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/compare-TUNED.")
     ] = None,
-    harmful: Annotated[str | None, typer.Option(help="Harmful requests; packaged ones by default.")] = None,
-    harmless: Annotated[str | None, typer.Option(help="Harmless requests, likewise.")] = None,
-    lookalike: Annotated[str | None, typer.Option(help="Harmless ones that sound harmful, likewise.")] = None,
+    harmful: Harmful = None,
+    harmless: Harmless = None,
+    lookalike: Lookalike = None,
     column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts, the cheap instruments.")] = False,
-    judge: Annotated[str, typer.Option(help="Who says what is a refusal.")] = "acts",
+    judge: Judge = "acts",
     limit: Annotated[int | None, typer.Option(help="Most prompts per set: 64, or 24 with --quick.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Answers are cut there: 64 or 32.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of samples and resamples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     card: Annotated[
         bool, typer.Option("--card", help="Also write card.md, a block for a model card.")
     ] = False,
@@ -61,8 +73,8 @@ def _compare(
     ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     from tamperlens.models import Decoding
     from tamperlens.studies.compare import compare
@@ -109,7 +121,7 @@ def _models(
     folder: Annotated[
         Path | None, typer.Argument(help="Also list the models, adapters and checkpoints in a folder.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what is at hand: embedded organisms, planted models, the hub cache, and what lies in a folder.
 

@@ -14,6 +14,19 @@ CELLS_FAILED = 1
 """Exit code of a sweep some of whose cells failed; the others are made."""
 Guard = Callable[[Callable[..., None]], Callable[..., None]]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A grid's folder.")]
+# Options that several commands have.
+Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")]
+Harmful = Annotated[
+    str | None, typer.Option(help="Harmful requests (csv, tsv, json, jsonl, txt); packaged ones by default.")
+]
+Harmless = Annotated[str | None, typer.Option(help="Harmless requests, likewise.")]
+Lookalike = Annotated[str | None, typer.Option(help="Harmless requests that sound harmful, likewise.")]
+Judge = Annotated[str, typer.Option(help="acts, calibrated, weighted-1, arditi, qi, xstest, wei.")]
+Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 EXAMPLE = """A grid is a TOML file:
 
@@ -65,7 +78,7 @@ def _run(
         str | None,
         typer.Option(help="i/n: the i-th of n parts, for n processes on one folder (Slurm arrays)."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     from tamperlens import grid
 

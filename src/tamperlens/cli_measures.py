@@ -10,17 +10,21 @@ from typing import Annotated, Any, no_type_check
 import typer
 
 from tamperlens.cli_compare import records
-from tamperlens.cli_grid import Guard, _echo
+from tamperlens.cli_grid import (
+    Adapter,
+    Device,
+    Dtype,
+    Guard,
+    Harmful,
+    Harmless,
+    Json,
+    Judge,
+    _echo,
+)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="organism, a folder, a hub id or a GGUF file.")]
-Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter to put on the model first.")]
-Harmful = Annotated[str | None, typer.Option(help="Harmful requests (a file); packaged ones by default.")]
-Harmless = Annotated[str | None, typer.Option(help="Harmless requests, likewise.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Also save the result in this file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer prompts and places.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 
 
 def register(app: typer.Typer, guarded: Guard) -> None:
@@ -38,7 +42,7 @@ def _rates(
     model: Model = "organism",
     harmful: Harmful = None,
     harmless: Harmless = None,
-    judge: Annotated[str, typer.Option(help="Who says what is a refusal.")] = "acts",
+    judge: Judge = "acts",
     adapter: Adapter = None,
     out: Out = None,
     quick: Quick = False,

@@ -7,26 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from tamperlens.base.errors import InputError
+from tamperlens.plots.canvas import Canvas
 from tamperlens.plots.plot import Plot
-from tamperlens.plots.style import (
-    DIVERGING,
-    INK,
-    MUTED,
-    PAPER,
-    RULE,
-    WIDTH_INCHES,
-    colour_bar,
-    diverging,
-    layout,
-    settle,
-    style,
-)
+from tamperlens.plots.style import INK
+
+AXIS = "log-odds of refusing harmful prompts while ablated"
+HOVER = "layer %{x}, %{y}<br>log-odds %{z:.2f}<br>%{customdata}"
 
 
 def direction_map(
@@ -67,18 +55,37 @@ def direction_map(
         cell = positions.index(int(row["position"])), layers.index(int(row["layer"]))
         scores[cell] = float(row["bypass"])
         passed[cell] = bool(row["passed"]) if "passed" in table else True
-    rows = [_row_name(p, tokens) for p in positions]
     chosen = positions.index(position), layers.index(layer)
-    best = scores[chosen]
     alt = (
         f"Heat map of {len(table)} candidate directions over layers {layers[0]} to {layers[-1]} and "
         f"{len(positions)} token positions. Selected: layer {layer}, position {position}, "
-        f"where ablation leaves log-odds of refusal of {best:.1f}. "
+        f"where ablation leaves log-odds of refusal of {scores[chosen]:.1f}. "
         f"{int((~passed).sum())} candidates did not meet the filters."
     )
-    with style():
-        still = settle(_still(scores, passed, rows, layers, chosen))
-    return Plot(name, title, caption, alt, _interactive(scores, passed, rows, layers, chosen), still)
+    sizes = np.abs(scores[np.isfinite(scores)])
+    few = len(layers) <= 12  # then every cell has its number, in brackets where it fails a filter
+    words = np.array([_cell(*one) for one in zip(scores.flat, passed.flat, strict=True)], dtype=object)
+    with Canvas(
+        max(1.9, 0.36 * len(positions) + 1.35), 60 * len(positions) + 220,
+        x="layer (block input)", y="token (position)", grid="",
+    ) as canvas:  # fmt: skip
+        canvas.heat(
+            scores, [_row_name(p, tokens) for p in positions], [str(x) for x in layers], label=AXIS,
+            top=max(float(sizes.max(initial=0.0)), 1e-6) if sizes.size else 1.0, hover=HOVER,
+            words=words.reshape(scores.shape) if few else None,
+            customdata=np.where(passed, "meets the filters", "does not meet the filters"),
+        )  # fmt: skip
+        for i, j in np.argwhere(~passed & np.isfinite(scores)) if not few else ():
+            canvas.axes[0].plot([j - 0.46, j + 0.46], [i + 0.46, i - 0.46], color=INK, lw=0.6, alpha=0.6)
+        canvas.outline(*chosen)
+    return canvas.plot(name, title, caption, alt)
+
+
+def _cell(value: float, passed: bool) -> str:
+    if not math.isfinite(value):  # no such direction: the same vector for all prompts
+        return "–"
+    number = f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
+    return number if passed else f"({number})"
 
 
 def _row_name(position: int, tokens: Sequence[str]) -> str:
@@ -87,123 +94,3 @@ def _row_name(position: int, tokens: Sequence[str]) -> str:
         text = text if len(text) <= 19 else f"{text[:18]}…"
         return f"{text}  (−{-position})"
     return f"−{-position}"
-
-
-def _limit(scores: np.ndarray) -> float:
-    finite = np.abs(scores[np.isfinite(scores)])
-    return max(float(finite.max()) if finite.size else 1.0, 1e-6)
-
-
-AXIS = "log-odds of refusing harmful prompts while ablated"
-
-
-def _still(
-    scores: np.ndarray, passed: np.ndarray, rows: list[str], layers: list[int], chosen: tuple[int, int]
-) -> Figure:
-    height = max(1.9, 0.36 * len(rows) + 1.35)
-    figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    axes = figure.subplots()
-    limit = _limit(scores)
-    # Cells as shapes, not as pixels: they stay sharp at any size.
-    image = axes.pcolormesh(
-        np.arange(len(layers) + 1) - 0.5,
-        np.arange(len(rows) + 1) - 0.5,
-        np.ma.masked_invalid(scores),
-        cmap=diverging(),
-        norm=TwoSlopeNorm(0.0, -limit, limit),
-        edgecolors="face",
-        linewidth=0.2,
-    )
-    axes.invert_yaxis()
-    few = len(layers) <= 12
-    for (i, j), value in np.ndenumerate(scores):
-        ink = "#fefefe" if abs(value) > 0.72 * limit else "#111111"
-        if few and not math.isfinite(value):  # no such direction: the same vector for all prompts
-            axes.text(j, i, "–", ha="center", va="center", fontsize=7.5, color=ink)
-        elif few:
-            number = f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
-            shown = number if passed[i, j] else f"({number})"
-            axes.text(j, i, shown, ha="center", va="center", fontsize=7.5, color=ink)
-        elif not passed[i, j] and math.isfinite(value):
-            axes.plot([j - 0.46, j + 0.46], [i + 0.46, i - 0.46], color=ink, lw=0.6, alpha=0.6)
-    i, j = chosen
-    # A white line inside a dark one is seen on any cell colour.
-    for colour, width in (("#fefefe", 4.2), ("#111111", 2.0)):
-        axes.add_patch(
-            Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec=colour, lw=width, clip_on=False, zorder=5)
-        )
-    step = max(1, math.ceil(len(layers) / 16))
-    axes.set_xticks(range(0, len(layers), step), [str(x) for x in layers[::step]])
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_xlabel("layer (block input)")
-    axes.set_ylabel("token (position)")
-    bar = colour_bar(figure, image, axes, AXIS, location="top", aspect=45, shrink=0.98, pad=0.03)
-    bar.ax.tick_params(length=2, labelsize=8)
-    return figure
-
-
-def _interactive(
-    scores: np.ndarray, passed: np.ndarray, rows: list[str], layers: list[int], chosen: tuple[int, int]
-) -> go.Figure:
-    limit = _limit(scores)
-    state = np.where(passed, "meets the filters", "does not meet the filters")
-    figure = go.Figure(
-        go.Heatmap(
-            z=scores,
-            x=[str(x) for x in layers],
-            y=rows,
-            zmin=-limit,
-            zmax=limit,
-            colorscale=[list(stop) for stop in DIVERGING],
-            customdata=state,
-            hovertemplate="layer %{x}, %{y}<br>log-odds %{z:.2f}<br>%{customdata}<extra></extra>",
-            colorbar={"title": {"text": AXIS, "side": "right"}},
-            xgap=1,
-            ygap=1,
-        )
-    )
-    crossed = np.argwhere(~passed)
-    figure.add_trace(
-        go.Scatter(
-            x=[str(layers[j]) for _, j in crossed],
-            y=[rows[i] for i, _ in crossed],
-            mode="markers",
-            marker={
-                "symbol": "line-ne-open",
-                "size": 12,
-                "color": MUTED,
-                "line": {"width": 1, "color": MUTED},
-            },
-            hoverinfo="skip",
-            name="does not meet the filters",
-            showlegend=bool(len(crossed)),
-        )
-    )
-    i, j = chosen
-    figure.add_shape(
-        type="rect",
-        x0=j - 0.5,
-        x1=j + 0.5,
-        y0=i - 0.5,
-        y1=i + 0.5,
-        line={"color": INK, "width": 3},
-        layer="above",
-    )
-    figure.update_layout(
-        layout(
-            height=60 * len(rows) + 220,
-            xaxis={"title": {"text": "layer (block input)"}, "type": "category", "showgrid": False},
-            yaxis={
-                "title": {"text": "token (position)"},
-                "type": "category",
-                "autorange": "reversed",
-                "showgrid": False,
-                "gridcolor": RULE,
-            },
-            plot_bgcolor=PAPER,
-        )
-    )
-    return figure

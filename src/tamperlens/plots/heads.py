@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import plotly.graph_objects as go
-from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-from plotly.subplots import make_subplots
 
 from tamperlens.base.errors import InputError
+from tamperlens.plots.canvas import Canvas
 from tamperlens.plots.plot import Plot, need_columns
-from tamperlens.plots.style import (
-    BLUE,
-    DIVERGING,
-    GREY,
-    INK,
-    PAPER,
-    WIDTH_INCHES,
-    band,
-    colour_bar,
-    diverging,
-    layout,
-    reach,
-    settle,
-    short,
-    style,
-    whiskers,
-)
+from tamperlens.plots.style import BLUE, reach, short
 
 Table = npt.NDArray[Any]
-RISING = [(0.0, "#ffffff"), (0.35, "#9ecae9"), (0.7, "#2f7fb5"), (1.0, "#00324f")]
-"""White to dark blue, for shares that begin at 0."""
 
 
 def head_map(
@@ -72,52 +50,17 @@ def head_map(
         f"Heat map of {layers} layers by {heads} heads. Largest in size: layer {best[0]}, head {best[1]}, "
         f"{table[best]:.3g}."
     )
-    rows, columns = [str(i) for i in range(layers)], [str(i) for i in range(heads)]
-    limit = float(np.nanmax(np.abs(table))) or 1.0
-    with style():
-        still = Figure(figsize=(WIDTH_INCHES, max(1.9, 0.3 * min(layers, 40) + 1.3)), layout="constrained")
-        axes = still.subplots()
-        image = axes.pcolormesh(
-            np.ma.masked_invalid(table), cmap=diverging(), norm=TwoSlopeNorm(0.0, -limit, limit),
-            edgecolors="face", linewidth=0.2,
+    words = np.vectorize(lambda x: f"{x:.2g}".replace("-", "−") if math.isfinite(x) else "", otypes="O")
+    height, pixels = max(1.9, 0.3 * min(layers, 40) + 1.3), max(360, 34 * layers + 180)
+    with Canvas(height, pixels, x="head", y="layer", grid="") as canvas:
+        canvas.heat(
+            table, [str(i) for i in range(layers)], [str(i) for i in range(heads)], label=label,
+            top=float(np.nanmax(np.abs(table))) or 1.0, words=words(table) if table.size <= 96 else None,
+            hover="layer %{y}, head %{x}<br>%{z:.4g}",
         )  # fmt: skip
-        _ticks(axes, rows, columns)
-        if table.size <= 96:
-            _numbers(axes, table, 0.72 * limit)
-        for i, j in outline:
-            for colour, width in (("#fefefe", 4.2), ("#111111", 2.0)):
-                axes.add_patch(
-                    Rectangle((j, i), 1, 1, fill=False, ec=colour, lw=width, clip_on=False, zorder=5)
-                )
-        axes.set_xlabel("head")
-        axes.set_ylabel("layer")
-        bar = colour_bar(
-            still, image, axes, short(label, 90), location="top", aspect=45, shrink=0.98, pad=0.03
-        )
-        bar.ax.tick_params(length=2, labelsize=8)
-        settle(still)
-    figure = go.Figure(
-        go.Heatmap(
-            z=table, x=columns, y=rows, zmin=-limit, zmax=limit, xgap=1, ygap=1,
-            colorscale=[list(stop) for stop in DIVERGING],
-            hovertemplate="layer %{y}, head %{x}<br>%{z:.4g}<extra></extra>",
-            colorbar={"title": {"text": short(label, 60), "side": "right"}},
-        )
-    )  # fmt: skip
-    for i, j in outline:
-        figure.add_shape(
-            type="rect", x0=j - 0.5, x1=j + 0.5, y0=i - 0.5, y1=i + 0.5, line={"color": INK, "width": 3}
-        )
-    figure.update_layout(
-        layout(
-            height=max(360, 34 * layers + 180),
-            xaxis={"title": {"text": "head"}, "type": "category", "showgrid": False},
-            yaxis={
-                "title": {"text": "layer"}, "type": "category", "autorange": "reversed", "showgrid": False,
-            },
-        )
-    )  # fmt: skip
-    return Plot(name, title, caption, alt, figure, still)
+        for cell in outline:
+            canvas.outline(*cell)
+    return canvas.plot(name, title, caption, alt)
 
 
 def attention_map(
@@ -149,41 +92,19 @@ def attention_map(
         f"{key}: the last token reads {labels[at]!r} most ({np.asarray(panels[key])[-1, at]:.2f})"
         for key, at in read.items()
     )
-    colours = LinearSegmentedColormap.from_list("tamperlens-rising", RISING)
-    with style():
-        side = min(3.2, 0.16 * n + 1.2)
-        still = Figure(figsize=(WIDTH_INCHES, side + 1.1), layout="constrained")
-        grid = still.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (key, table) in zip(grid, panels.items(), strict=True):
-            shown = np.where(np.tril(np.ones((n, n), dtype=bool)), np.asarray(table, dtype=float), np.nan)
-            image = axes.pcolormesh(
-                np.ma.masked_invalid(shown), cmap=colours, vmin=0, vmax=1, edgecolors="face", linewidth=0.1
-            )
-            _ticks(axes, labels, labels, turn=True)
-            axes.set_aspect("equal")
-            axes.set_title(short(key, 28))
-            axes.set_xlabel("read token")
-        grid[0].set_ylabel("reading token")
-        colour_bar(still, image, list(grid), "attention weight", location="right", aspect=30, shrink=0.7)
-        settle(still)
-    figure = make_subplots(
-        1, len(panels), subplot_titles=[short(key, 40) for key in panels], shared_yaxes=True
-    )
-    places = [f"{i} {label}" for i, label in enumerate(labels)]  # tokens repeat, categories may not
-    for column, table in enumerate(panels.values(), start=1):
-        figure.add_trace(
-            go.Heatmap(
-                z=np.asarray(table, dtype=float), x=places, y=places, zmin=0, zmax=1,
-                colorscale=[list(stop) for stop in RISING], showscale=column == 1,
-                colorbar={"title": {"text": "weight"}},
-                hovertemplate="%{y} reads %{x}<br>%{z:.3f}<extra></extra>",
-            ),
-            row=1, col=column,
-        )  # fmt: skip
-    figure.update_layout(layout(height=max(420, 22 * n + 200)))
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(showgrid=False)
-    return Plot(name, title, caption, alt, figure, still)
+    seen = np.tril(np.ones((n, n), dtype=bool))
+    with Canvas(
+        min(3.2, 0.16 * n + 1.2) + 1.1, max(420, 22 * n + 200), x="read token", y="reading token",
+        panels=list(panels), grid="",
+    ) as canvas:  # fmt: skip
+        for i, table in enumerate(panels.values()):
+            weights = np.where(seen, np.asarray(table, dtype=float), np.nan)
+            canvas.heat(
+                weights, labels, labels, top=1.0, rising=True, turn=True, label="attention weight",
+                hover="%{y} reads %{x}<br>%{z:.3f}", bar="right", panel=i,
+            )  # fmt: skip
+            canvas.axes[i].set_aspect("equal")
+    return canvas.plot(name, title, caption, alt)
 
 
 def ablation_curve(
@@ -216,25 +137,16 @@ def ablation_curve(
         f"(untouched {top['value'].iloc[0]:.3g}), with random heads {other['value'].iloc[-1]:.3g} "
         f"[{other['low'].iloc[-1]:.3g}, {other['high'].iloc[-1]:.3g}]."
     )
-    with style():
-        still = Figure(figsize=(WIDTH_INCHES, 2.7), layout="constrained")
-        axes = still.subplots()
-        axes.fill_between(
-            other["k"], other["low"], other["high"], color=GREY, alpha=0.25, lw=0,
-            label="random heads of the same layers",
+    axis = "\n".join(textwrap.wrap(short(label, 102), 34))
+    with Canvas(2.7, 440, x="heads ablated together", y=axis) as canvas:
+        shared = other["k"], other["low"], other["high"]
+        canvas.band(*shared, "random heads of the same layers", middle=other["value"])
+        canvas.line(
+            top["k"], top["value"], "top heads", BLUE, marker="o", reach=reach(top), text=top.get("head"),
+            hovertemplate="%{x} heads, last %{text}<br>%{y:.4g}<extra></extra>",
         )  # fmt: skip
-        axes.plot(other["k"], other["value"], color=GREY, lw=1.2, ls=(0, (4, 2)))
-        axes.errorbar(
-            top["k"], top["value"], yerr=reach(top), color=BLUE, marker="o", ms=4.5, mec=PAPER, mew=0.5,
-            lw=1.2, elinewidth=1.6, label="top heads",
-        )  # fmt: skip
-        axes.set_xlabel("heads ablated together")
-        axes.set_ylabel("\n".join(_wrapped(label, 34)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y")
-        still.legend(loc="outside upper left", ncols=2)
-        settle(still)
-    return Plot(name, title, caption, alt, _interactive_curve(top, other, label), still)
+        canvas.scale("x", whole=True)
+    return canvas.plot(name, title, caption, alt)
 
 
 def agreement_map(
@@ -254,96 +166,22 @@ def agreement_map(
     need_columns(table, ("one", "two", "value", "low", "high"), "agreement_map")
     names = list(dict.fromkeys([*table["one"], *table["two"]]))
     square = np.full((len(names), len(names)), math.nan)
-    words: dict[tuple[int, int], str] = {}
+    words = np.full(square.shape, "", dtype=object)
     for row in table.to_dict("records"):
-        i, j = sorted((names.index(row["one"]), names.index(row["two"])), reverse=True)
-        square[i, j] = row["value"]
-        words[i, j] = f"{row['value']:.2f}\n{row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
+        at = tuple(sorted((names.index(row["one"]), names.index(row["two"])), reverse=True))
+        square[at] = row["value"]
+        words[at] = f"{row['value']:.2f}\n{row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
     low, high = table.iloc[int(table["value"].argmin())], table.iloc[int(table["value"].argmax())]
     alt = (
         f"Rank correlations of {len(names)} methods: from {low['value']:.2f} ({low['one']} and {low['two']}) "
         f"to {high['value']:.2f} ({high['one']} and {high['two']})."
     )
-    shown = square[1:, :-1]
-    with style():
-        still = Figure(figsize=(WIDTH_INCHES, 0.42 * len(names) + 1.1), layout="constrained")
-        axes = still.subplots()
-        image = axes.pcolormesh(
-            np.ma.masked_invalid(shown), cmap=diverging(), norm=TwoSlopeNorm(0.0, -1, 1), edgecolors=PAPER,
-            linewidth=1.0,
+    words = words[1:, :-1]
+    brief = np.vectorize(lambda text: text if len(names) <= 6 else text.split("\n")[0], otypes="O")
+    with Canvas(0.42 * len(names) + 1.1, 70 * len(names) + 140, grid="") as canvas:
+        canvas.heat(
+            square[1:, :-1], names[1:], names[:-1], top=1.0, turn=True, label="Spearman's ρ over heads",
+            words=brief(words), hover="%{y} and %{x}<br>%{text}", bar="right",
+            text=[[text.replace("\n", "<br>") for text in row] for row in words], texttemplate="%{text}",
         )  # fmt: skip
-        _ticks(axes, names[1:], names[:-1], turn=True)
-        for (i, j), text in words.items():
-            ink = "#fefefe" if abs(square[i, j]) > 0.72 else "#111111"
-            shown_text = text if len(names) <= 6 else text.split("\n")[0]  # hover has the interval
-            axes.text(j + 0.5, i - 0.5, shown_text, ha="center", va="center", fontsize=6.5, color=ink)
-        colour_bar(still, image, axes, "Spearman's ρ over heads", location="right", aspect=30)
-        settle(still)
-    figure = go.Figure(
-        go.Heatmap(
-            z=shown, x=names[:-1], y=names[1:], zmin=-1, zmax=1, xgap=1, ygap=1,
-            colorscale=[list(stop) for stop in DIVERGING],
-            text=[
-                [words.get((i + 1, j), "").replace("\n", "<br>") for j in range(len(names) - 1)]
-                for i in range(len(names) - 1)
-            ],
-            texttemplate="%{text}",
-            hovertemplate="%{y} and %{x}<br>%{text}<extra></extra>",
-            colorbar={"title": {"text": "Spearman's ρ", "side": "right"}},
-        )
-    )  # fmt: skip
-    figure.update_layout(layout(height=70 * len(names) + 140))
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(showgrid=False)
-    return Plot(name, title, caption, alt, figure, still)
-
-
-def _interactive_curve(top: pd.DataFrame, other: pd.DataFrame, label: str) -> go.Figure:
-    figure = go.Figure(
-        [
-            *band(other["k"], other["low"], other["high"], "random heads of the same layers"),
-            go.Scatter(
-                x=top["k"], y=top["value"], mode="lines+markers", name="top heads", error_y=whiskers(top),
-                line={"color": BLUE}, marker={"size": 9}, text=top.get("head"),
-                hovertemplate="%{x} heads, last %{text}<br>%{y:.4g}<extra></extra>",
-            ),
-        ]
-    )  # fmt: skip
-    figure.update_layout(
-        layout(
-            height=440, xaxis={"title": {"text": "heads ablated together"}},
-            yaxis={"title": {"text": short(label, 70)}},
-        )
-    )  # fmt: skip
-    return figure
-
-
-def _ticks(axes: Any, rows: Sequence[str], columns: Sequence[str], *, turn: bool = False) -> None:
-    """Labels at the middle of cells, thinned out where there are many; the first row on top."""
-    axes.set_ylim(len(rows), 0)
-    for labels, place in ((rows, axes.set_yticks), (columns, axes.set_xticks)):
-        step = max(1, math.ceil(len(labels) / 24))
-        place([i + 0.5 for i in range(0, len(labels), step)], labels[::step])
-    if turn:
-        axes.tick_params(axis="x", rotation=90 if len(columns) > 12 else 40)
-        axes.tick_params(labelsize=7.5)
-        if len(columns) <= 12:
-            for text in axes.get_xticklabels():
-                text.set_ha("right")
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _numbers(axes: Any, table: Table, dark: float) -> None:
-    for (i, j), value in np.ndenumerate(table):
-        if math.isfinite(value):
-            ink = "#fefefe" if abs(value) > dark else "#111111"
-            number = f"{value:.2g}".replace("-", "−")
-            axes.text(j + 0.5, i + 0.5, number, ha="center", va="center", fontsize=7.5, color=ink)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(short(text, 3 * width), width)
+    return canvas.plot(name, title, caption, alt)

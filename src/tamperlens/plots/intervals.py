@@ -21,6 +21,7 @@ from tamperlens.plots.style import (
     WIDTH_INCHES,
     layout,
     percent,
+    reach,
     settle,
     short,
     style,
@@ -152,7 +153,7 @@ def _interactive(frame: pd.DataFrame, axis: str) -> go.Figure:
                     "size": 10,
                     "color": SERIES[index % len(SERIES)],
                 },
-                error_x=whiskers(part, thickness=2.2, width=0),
+                error_x=whiskers(reach(part), thickness=2.2, width=0),
                 customdata=part[["label", "low", "high", "n"]]
                 .assign(label=[html.escape(short(str(x))) for x in part["label"]])
                 .to_numpy(),

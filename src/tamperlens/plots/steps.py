@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from tamperlens.plots.canvas import Canvas
 from tamperlens.plots.plot import Plot, need_columns
-from tamperlens.plots.style import (
-    GREY,
-    MARKERS,
-    PAPER,
-    PLOTLY_MARKERS,
-    SERIES,
-    WIDTH_INCHES,
-    band,
-    layout,
-    reach,
-    settle,
-    style,
-    whiskers,
-)
+from tamperlens.plots.style import MARKERS, SERIES, reach
 
 COLUMNS = ("step", "value", "low", "high", "null", "null_low", "null_high")
 
@@ -65,58 +48,14 @@ def band_over_steps(
     if np.isfinite(first["null"]).any():
         row = first[np.isfinite(first["null"])].iloc[-1]
         alt += f" The null is {row['null']:.3g} [{row['null_low']:.3g}, {row['null_high']:.3g}]."
-    with style():
-        still = settle(_still(groups, axis, null, across))
-    return Plot(name, title, caption, alt, _interactive(groups, axis, null, across), still)
-
-
-def _beside(groups: list[tuple[str, pd.DataFrame]], i: int) -> pd.Series:
-    """Steps of a series, a hundredth of the axis beside the next, so that no whisker hides another's."""
-    every = pd.concat([rows["step"] for _, rows in groups])
-    reach = float(every.max() - every.min())
-    return groups[i][1]["step"] + 0.01 * reach * (i - (len(groups) - 1) / 2)
-
-
-def _still(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across: str) -> Figure:
-    figure = Figure(figsize=(WIDTH_INCHES, 2.8), layout="constrained")
-    axes = figure.subplots()
-    first = groups[0][1]
-    handles: list[Any] = []
-    if np.isfinite(first["null_low"]).any():
-        area = axes.fill_between(
-            first["step"], first["null_low"], first["null_high"], color=GREY, alpha=0.25, lw=0
-        )
-        handles.append((area, *axes.plot(first["step"], first["null"], color=GREY, lw=1.2, ls=(0, (4, 2)))))
-    for i, (_, rows) in enumerate(groups):
-        at = _beside(groups, i)
-        line = axes.errorbar(
-            at, rows["value"], yerr=reach(rows), marker=MARKERS[i % 7],
-            color=SERIES[(i + 1) % 7], ms=4, mec=PAPER, mew=0.5, lw=1.4, elinewidth=1.2,
-        )  # fmt: skip
-        handles.append(line)
-    axes.set_xlabel(across)
-    axes.set_ylabel(axis)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y")
-    names = [null] * (len(handles) - len(groups)) + [label or axis for label, _ in groups]
-    figure.legend(handles, names, loc="outside upper left", ncols=3 if len(names) < 4 else 2)
-    return figure
-
-
-def _interactive(groups: list[tuple[str, pd.DataFrame]], axis: str, null: str, across: str) -> go.Figure:
-    figure = go.Figure()
-    first = groups[0][1]
-    if np.isfinite(first["null_low"]).any():
-        figure.add_traces(band(first["step"], first["null_low"], first["null_high"], null))
-    for i, (label, rows) in enumerate(groups):
-        figure.add_trace(
-            go.Scatter(
-                x=rows["step"], y=rows["value"], mode="lines+markers", name=label or axis,
-                error_y=whiskers(rows),
-                line={"color": SERIES[(i + 1) % 7]}, marker={"symbol": PLOTLY_MARKERS[i % 7], "size": 8},
-            )
-        )  # fmt: skip
-    figure.update_layout(
-        layout(height=460, xaxis={"title": {"text": across}}, yaxis={"title": {"text": axis}})
-    )
-    return figure
+    aside = 0.01 * float(data["step"].max() - data["step"].min())
+    with Canvas(2.8, 460, x=across, y=axis) as canvas:
+        if np.isfinite(first["null_low"]).any():
+            canvas.band(first["step"], first["null_low"], first["null_high"], null, middle=first["null"])
+        for i, (label, rows) in enumerate(groups):
+            canvas.line(
+                rows["step"], rows["value"], label or axis, SERIES[(i + 1) % 7], reach=reach(rows),
+                marker=MARKERS[i % 7], size=4, shift=aside * (i - (len(groups) - 1) / 2),
+            )  # fmt: skip
+        canvas.scale("x", whole=True)
+    return canvas.plot(name, title, caption, alt)

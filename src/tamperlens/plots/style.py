@@ -14,7 +14,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 INK = "#1b1f24"
@@ -36,6 +35,9 @@ PLOTLY_MARKERS = ("circle", "diamond", "square", "triangle-up", "triangle-down",
 
 DIVERGING = [(0.0, "#00466e"), (0.25, "#4f9fcf"), (0.5, "#f6f6f4"), (0.75, "#ec9a5c"), (1.0, "#9c4100")]
 """Blue to vermillion through a light neutral; both ends equally dark, so it also works in grey."""
+
+RISING = [(0.0, "#ffffff"), (0.35, "#9ecae9"), (0.7, "#2f7fb5"), (1.0, "#00324f")]
+"""White to dark blue, for shares that begin at 0."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 WIDTH_INCHES = 5.6
@@ -93,11 +95,6 @@ def settle(figure: Figure) -> Figure:
     return figure
 
 
-def diverging() -> LinearSegmentedColormap:
-    """The diverging colour map, for matplotlib."""
-    return LinearSegmentedColormap.from_list("tamperlens", DIVERGING)
-
-
 def layout(**changes: Any) -> go.Layout:
     """A plotly layout in the house style."""
     axis = {"gridcolor": RULE, "linecolor": MUTED, "zeroline": False, "automargin": True, "ticks": "outside"}
@@ -117,31 +114,16 @@ def layout(**changes: Any) -> go.Layout:
     return go.Layout(**base)
 
 
-def reach(frame: pd.DataFrame, value: str = "value") -> np.ndarray:
-    """Lengths of whiskers, below and above, as matplotlib takes them: [2, n], an unknown end being 0."""
-    ends = np.array([frame[value] - frame["low"], frame["high"] - frame[value]], dtype=float)
+def reach(frame: pd.DataFrame, value: str = "value", prefix: str = "") -> np.ndarray:
+    """Lengths of whiskers, below and above, [2, n], an unknown end being 0."""
+    low, high = frame[f"{prefix}low"], frame[f"{prefix}high"]
+    ends = np.array([frame[value] - low, high - frame[value]], dtype=float)
     return np.asarray(np.nan_to_num(np.clip(ends, 0, None)))
 
 
-def whiskers(frame: pd.DataFrame, value: str = "value", **more: Any) -> dict[str, Any]:
+def whiskers(ends: np.ndarray, **more: Any) -> dict[str, Any]:
     """The same as plotly takes them."""
-    below, above = reach(frame, value)
-    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **more}
-
-
-def band(x: Any, low: Any, high: Any, name: str) -> list[go.Scatter]:
-    """A grey area between two lines, for plotly."""
-    shared = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    area = {"fill": "tonexty", "fillcolor": "rgba(118,118,118,.25)", "name": name}
-    return [go.Scatter(y=high, showlegend=False, **shared), go.Scatter(y=low, **shared, **area)]
-
-
-def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **place: Any) -> Any:
-    """A colour bar without a frame."""
-    bar = figure.colorbar(image, ax=axes, **place)
-    bar.set_label(label, fontsize=8.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    return bar
+    return {"type": "data", "symmetric": False, "array": ends[1], "arrayminus": ends[0], **more}
 
 
 def percent(value: float) -> str:

@@ -9,64 +9,12 @@ from tamperlens.rates import compare  # that of directions is `distance` here
 # isort: split
 from tamperlens import directions, judges, rates
 from tamperlens.directions import *  # type: ignore[assignment]  # noqa: F403
-from tamperlens.judges import (
-    CalibratedJudge,
-    CardRow,
-    DegenerateRules,
-    EmbeddingJudge,
-    EnsembleJudge,
-    Explanation,
-    GuardFormat,
-    GuardJudge,
-    HiddenStateEmbedder,
-    Judge,
-    JudgeCard,
-    JudgeWeights,
-    KeywordJudge,
-    KeywordList,
-    LabelledAnswers,
-    SentenceEmbedder,
-    Verdict,
-    WeightedJudge,
-    calibrate,
-    card_of,
-    default_embedder,
-    degenerate_reason,
-    get_embedder,
-    read_labelled,
-)
+from tamperlens.judges import *  # noqa: F403
 from tamperlens.rates import *  # noqa: F403
 
-__all__ = [
-    "CalibratedJudge",
-    "CardRow",
-    "DegenerateRules",
-    "EmbeddingJudge",
-    "EnsembleJudge",
-    "Explanation",
-    "GuardFormat",
-    "GuardJudge",
-    "HiddenStateEmbedder",
-    "Judge",
-    "JudgeCard",
-    "JudgeWeights",
-    "KeywordJudge",
-    "KeywordList",
-    "LabelledAnswers",
-    "SentenceEmbedder",
-    "Verdict",
-    "WeightedJudge",
-    "calibrate",
-    "card_of",
-    "compare",
-    "default_embedder",
-    "degenerate_reason",
-    "get_embedder",
-    "judges",
-    "read_labelled",
-]
-__all__ += [name for name in (*rates.__all__, *directions.__all__) if name != "compare"]
+_OF_JUDGES = {"DEFAULT", "UNFINISHED", "agreement", "ask", "get", "names", "reads_answers", "register"}
+__all__ = sorted({"judges", *directions.__all__, *judges.__all__, *rates.__all__} - _OF_JUDGES)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__
