@@ -22,18 +22,8 @@ from typing import Annotated, Any, no_type_check
 import typer
 
 from tamperlens import cli_compare, cli_grid, cli_measures
-from tamperlens.cli_grid import (
-    Adapter,
-    Device,
-    Dtype,
-    Harmful,
-    Harmless,
-    Judge,
-    Lookalike,
-    Quiet,
-    Resume,
-    _echo,
-)
+from tamperlens import cli_grid as opt
+from tamperlens.cli_grid import _echo
 
 INPUT_ERROR = 2
 INTERRUPTED, TERMINATED = 130, 143
@@ -233,9 +223,9 @@ def audit(
         Path | None,
         typer.Option("--out", "-o", help="Run folder. Default: runs/audit-MODEL-ATTACK-seedN."),
     ] = None,
-    harmful: Harmful = None,
-    harmless: Harmless = None,
-    lookalike: Lookalike = None,
+    harmful: opt.Harmful = None,
+    harmless: opt.Harmless = None,
+    lookalike: opt.Lookalike = None,
     search_harmful: Annotated[
         str | None, typer.Option(help="Harmful requests to look for the direction on, likewise.")
     ] = None,
@@ -255,16 +245,16 @@ def audit(
         int | None, typer.Option(help="Optimiser steps of the attack; its own by default.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the attack, the splits and the resampling.")] = 0,
-    judge: Judge = "acts",
+    judge: opt.Judge = "acts",
     limit: Annotated[int, typer.Option(help="Most prompts per set.")] = 200,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Leave out and count rows that cannot be used.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Answers are cut there.")] = 64,
-    adapter: Adapter = None,
+    adapter: opt.Adapter = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
     keep_adapter: Annotated[
         bool | None,
         typer.Option(
@@ -275,8 +265,8 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look: 16 prompts a set, 24 tokens an answer.")
     ] = False,
-    resume: Resume = False,
-    quiet: Quiet = False,
+    resume: opt.Resume = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Run one audit and print where its report is."""
     options: dict[str, Any] = dict(locals())
@@ -322,7 +312,7 @@ def audit(
 @no_type_check
 def judge(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts and responses.")],
-    judge: Judge = "acts",
+    judge: opt.Judge = "acts",
     column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
     response_column: Annotated[str | None, typer.Option(help="Column of the responses.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A CSV of the verdicts.")] = None,

@@ -11,19 +11,8 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
-from tamperlens.cli_grid import (
-    Device,
-    Dtype,
-    Guard,
-    Harmful,
-    Harmless,
-    Json,
-    Judge,
-    Lookalike,
-    Quiet,
-    Resume,
-    _echo,
-)
+from tamperlens import cli_grid as opt
+from tamperlens.cli_grid import Guard, _echo
 
 HELP = """Say what a fine-tuning did: base against tuned models by every instrument, with a verdict for each.
 
@@ -54,17 +43,17 @@ def _compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/compare-TUNED.")
     ] = None,
-    harmful: Harmful = None,
-    harmless: Harmless = None,
-    lookalike: Lookalike = None,
+    harmful: opt.Harmful = None,
+    harmless: opt.Harmless = None,
+    lookalike: opt.Lookalike = None,
     column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts, the cheap instruments.")] = False,
-    judge: Judge = "acts",
+    judge: opt.Judge = "acts",
     limit: Annotated[int | None, typer.Option(help="Most prompts per set: 64, or 24 with --quick.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Answers are cut there: 64 or 32.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of samples and resamples.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
     card: Annotated[
         bool, typer.Option("--card", help="Also write card.md, a block for a model card.")
     ] = False,
@@ -73,8 +62,8 @@ def _compare(
     ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write the tables as Parquet.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
-    resume: Resume = False,
-    quiet: Quiet = False,
+    resume: opt.Resume = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     from tamperlens.models import Decoding
     from tamperlens.studies.compare import compare
@@ -121,7 +110,7 @@ def _models(
     folder: Annotated[
         Path | None, typer.Argument(help="Also list the models, adapters and checkpoints in a folder.")
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Say what is at hand: embedded organisms, planted models, the hub cache, and what lies in a folder.
 

@@ -9,18 +9,9 @@ from typing import Annotated, Any, no_type_check
 
 import typer
 
+from tamperlens import cli_grid as opt
 from tamperlens.cli_compare import records
-from tamperlens.cli_grid import (
-    Adapter,
-    Device,
-    Dtype,
-    Guard,
-    Harmful,
-    Harmless,
-    Json,
-    Judge,
-    _echo,
-)
+from tamperlens.cli_grid import Guard, _echo
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="organism, a folder, a hub id or a GGUF file.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Also save the result in this file.")]
@@ -40,15 +31,15 @@ def register(app: typer.Typer, guarded: Guard) -> None:
 @no_type_check
 def _rates(
     model: Model = "organism",
-    harmful: Harmful = None,
-    harmless: Harmless = None,
-    judge: Judge = "acts",
-    adapter: Adapter = None,
+    harmful: opt.Harmful = None,
+    harmless: opt.Harmless = None,
+    judge: opt.Judge = "acts",
+    adapter: opt.Adapter = None,
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """Share of harmful, harmless and look-alike requests refused, with intervals.
 
@@ -84,14 +75,14 @@ def _searched(ready: Any, bad: Any, good: Any, quick: bool) -> Any:
 @no_type_check
 def _direction(
     model: Model = "organism",
-    harmful: Harmful = None,
-    harmless: Harmless = None,
-    adapter: Adapter = None,
+    harmful: opt.Harmful = None,
+    harmless: opt.Harmless = None,
+    adapter: opt.Adapter = None,
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """Find the refusal direction and say where it sits and what it does; --out keeps it (safetensors).
 
@@ -108,17 +99,17 @@ def _direction(
 @no_type_check
 def _heads(
     model: Model = "organism",
-    harmful: Harmful = None,
+    harmful: opt.Harmful = None,
     method: Annotated[str, typer.Option(help="gradient, direct, integrated, ablate, ships, …")] = "gradient",
     direction: Annotated[
         Path | None, typer.Option(help="What `tamperlens direction --out` kept; found anew by default.")
     ] = None,
-    adapter: Adapter = None,
+    adapter: opt.Adapter = None,
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """Score every attention head for the refusal direction.
 
@@ -143,12 +134,12 @@ def _neurons(
         str | None, typer.Option(help="Prompts with responses (a file); by default the model's own answers.")
     ] = None,
     fraction: Annotated[float, typer.Option(help="Share of weights in the set.")] = 0.01,
-    adapter: Adapter = None,
+    adapter: opt.Adapter = None,
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """Weights that answers to harmful requests rest on most (SNIP), by matrix; --out keeps the set.
 
@@ -175,9 +166,9 @@ def _drift(
     tuned: Annotated[str, typer.Argument(metavar="TUNED", help="The model or adapter after.")],
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """How far every matrix moved, and the rank spectrum of its change; --quick sums over modules.
 
@@ -206,14 +197,14 @@ def _trajectory(
     runs: Annotated[
         list[str], typer.Argument(metavar="FOLDER…", help="Training folders, or checkpoints of one run.")
     ],
-    harmful: Harmful = None,
-    harmless: Harmless = None,
+    harmful: opt.Harmful = None,
+    harmless: opt.Harmless = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the trajectory.")] = None,
     page: Annotated[Path | None, typer.Option(help="Also write the page with the step slider.")] = None,
     quick: Quick = False,
-    as_json: Json = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
 ) -> None:
     """What changed first, over the checkpoints that a training left (Trainer, TRL), adapters or whole models.
 
@@ -239,7 +230,7 @@ def _monitor(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Monitor's or trajectory's folder.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the page.")] = None,
     quick: Quick = False,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """What a Monitor has recorded so far, during the training or after; --quick: the newest step alone.
 
@@ -272,7 +263,7 @@ def _compute(
     tokens: Annotated[float | None, typer.Option(help="Tokens that the original was trained on.")] = None,
     out: Out = None,
     quick: Quick = False,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Training compute beside 10²³ and 10²⁵ FLOPs and a third of the original's, with sources.
 

@@ -4,7 +4,7 @@
 `refusal.judges.get("calibrated")` gives a judge. Look each name up in its own subpackage.
 """
 
-from tamperlens.rates import compare  # that of directions is `distance` here
+from tamperlens.rates import compare as compare  # that of directions is `distance` here
 
 # isort: split
 from tamperlens import directions, judges, rates
