@@ -33,6 +33,7 @@ RANGES: dict[str, Range] = {
             "batch_size", "accumulation", "bins", "draws", "n_draws", "n_samples", "limit", "suite_limit",
             "max_length", "log_every", "save_every", "rank", "workers", "steps", "data_sizes", "questions",
             "max_prompts", "splits", "thinking_budget", "n_mixtures", "k",
+            "n_tokens", "n_train", "n_val", "batch",
         ),
         _COUNT,
     ),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tamperlens.base import bits as packed
-from tamperlens.base.errors import InputError
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.parts import by_parameter
 
@@ -30,12 +29,7 @@ def matched_random(
         bins: number of bins per projection.
         disjoint: draw from outside the set as far as a bin has enough; the rest comes from inside it (a bin
             that the set fills by more than half has no other weights to offer).
-
-    Raises:
-        InputError: fewer than one bin.
     """
-    if bins < 1:
-        raise InputError(f"bins is {bins}; it must be at least 1")
     generator = np.random.default_rng(seed)
     made, shared = {}, 0
     for name, parts in by_parameter(mask.parts).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -11,45 +12,10 @@ from types import ModuleType
 from tamperlens.base.deprecation import warn
 
 MOVED = {
-    "tamperlens.refusal.cache": "tamperlens.directions.cache",
-    "tamperlens.refusal.calibrated": "tamperlens.judges.calibrated",
-    "tamperlens.refusal.candidates": "tamperlens.directions.candidates",
-    "tamperlens.refusal.cards": "tamperlens.judges.cards",
-    "tamperlens.refusal.causal": "tamperlens.directions.causal",
-    "tamperlens.refusal.checkpoints": "tamperlens.directions.checkpoints",
-    "tamperlens.refusal.completions": "tamperlens.rates.completions",
-    "tamperlens.refusal.concepts": "tamperlens.directions.concepts",
-    "tamperlens.refusal.cones": "tamperlens.directions.cones",
-    "tamperlens.refusal.cues": "tamperlens.judges.cues",
-    "tamperlens.refusal.degenerate": "tamperlens.judges.degenerate",
     "tamperlens.refusal.directions": "tamperlens.directions.direction",
-    "tamperlens.refusal.distances": "tamperlens.directions.distances",
-    "tamperlens.refusal.embedders": "tamperlens.judges.embedders",
-    "tamperlens.refusal.embedding_judge": "tamperlens.judges.embedding_judge",
-    "tamperlens.refusal.ensembles": "tamperlens.judges.ensembles",
-    "tamperlens.refusal.evidence": "tamperlens.judges.evidence",
-    "tamperlens.refusal.geometry": "tamperlens.directions.geometry",
-    "tamperlens.refusal.guard_formats": "tamperlens.judges.guard_formats",
-    "tamperlens.refusal.guards": "tamperlens.judges.guards",
-    "tamperlens.refusal.harmfulness": "tamperlens.directions.harmfulness",
-    "tamperlens.refusal.keyword": "tamperlens.judges.keyword",
-    "tamperlens.refusal.labelled": "tamperlens.judges.labelled",
-    "tamperlens.refusal.lists": "tamperlens.judges.lists",
+    "tamperlens.refusal.judges": "tamperlens.judges",
     "tamperlens.refusal.metric": "tamperlens.base.logits",
-    "tamperlens.refusal.nulls": "tamperlens.directions.nulls",
     "tamperlens.refusal.rates": "tamperlens.rates.evaluation",
-    "tamperlens.refusal.recording": "tamperlens.directions.recording",
-    "tamperlens.refusal.representation": "tamperlens.rates.representation",
-    "tamperlens.refusal.samples": "tamperlens.rates.samples",
-    "tamperlens.refusal.selection": "tamperlens.directions.selection",
-    "tamperlens.refusal.separation": "tamperlens.directions.separation",
-    "tamperlens.refusal.shallowness": "tamperlens.rates.shallowness",
-    "tamperlens.refusal.subspaces": "tamperlens.directions.subspaces",
-    "tamperlens.refusal.tokens": "tamperlens.directions.tokens",
-    "tamperlens.refusal.transfer": "tamperlens.directions.transfer",
-    "tamperlens.refusal.validation": "tamperlens.directions.validation",
-    "tamperlens.refusal.variants": "tamperlens.rates.variants",
-    "tamperlens.refusal.weighted": "tamperlens.judges.weighted",
     "tamperlens.studies.auditing": "tamperlens.studies.audit",
     "tamperlens.studies.brittle": "tamperlens.studies.brittleness",
     "tamperlens.studies.following": "tamperlens.studies.trajectory",
@@ -61,9 +27,10 @@ MOVED = {
     "tamperlens.studies.planting": "tamperlens.studies.planted",
     "tamperlens.studies.spill": "tamperlens.studies.spillover",
     "tamperlens.studies.trajectory.watch": "tamperlens.studies.trajectory.setup",
-    "tamperlens.refusal.judges": "tamperlens.judges",
 }
 """Old path to new path, of a package with everything inside it; to be emptied at the next release."""
+OF_REFUSAL = ("tamperlens.directions", "tamperlens.judges", "tamperlens.rates")
+"""Where the other modules of `tamperlens.refusal` are, each under its own name."""
 
 _TOOLS = "docs/tools/judge_training"
 GONE = {
@@ -79,6 +46,9 @@ GONE = {
 def new_path(old: str) -> str:
     """Where a module is now; "" where it did not move."""
     package, _, name = old.rpartition(".")
+    if package == "tamperlens.refusal" and old not in MOVED:
+        paths = (f"{room}.{name}" for room in OF_REFUSAL)
+        return next((path for path in paths if importlib.util.find_spec(path)), "")
     return MOVED.get(old) or (f"{MOVED[package]}.{name}" if package in MOVED else "")
 
 

@@ -84,11 +84,9 @@ def split_prompts(harmful: Prompts, harmless: Prompts, n_train: int, n_val: int,
     """Seeded disjoint parts of both sets. Repeated prompts are used once, so no prompt is on both sides.
 
     Raises:
-        InputError: fewer distinct prompts than needed, sizes below 1, or a prompt that is in both sets.
+        InputError: fewer distinct prompts than needed, or a prompt that is in both sets.
     """
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if n_train < 1 or n_val < 1:
-        raise InputError(f"n_train={n_train} and n_val={n_val}: both must be at least 1")
     check_disjoint(harmful, harmless)
     parts: list[tuple[str, ...]] = []
     for kind, data in (("harmful", harmful), ("harmless", harmless)):

@@ -257,8 +257,6 @@ def base_nulls(base: Activations, *, k: int, n_draws: int, seed: int) -> dict[st
     check_enough([""] * len(base.harmful), [""] * len(base.harmless))
     if not 1 <= k <= min(len(base.harmful) // 2, base.harmful.shape[1]):
         raise InputError(f"k={k} directions do not fit halves of {len(base.harmful)} prompts; lower k")
-    if n_draws < 1:
-        raise InputError(f"draws is {n_draws}; it must be at least 1")
     n = min(len(base.harmful), len(base.harmless))
     if not base.differs:
         return {measure: undefined(NOTHING) for measure in MEASURES}

@@ -72,13 +72,11 @@ def optimise_subspace(
         The basis, least loss first, with the losses of each step in `log`.
 
     Raises:
-        InputError: k does not fit, or steps or batch below 1.
+        InputError: k does not fit.
         NumericsError: a loss became NaN or infinite.
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if steps < 1 or batch < 1 or not learning_rate > 0:
-        raise InputError(f"steps={steps}, batch={batch} and learning_rate={learning_rate} must be positive")
     bad, good = both_activations(model, harmful, harmless, layer, position, None)
     check_k(k, len(bad), model.d_model)
     tokens = refusal_tokens.ids if isinstance(refusal_tokens, RefusalTokens) else tuple(refusal_tokens)

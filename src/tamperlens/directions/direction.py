@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import pandas as pd
 import torch
@@ -241,8 +240,6 @@ def find_direction(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if selection not in get_args(SelectionMethod):
-        raise InputError(f"selection is {selection!r}; it is one of {', '.join(get_args(SelectionMethod))}")
     rule = rule or SelectionRule()
     split = split_prompts(harmful, harmless, n_train, n_val, seed)
     places = candidate_positions(model) if positions is None else check_positions(positions)

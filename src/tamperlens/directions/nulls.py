@@ -177,8 +177,6 @@ def _null(
 ) -> DirectionNull:
     check_disjoint(harmful, harmless)
     check_enough(harmful, harmless)
-    if n_draws < 1:
-        raise InputError(f"draws is {n_draws}; it must be at least 1")
     bad = activations_at(model, prompt_texts(harmful), layer, position, cache=cache)
     good = activations_at(model, prompt_texts(harmless), layer, position, cache=cache)
     return DirectionNull(

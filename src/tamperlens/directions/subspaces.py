@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -156,7 +157,7 @@ def shift_subspace(
     position: int,
     k: int = 3,
     *,
-    kind: str = "samples",
+    kind: Literal["samples", "affine"] = "samples",
     ridge: float = 1e-2,
     cache: ActivationCache | None = None,
 ) -> Subspace:
@@ -185,8 +186,6 @@ def shift_subspace(
     base = as_chat_model(base, what="base")
     tuned = as_chat_model(tuned, what="tuned")
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if kind not in ("samples", "affine"):
-        raise InputError(f"kind={kind!r} is not one of samples, affine")
     before = both_activations(base, harmful, harmless, layer, position, cache)
     after = both_activations(tuned, harmful, harmless, layer, position, cache)
     x, y = torch.cat(before), torch.cat(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,14 +33,14 @@ def attribute(
     target: TargetLike = "refusal_direction",
     metric: Callable[..., Tensor] | None = None,
     labels: object = None,
-    method: str = "gradient",
+    method: Method = "gradient",
     corrupt: Prompts | None = None,
     direction: Tensor | HasVector | None = None,
     layer: int | None = None,
     position: int | None = None,
     refusal_tokens: Sequence[int] | HasIds | None = None,
-    at: str = "clean",
-    baseline: str = "zero",
+    at: Literal["clean", "corrupt"] = "clean",
+    baseline: Baseline = "zero",
     reference: Prompts | None = None,
     steps: int | None = None,
     draws: int = 4,
@@ -116,7 +116,6 @@ def attribute(
         (5, 4)
     """
     model = as_chat_model(model)
-    _check(method, at, baseline)
     rows = make_rows(model, prompts, corrupt)
     if metric is not None:
         if target != "refusal_direction":
@@ -255,16 +254,6 @@ def _published(
         order=tuple(order),
         convention=f"Degrees of shift with the head's queries × {factor:g}, first greedy step; no sign.",
     )  # fmt: skip
-
-
-def _check(method: str, at: str, baseline: str) -> None:
-    for name, value, known in (
-        ("method", method, get_args(Method)),
-        ("at", at, ("clean", "corrupt")),
-        ("baseline", baseline, get_args(Baseline)),
-    ):
-        if value not in known:
-            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
 
 
 def _check_position(goal: Target, rows: Rows) -> None:

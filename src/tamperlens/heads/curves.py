@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def ablation_curve(
     position: int | None = None,
     refusal_tokens: Sequence[int] | HasIds | None = None,
     measure: Measure | None = None,
-    mode: str = "zero",
+    mode: Literal["zero", "mean"] = "zero",
     most: int | None = None,
     draws: int = 20,
     batch_size: int = 16,
@@ -156,10 +156,6 @@ def ablation_curve(
     last = min(len(order), everything // 2) if most is None else most
     if not 1 <= last <= len(order) or len(set(order)) != len(order):
         raise InputError(f"most is {last}; give different heads and 1 to {len(order)} of them")
-    if mode not in ("zero", "mean"):
-        raise InputError(f"mode is {mode!r}; it must be 'zero' or 'mean'")
-    if draws < 1:
-        raise InputError(f"draws is {draws}; it must be at least 1")
     rows = make_rows(model, prompts, None)
     batches = batched(model, rows, batch_size)
     run: Callable[[ChatModel], Any]

@@ -53,12 +53,10 @@ def integrated(model: ChatModel, target: Target, batch: Batch, *, steps: int) ->
     al. 2024, arXiv 2403.17806, eq. 3); one step is the gradient at the clean point.
 
     Raises:
-        InputError: no pairs, or no steps.
+        InputError: no pairs.
     """
     if batch.corrupt is None:
         raise InputError("method 'integrated' needs corrupt=, the other end of the path for each prompt")
-    if steps < 1:
-        raise InputError(f"steps is {steps}; it must be at least 1")
     table = unwrap(model.module).get_submodule(model.anatomy.embedding)
     with evaluating(model.module):
         start, end = (table(inputs["input_ids"]) for inputs in (batch.corrupt, batch.clean))

@@ -104,8 +104,6 @@ def batched(
         ordered: as given instead of by length.
         numbered: put each row's number among the inputs, as "rows" [batch, 1], for metrics with labels.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     order = list(range(len(rows)))
     if not ordered:
         order.sort(key=lambda row: len(rows.clean[row]))

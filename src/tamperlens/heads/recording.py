@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
-from tamperlens.heads.attribution import attribute
+from tamperlens.heads.attribution import Method, attribute
 from tamperlens.heads.inputs import Prompts
 from tamperlens.heads.scores import HeadScores
 from tamperlens.models import ChatModel
@@ -163,7 +163,7 @@ class HeadRecorder:
     name = "heads"
 
     def __init__(
-        self, prompts: Prompts, every: int = 50, *, method: str = "gradient", **settings: object
+        self, prompts: Prompts, every: int = 50, *, method: Method = "gradient", **settings: object
     ) -> None:
         """See the class.
 

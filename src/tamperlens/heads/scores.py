@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens.plots import Plot
 
 DRAWS = 1000
+By = Literal["score", "magnitude"]
 
 
 @dataclass(frozen=True)
@@ -153,23 +154,18 @@ class HeadScores(Result):
             model, table, method=method, target=target, convention=convention, prompts=prompts
         )
 
-    def ranking(self, by: str = "score") -> list[tuple[int, int]]:
+    def ranking(self, by: By = "score") -> list[tuple[int, int]]:
         """All (layer, head), best first; ties go to the lower layer and head.
 
         Args:
             by: "score" (largest first) or "magnitude" (largest |score| first).
-
-        Raises:
-            InputError: another `by`.
         """
-        if by not in ("score", "magnitude"):
-            raise InputError(f"by is {by!r}; it must be 'score' or 'magnitude'")
         values = (self.scores.abs() if by == "magnitude" else self.scores).double().flatten()
         order = values.sort(descending=True, stable=True).indices
         heads = self.scores.shape[1]
         return [(int(i) // heads, int(i) % heads) for i in order]
 
-    def top(self, k: int, by: str = "score") -> list[tuple[int, int]]:
+    def top(self, k: int, by: By = "score") -> list[tuple[int, int]]:
         """The first k of `ranking`.
 
         Raises:

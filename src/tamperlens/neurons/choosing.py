@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Chooser:
         group: ranked inside what.
 
     Raises:
-        InputError: a fraction out of range or too small to choose anything, or no such group.
+        InputError: a fraction out of range or too small to choose anything.
     """
 
     def __init__(
@@ -47,10 +47,8 @@ class Chooser:
         tensors: Mapping[str, Tensor],
         name: str,
         fractions: Sequence[float],
-        group: str,
+        group: Group,
     ) -> None:
-        if group not in get_args(Group):
-            raise InputError(f"group is {group!r}; it must be one of {', '.join(get_args(Group))}")
         for fraction in fractions:
             check_fraction(name, fraction)
             _check_not_empty(parts, name, fraction, group)
@@ -107,7 +105,7 @@ def _all_values(parts: Sequence[Part], tensors: Mapping[str, Tensor]) -> Iterato
             yield values_of(part, stored)
 
 
-def _check_not_empty(parts: Sequence[Part], name: str, fraction: float, group: str) -> None:
+def _check_not_empty(parts: Sequence[Part], name: str, fraction: float, group: Group) -> None:
     """A fraction that chooses nothing anywhere is a mistake, not an empty set."""
     sizes = {
         "matrix": [part.numel for part in parts],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from tamperlens.base.locks import locked
 from tamperlens.base.parts import Part, by_parameter, parts_of
 from tamperlens.base.schemas import Schema, read_document
 from tamperlens.models import ChatModel
+from tamperlens.neurons.choosing import Group
 from tamperlens.neurons.cutoffs import check_fraction
 from tamperlens.neurons.scores import HEADER, Shards, WeightScores, shard_files, write_header
 from tamperlens_hooks import Projection, stored_parameter
@@ -65,8 +66,8 @@ class Pruning:
     """
 
     fraction: float | None
-    end: End | str
-    group: str
+    end: End
+    group: Group
 
 
 def chosen_projections(
@@ -147,8 +148,6 @@ def _score_in_sequence(
     if pruning.fraction is None:
         raise InputError("scores='sequential' needs prune=, the fraction pruned in each block once scored")
     check_fraction("prune", pruning.fraction)
-    if pruning.end not in get_args(End):
-        raise InputError(f"prune_end is {pruning.end!r}; it must be 'top' or 'bottom'")
     parts = parts_of(model, projections)
     shell = _result(model, recipe, parts, {})  # fingerprint of the intact model
     tensors: dict[str, Tensor] = {}
@@ -162,16 +161,6 @@ def _score_in_sequence(
             mask = _result_like(shell, own, ranked).top(pruning.fraction, pruning.group)
             stack.enter_context(zeroed_entries(model, mask))
     return _result_like(shell, parts, tensors)
-
-
-def check_mode(scores: str) -> None:
-    """`scores=` is "intact" or "sequential".
-
-    Raises:
-        InputError: it is neither.
-    """
-    if scores not in get_args(Mode):
-        raise InputError(f"scores is {scores!r}; it must be one of {', '.join(get_args(Mode))}")
 
 
 def memory_bytes(memory: Memory) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.neurons.choosing import Group
 from tamperlens.neurons.examples import Pairs
 from tamperlens.neurons.scores import WeightScores
-from tamperlens.neurons.snip import snip
+from tamperlens.neurons.snip import SnipReduction, snip
+
+Normalise = Literal["layer", "matrix", "none"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Preset:
 
     name: str
     loss: str
-    reduction: str
-    normalise: str
+    reduction: SnipReduction
+    normalise: Normalise
     group: Group
     source: str
 
@@ -78,20 +80,15 @@ def preset_scores(model: ModelLike, data: Pairs, name: str = "published", **sett
     return normalised(scores, chosen.normalise)
 
 
-def normalised(scores: WeightScores, by: str) -> WeightScores:
+def normalised(scores: WeightScores, by: Normalise) -> WeightScores:
     """Scores divided by the mean over their layer or matrix, so that no layer wins by its scale alone.
 
     Args:
         scores: non-negative scores.
         by: "layer", "matrix" or "none".
-
-    Raises:
-        InputError: another `by`.
     """
     if by == "none":
         return scores
-    if by not in ("layer", "matrix"):
-        raise InputError(f"by is {by!r}; it must be 'layer', 'matrix' or 'none'")
     sums: dict[str, float] = {}
     sizes: dict[str, int] = {}
     for part in scores.parts:

@@ -171,8 +171,6 @@ def act_svd(
         'Subspaces'
     """
     model = as_chat_model(model)
-    if rank is not None and rank < 1:
-        raise InputError(f"rank is {rank}; it must be at least 1")
     projections = chosen_projections(model, modules, layers)
     examples = Examples.of(model, data, max_length)
     bases, values = {}, {}

@@ -152,7 +152,7 @@ class WeightScores(Noun):
 
     # ---- choosing ---------------------------------------------------------------------------------------
 
-    def top(self, fraction: float, group: Group | str = "matrix") -> WeightMask:
+    def top(self, fraction: float, group: Group = "matrix") -> WeightMask:
         """The highest-scored weights: exactly ⌊fraction · n⌋ of every group, ties by index, zeros dropped.
 
         Args:

@@ -20,7 +20,7 @@ def set_difference(
     utility: WeightScores,
     p: float,
     q: float,
-    group: Group | str = "matrix",
+    group: Group = "matrix",
 ) -> WeightMask:
     """S(p, q): the top q of the safety scores without the top p of the utility scores.
 
@@ -54,7 +54,7 @@ def sweep(
     safety: WeightScores,
     utility: WeightScores,
     grid: Iterable[tuple[float, float]],
-    group: Group | str = "matrix",
+    group: Group = "matrix",
 ) -> list[tuple[float, float, WeightMask]]:
     """The set difference for every (p, q) of a grid, from one reading of the two scores.
 

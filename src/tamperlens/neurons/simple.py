@@ -21,7 +21,6 @@ from tamperlens.neurons.passes import (
     Pruning,
     Recipe,
     by_name,
-    check_mode,
     chosen_projections,
     score,
 )
@@ -36,15 +35,15 @@ def wanda(
     model: ModelLike,
     data: Pairs,
     *,
-    scores: Mode | str = "intact",
+    scores: Mode = "intact",
     modules: str | Iterable[str] | None = None,
     layers: Iterable[int] | None = None,
     batch_size: BatchSize = "auto",
     max_memory: Memory = None,
     out: PathLike | None = None,
     prune: float | None = None,
-    prune_end: End | str = "top",
-    prune_group: Group | str = "row",
+    prune_end: End = "top",
+    prune_group: Group = "row",
     max_length: int | None = None,
     progress: bool = False,
 ) -> WeightScores:
@@ -81,7 +80,6 @@ def wanda(
         8
     """
     model = as_chat_model(model)
-    check_mode(scores)
     projections = chosen_projections(model, modules, layers)
     examples = Examples.of(model, data, max_length)
     settings: dict[str, Any] = {"scores": scores, "max_length": max_length}

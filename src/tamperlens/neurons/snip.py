@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from tamperlens.base.errors import InputError, NumericsError
+from tamperlens.base.errors import NumericsError
 from tamperlens.base.files import PathLike
 from tamperlens.base.progress import progress_bar
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
@@ -29,7 +29,6 @@ from tamperlens.neurons.passes import (
     Pruning,
     Recipe,
     by_name,
-    check_mode,
     chosen_projections,
     score,
 )
@@ -49,9 +48,9 @@ def snip(
     model: ModelLike,
     data: Pairs,
     *,
-    reduction: SnipReduction | str = "mean_abs",
+    reduction: SnipReduction = "mean_abs",
     loss: str = "response_mean",
-    scores: Mode | str = "intact",
+    scores: Mode = "intact",
     modules: str | Iterable[str] | None = None,
     layers: Iterable[int] | None = None,
     batch_size: BatchSize = "auto",
@@ -59,8 +58,8 @@ def snip(
     max_memory: Memory = None,
     out: PathLike | None = None,
     prune: float | None = None,
-    prune_end: End | str = "top",
-    prune_group: Group | str = "row",
+    prune_end: End = "top",
+    prune_group: Group = "row",
     checkpoint: bool = False,
     max_length: int | None = None,
     max_zero_share: float = 0.5,
@@ -114,9 +113,6 @@ def snip(
         True
     """
     model = as_chat_model(model)
-    if reduction not in get_args(SnipReduction):
-        raise InputError(f"reduction is {reduction!r}; it must be one of {', '.join(_FORMULA)}")
-    check_mode(scores)
     loss_of = loss_function(loss)
     projections = chosen_projections(model, modules, layers)
     examples = Examples.of(model, data, max_length)

@@ -7,7 +7,8 @@
 from tamperlens.rates import compare as compare  # that of directions is `distance` here
 
 # isort: split
-from tamperlens import directions, judges, rates
+from tamperlens import directions, rates
+from tamperlens import judges as judges
 from tamperlens.directions import *  # type: ignore[assignment]  # noqa: F403
 from tamperlens.judges import *  # noqa: F403
 from tamperlens.rates import *  # noqa: F403

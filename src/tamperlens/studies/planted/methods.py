@@ -21,13 +21,14 @@ from tamperlens.base.masks import WeightMask
 from tamperlens.models import ChatModel
 from tamperlens.models.organism.planted import Truth
 from tamperlens.neurons import WeightScores
+from tamperlens.neurons.choosing import Group
 from tamperlens.prompts import PromptSet
 from tamperlens.studies.planted.directions import CHEAT, RANDOM, subspaces
 
 Vector = npt.NDArray[np.float32]
 LEVELS = ("weights", "neurons", "heads")
 PAIRS = ((0.01, 0.01), (0.05, 0.05), (0.1, 0.1), (0.1, 0.05))
-GROUPS = ("matrix", "row", "global")
+GROUPS: tuple[Group, ...] = ("matrix", "row", "global")
 
 
 @dataclass(frozen=True)
