@@ -183,7 +183,7 @@ def test_bad_fractions_and_groups(chat: Any, tiny: Any) -> None:
             neurons.set_difference(one, two, p=0.1, q=bad)
     with pytest.raises(InputError, match=r"for 7 % write 0.07"):
         neurons.set_difference(one, two, p=7, q=0.1)
-    with pytest.raises(InputError, match="must be one of matrix, row, global"):
+    with pytest.raises(InputError, match="group='layer' must be one of 'matrix', 'row', 'global'"):
         one.top(0.1, group="layer")
     with pytest.raises(InputError, match=r"chooses nothing: a row has at most 80 weights"):
         one.top(0.01, group="row")

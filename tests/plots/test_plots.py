@@ -104,8 +104,8 @@ def test_dots_stand_where_the_numbers_say():
     e = wilson(196, 200)
     assert trace.error_x.array[0] == pytest.approx(e.high - e.value)
     assert trace.error_x.arrayminus[0] == pytest.approx(e.value - e.low)
-    drawn = [line.get_xdata() for axes in plot.still.axes for line in axes.lines]
-    assert any(list(np.atleast_1d(x)) == [e.low, e.high] for x in drawn)
+    drawn = [s[:, 0] for a in plot.still.axes for c in a.collections for s in c.get_segments()]
+    assert any(list(x) == pytest.approx([e.low, e.high]) for x in drawn)
     texts = [text.get_text() for axes in plot.still.axes for text in axes.texts]
     assert "before: undefined" in texts
     assert "before 98\u00a0%" in plot.alt

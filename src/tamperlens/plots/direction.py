@@ -64,7 +64,8 @@ def direction_map(
     )
     sizes = np.abs(scores[np.isfinite(scores)])
     few = len(layers) <= 12  # then every cell has its number, in brackets where it fails a filter
-    words = np.array([_cell(*one) for one in zip(scores.flat, passed.flat, strict=True)], dtype=object)
+    cells = zip(scores.flat, passed.flat, strict=True)
+    words = np.array([_cell(float(score), bool(fits)) for score, fits in cells], dtype=object)
     with Canvas(
         max(1.9, 0.36 * len(positions) + 1.35), 60 * len(positions) + 220,
         x="layer (block input)", y="token (position)", grid="",
