@@ -78,7 +78,7 @@ def test_curve_errors(chat) -> None:
         heads.ablation_curve(model, [(0, 0), (0, 0)], CLEAN, **given)
     with pytest.raises(InputError, match="most is 5"):
         heads.ablation_curve(model, [(0, 0)], CLEAN, most=5, **given)
-    with pytest.raises(InputError, match="mode is 'resample'"):
+    with pytest.raises(InputError, match="mode='resample' must be one of"):
         heads.ablation_curve(model, [(0, 0)], CLEAN, mode="resample", **given)
 
 

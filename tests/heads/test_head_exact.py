@@ -135,7 +135,7 @@ def test_errors(chat, direction) -> None:
         heads.attribute(model, CLEAN, method="ablate", target=lambda logits: logits[:, 3].mean())
     with pytest.raises(InputError, match="one number per example"):
         heads.attribute(model, CLEAN, method="gradient", target=lambda logits: logits)
-    with pytest.raises(InputError, match="method is 'magic'"):
+    with pytest.raises(InputError, match="method='magic' must be one of"):
         heads.attribute(model, CLEAN, method="magic", direction=r, layer=1)
     with pytest.raises(InputError, match="target is 'nonsense'"):
         heads.attribute(model, CLEAN, target="nonsense")

@@ -314,7 +314,7 @@ class Canvas:
             ink = _LIGHT if abs(grid[i, j]) > 0.72 * top else _DARK
             axes.text(j, i, word, ha="center", va="center", fontsize=7.5, color=ink)
         if panel == len(self.axes) - 1:
-            shape = (
+            shape: dict[str, Any] = (
                 {"aspect": 45, "shrink": 0.98, "pad": 0.03} if bar == "top" else {"aspect": 30, "shrink": 0.9}
             )
             drawn = self.still.colorbar(image, ax=self.axes, location=bar, **shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -30,8 +31,8 @@ def dot_interval(frame: pd.DataFrame, *, name: str, title: str, caption: str, ax
         InputError: a column is missing or the frame is empty.
     """
     need_columns(frame, COLUMNS, "dot_interval")
-    groups = dict(iter(frame.groupby(["panel", "label"], sort=False)))
-    rows: list[tuple[str, str]] = []  # a panel's own row, which has no label, and those below it
+    groups: dict[Any, pd.DataFrame] = dict(iter(frame.groupby(["panel", "label"], sort=False)))
+    rows: list[Any] = []  # a panel's own row, which has no label, and those below it
     for panel in dict.fromkeys(frame["panel"]):
         rows += [(panel, ""), *(key for key in groups if key[0] == panel)]
     words = [_row_label(groups[key]) if key in groups else "" for key in rows]
