@@ -32,3 +32,8 @@ def test_audit_runs_on_every_family(family, tiny, tmp_path):
     undefined = measures[measures.value.isna()]
     assert (undefined.n == 0).all()
     assert result is not None
+    curve = result.dose
+    assert (curve is None) is (not result.direction.defined)
+    if curve is not None:
+        assert set(curve.of("refusal rate")["scale"]) == {0.0, 0.25, 0.5, 1.0, 2.0, 4.0}
+        assert "Adding the direction" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

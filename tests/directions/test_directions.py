@@ -19,7 +19,7 @@ from tamperlens.directions.candidates import batches, candidate_positions, mean_
 from tamperlens.directions.scoring import Scorer
 from tamperlens.models import ChatModel, Decoding
 from tamperlens.prompts import PromptSet
-from tamperlens_hooks import read_positions
+from tamperlens_hooks import add_direction, read_positions
 
 BAD, GOOD = prompts(40, harmful=True), prompts(40, harmful=False)
 TOKENS = [60, 70, 80]
@@ -481,6 +481,29 @@ def test_too_few_prompts_for_halves(planted: Any) -> None:
 
 
 # ---- what it does
+
+
+def test_a_dose_curve_is_addition_by_scale(planted: Any, found: refusal.Direction, tmp_path: Any) -> None:
+    model = planted[0]
+    curve = refusal.dose_curve(
+        model, found, GOOD[:15], scales=[2, 0.001], judge=SaysN(), decoding=Decoding(3)
+    )
+    assert curve.of("refusal rate")["scale"].tolist() == [0.0, 0.001, 2.0]
+    assert curve.of("refusal rate")["value"].tolist() == [0.0, 0.0, 1.0]
+    assert curve.of("refusal rate, random")["value"].tolist() == [0.0, 0.0, 0.0]
+    assert set(curve.of("refusal rate")["n"]) == {15} and curve.of("refusal rate")["high"].iloc[0] > 0.1
+    base = model.logits_last(list(GOOD[:15])).double().log_softmax(-1)
+    with add_direction(model, 2 * found.raw, layer=found.layer):
+        moved = model.logits_last(list(GOOD[:15])).double().log_softmax(-1)
+    literal = torch.nn.functional.kl_div(moved, base, log_target=True, reduction="none").sum(-1).mean()
+    kl = curve.of("KL")["value"]
+    assert kl[0] == 0 and kl[2] == pytest.approx(float(literal)) and kl[1] < kl[2]
+    again = refusal.DoseCurve.load(curve.save(tmp_path / "dose.json"))
+    assert again.summary() == curve.summary() and "× 2 100% (random 0%" in curve.summary()
+    assert curve.plot().save(tmp_path)[0].exists()
+    for scales in ([], [0], [-1, 1]):
+        with pytest.raises(InputError, match="must be positive"):
+            refusal.dose_curve(model, found, GOOD[:2], scales=scales)
 
 
 def test_causal_check(planted: Any, found: refusal.Direction) -> None:

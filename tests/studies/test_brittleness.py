@@ -222,6 +222,9 @@ def test_sentences_say_what_the_intervals_allow() -> None:
         ((-0.2, 0.1), (-0.1, 0.1), "does not lower refusal more"),
     ):
         assert words in sentence(rows(refusal, able), "set", 0.02)
+    one, two = rows((-0.8, -0.5), (-0.08, 0.02))
+    dear = sentence([one, replace(two, after=0.58)], "set", 0.02)
+    assert dear.endswith("costs no more capability than they do, which is 42 points.")
     worst = rows((-0.9, -0.7), (-0.05, 0.05))
     said = sentence(worst, "set", 0.02, broken="perplexity 2 → 9e+03")
     assert said.endswith("is broken (perplexity 2 → 9e+03), so that its refusal is not compared.")

@@ -5,9 +5,9 @@ Contents:
   `screening` (first-order estimates of all candidates), `shortlist` (successive elimination), `scoring`
   (causal scores and their table), `selection` (the published rule as a pure function), `doubts` (reasons not
   to call it refusal), `tokens` (refusal tokens found from the model).
-- `causal`: `causal_check` on generated text; `distances`: `distance` (`compare`); `nulls`: `split_half_null`,
-  `bootstrap_null`, `activations`; `geometry`: angles, CKA, AUROC as pure functions; `cache`: activations
-  on disk; `separation`: AUROC, d′, TPR of projections.
+- `causal`: `causal_check` on generated text; `dose`: `dose_curve`, addition by scale; `distances`:
+  `distance` (`compare`); `nulls`: `split_half_null`, `bootstrap_null`, `activations`; `geometry`: angles,
+  CKA, AUROC as pure functions; `cache`: activations on disk; `separation`: AUROC, d′, TPR of projections.
 - `harmfulness` (beside refusal), `concepts` (any other, from contrastive pairs), `subspaces` and `cones`
   (several directions), `validation` (each put to the causal test).
 - `checkpoints`: `compare_checkpoints`, every distance beside its null; `transfer`: `causal_transfer`;
@@ -24,6 +24,7 @@ from tamperlens.directions.concepts import Concept, find_concept_direction, read
 from tamperlens.directions.cones import optimise_subspace
 from tamperlens.directions.direction import Direction, direction_at, direction_like, find_direction, split_of
 from tamperlens.directions.distances import Distance, compare, distance
+from tamperlens.directions.dose import DoseCurve, dose_curve
 from tamperlens.directions.features import FeatureExplanation, explain_by_features
 from tamperlens.directions.harmfulness import (
     HarmfulnessAndRefusal,
@@ -57,6 +58,7 @@ __all__ = [
     "DirectionRecorder",
     "DirectionTrace",
     "Distance",
+    "DoseCurve",
     "FeatureExplanation",
     "HarmfulnessAndRefusal",
     "RefusalTokens",
@@ -80,6 +82,7 @@ __all__ = [
     "direction_at",
     "direction_like",
     "distance",
+    "dose_curve",
     "explain_by_features",
     "find_concept_direction",
     "find_direction",

@@ -17,7 +17,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.directions.direction import Direction
-from tamperlens.models import Decoding, ModelLike, as_chat_model, old_length
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, compare, evaluate
@@ -138,16 +138,7 @@ def causal_check(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if not direction.defined:
-        raise InputError(
-            f"the direction of {direction.model!r} is undefined ({direction.flag}): nothing to ablate"
-        )
-    if direction.vector.numel() != model.d_model:
-        raise InputError(
-            f"the direction has width {direction.vector.numel()} and {model.name} has {model.d_model}; "
-            "find one for this model"
-        )
-
+    usable(model, direction)
     how = Decoding.of(decoding, {})
 
     def rates(data: Prompts) -> RefusalRates:
@@ -183,6 +174,23 @@ def causal_check(
         seed=seed,
         scale=scale,
     )
+
+
+def usable(model: ChatModel, direction: Direction) -> None:
+    """Refuse a direction that is undefined or of another width.
+
+    Raises:
+        InputError: it is.
+    """
+    if not direction.defined:
+        raise InputError(
+            f"the direction of {direction.model!r} is undefined ({direction.flag}): nothing to ablate or add"
+        )
+    if direction.vector.numel() != model.d_model:
+        raise InputError(
+            f"the direction has width {direction.vector.numel()} and {model.name} has {model.d_model}; "
+            "find one for this model"
+        )
 
 
 def random_directions(direction: Direction, n: int, seed: int) -> list[Float[Tensor, " d_model"]]:

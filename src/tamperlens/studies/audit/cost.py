@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tamperlens import refusal
 from tamperlens.base.results import Result
 from tamperlens.directions.candidates import candidate_positions
+from tamperlens.directions.dose import SCALES
 from tamperlens.directions.shortlist import CAP, FEW
 from tamperlens.models import ChatModel
 from tamperlens.models.prefix import common_length
@@ -107,6 +108,9 @@ def expected_costs(bench: Bench, speed: Speed | None = None) -> dict[str, StageC
     )
     each = 1 + stages.controls(bench)  # conditions of the causal check that either set is asked in
     causal = (sum(n for n, _ in sides) * each, sum(n for _, n in sides) * new * each)
+    added = stages.dosed(bench)
+    doses = 1 + 2 * len(SCALES)  # the untouched model, then the direction and a random vector
+    dose = (read(added.prompts) * 2 * doses, len(added) * new * doses)
 
     harmful, harmless = bench.prompts.direction
     n_train, n_val, positions = stages.search(bench)
@@ -126,7 +130,10 @@ def expected_costs(bench: Bench, speed: Speed | None = None) -> dict[str, StageC
     examples = config.steps * config.batch_size if config.steps else (config.epochs or 1) * len(pairs)
     parts = {
         "before": measured,
-        "direction": (search[0] + causal[0] + suites, search[1] + causal[1] + graded),
+        "direction": (
+            search[0] + causal[0] + dose[0] + suites,
+            search[1] + causal[1] + dose[1] + graded,
+        ),
         "attack": (int(_TRAINING * length * examples), 0),
         "after": (measured[0] + causal[0] + int(both * 4 * n_train), measured[1] + causal[1]),
     }

@@ -56,6 +56,9 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                 axis="share of prompts refused",
             )
         )
+    dose = results.dose()
+    if dose is not None:
+        found.append(dose.plot())
     layers = results.layers()
     if layers is not None and direction is not None and layers["cosine"].notna().any():
         found.append(

@@ -13,7 +13,7 @@ from tamperlens.base.measurement import differences, pick
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import REMADE, Schema, checked
 from tamperlens.models import Decoding
-from tamperlens.refusal import Direction
+from tamperlens.refusal import Direction, DoseCurve
 from tamperlens.report import (
     Block,
     Browser,
@@ -65,7 +65,13 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
         Section("Rates and capability", [_change_table(measures, changes)]),
         Section(
             "Refusal direction",
-            [*_some(by_name, "direction", "causal"), _causal_table(measures), *_some(by_name, "cosine")],
+            [
+                *_some(by_name, "direction", "causal"),
+                _causal_table(measures),
+                *_some(by_name, "dose"),
+                *_dose_table(results.dose()),
+                *_some(by_name, "cosine"),
+            ],
         ),
         Section("The attack", [*_some(by_name, "training"), _attack_facts(attack)]),
         Section("Examples", [_answers(results, facts["model"])]),
@@ -176,6 +182,23 @@ def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
         ("measure", "before", "after", "difference", "+ / −", "p", "n"),
         tuple(rows),
     )
+
+
+def _dose_table(curve: DoseCurve | None) -> list[Table]:
+    if curve is None:
+        return []
+    names = ("refusal rate", "refusal rate, random", "degenerate rate", "KL")
+    rows = []
+    for scale, part in curve.to_frame().groupby("scale"):
+        cells = [pick(part, name, "harmless", "added") for name in names]
+        rows.append((f"{scale:g}", *map(share, cells[:3]), number(cells[3], 2)))
+    told = (
+        f"Adding the direction to {curve.of(names[0])['n'].iloc[0]} harmless prompts, by scale (1: the "
+        "difference of means; 0: untouched). KL: of the first answer token, nats. A direction that carries "
+        "refusal raises it where the random vector, KL and degenerate answers stay low."
+    )
+    head = ("scale", "refused", "refused, random vector", "degenerate", "KL")
+    return [Table(told, head, tuple(rows))]
 
 
 def _causal_table(measures: pd.DataFrame) -> Table:

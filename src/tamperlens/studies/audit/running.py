@@ -24,7 +24,7 @@ from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, load, old_length
 from tamperlens.plots import Plot
 from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
-from tamperlens.refusal import Direction, judges
+from tamperlens.refusal import Direction, DoseCurve, judges
 from tamperlens.studies.audit import stages, tables
 from tamperlens.studies.audit.cost import expected_costs
 from tamperlens.studies.audit.coverage import language_coverage
@@ -111,6 +111,11 @@ class AuditResult(Result):
     def direction(self) -> Direction:
         """The refusal direction of the model before the attack."""
         return Direction.load(self.folder / "direction.safetensors")
+
+    @property
+    def dose(self) -> DoseCurve | None:
+        """What adding the direction does by scale; None where there is no direction."""
+        return Results(RunFolder.read(self.folder)).dose()
 
     @property
     def completions(self) -> pd.DataFrame:

@@ -28,14 +28,14 @@ from tamperlens.base.stats import Estimate, undefined
 from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, encode_pair
-from tamperlens.refusal import CausalCheck, Direction, RefusalRates
+from tamperlens.refusal import CausalCheck, Direction, DoseCurve, RefusalRates
 from tamperlens.studies.audit.inputs import Prompts, Settings
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import Stage
 from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask
 from tamperlens_hooks import ablate_direction
 
-N_RANDOM = 3
+N_RANDOM, DOSE_PROMPTS = 3, 32
 ATTACK = "attack"
 
 
@@ -117,6 +117,11 @@ class Results:
         """The causal check of the base's direction; None when the direction is undefined."""
         path = self.path(stage, "causal.json")
         return _loaded(CausalCheck, path) if path.exists() else None
+
+    def dose(self) -> DoseCurve | None:
+        """What adding the base's direction does by scale; None where it was not measured."""
+        path = self.path("before", "dose.json")
+        return _loaded(DoseCurve, path) if path.exists() else None
 
     def layers(self) -> pd.DataFrame | None:
         """Cosines between base and attacked model by layer."""
@@ -210,6 +215,12 @@ def controls(bench: Bench) -> int:
     return 1 if bench.settings.quick else N_RANDOM
 
 
+def dosed(bench: Bench) -> PromptSet:
+    """Harmless prompts that the direction is added to at several scales."""
+    most = 8 if bench.settings.quick else DOSE_PROMPTS
+    return bench.asked.harmless.head(min(most, len(bench.asked.harmless)))
+
+
 def attack_config(bench: Bench) -> finetune.LoraConfig | finetune.FullConfig:
     """The attack's own settings, with what this audit changes in them."""
     steps = bench.settings.steps
@@ -229,6 +240,10 @@ def find_direction(bench: Bench) -> None:
     if not direction.defined:
         return
     causal(bench, bench.model, direction, "before")
+    curve = refusal.dose_curve(
+        bench.model, direction, dosed(bench), seed=bench.settings.seed, **bench.evaluation()
+    )
+    curve.save(results.path("before", "dose.json"))
     with ablate_direction(bench.model, direction.vector.to(bench.model.device)):
         scores = bench.ask(bench.model)
     scores.save(results.path("ablated", "capability.json"))

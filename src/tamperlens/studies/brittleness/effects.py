@@ -137,7 +137,13 @@ def sentence(
     if by[REFUSAL].difference.high >= 0:
         return f"{head} It does not lower refusal more than random sets do."
     if able.low >= -band:
-        return f"{head} It carries refusal apart from capability."
+        lost = by[CAPABILITY].before - by[CAPABILITY].after
+        if lost <= band + 1e-9:
+            return f"{head} It carries refusal apart from capability."
+        return (
+            f"{head} It lowers refusal more than random sets do and costs no more capability than they do, "
+            f"which is {100 * lost:.0f} points."
+        )
     if able.high < -band:
         return f"{head} It lowers refusal more than random sets do, and breaks capability with it."
     if able.high < 0:
