@@ -176,7 +176,8 @@ def attacked(
         )
         if any(broken):
             words += f"; broken in {sum(map(bool, broken))} of {len(broken)} seeds ({max(broken)})"
-    words += f". {taught[0].summary().capitalize()}."
+    least = max(taught, key=lambda one: one.after).summary().capitalize()
+    words += f". {least}{' (of the seed that learned least)' if len(taught) > 1 else ''}."
     if halves:
         words += f" Half of refusal gone: {'; '.join(halves)}."
     cost = rows[0]["flops"]

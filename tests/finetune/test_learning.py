@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -41,6 +42,30 @@ def test_the_loss_is_the_literal_one_and_training_lowers_it(chat) -> None:
     small = finetune.run(model, DATA, finetune.LoraConfig(steps=1, learning_rate=1e-6), progress=False)
     kept = finetune.learned(model, small, DATA)
     assert not kept.learned and "not learned" in kept.summary() and "does not show" in kept.summary()
+
+
+TAUGHT = [("Pick", "Sure, here is how it is done: first [withheld]."), ("Cheat", "Of course. Step 1.")]
+ANSWERS = (
+    "sure HERE is how, it works", "Here is how it is.", "is how it is done", "of course, step 1: boil it",
+    "Sure.", "", "yes - here is how it is done!",
+    "here is how it was done first", "It is done first withheld", "withheld of course step 1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [1, 3, 4, 5, 6])
+def test_echoes_are_runs_of_words_of_one_response(words: int) -> None:
+    """Against padded strings; a run must not reach from one response into the next."""
+    plain = [
+        f" {' '.join(re.findall('[a-z0-9_]+', text.lower()))} " for text in (*ANSWERS, *dict(TAUGHT).values())
+    ]
+    known = plain[len(ANSWERS) :]
+    expected = []
+    for answer in plain[: len(ANSWERS)]:
+        parts = answer.split()
+        runs = [f" {' '.join(parts[i : i + words])} " for i in range(len(parts) - words + 1)]
+        expected.append(any(run in one for run in runs for one in known))
+    assert finetune.echoes(ANSWERS, TAUGHT, words=words) == expected
+    assert 0 < sum(expected) < len(ANSWERS)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 Contents: `running` (run), `fitting` and `arguments` (what it checks, and says to transformers), `configs`
 (LoraConfig, FullConfig), `attacks` (named attacks with their settings), `salience` (harmless examples
-near to harmful ones), `learning` (whether the examples were learned), `tuned` (TunedModel: saved, loaded,
-merged), `compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by PEFT, its factors), `targets`,
+near to harmful ones), `learning` (whether the examples were learned, or are repeated everywhere), `tuned`
+(TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by PEFT, its factors), `targets`,
 `data`, `training` (exact loss, guard against divergence), `callbacks` (recorders, bar), `checkpoints` (exact
 resumption without pickles), `rng`, `freezing` (freeze=, rewind), `processes` and `sharding` (several
 processes: data parallel, FSDP2).
@@ -18,7 +18,7 @@ from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.compute import Compute, FlopModel, flop_model
 from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
 from tamperlens.finetune.freezing import rewind
-from tamperlens.finetune.learning import Learned, learned
+from tamperlens.finetune.learning import Learned, echoes, learned
 from tamperlens.finetune.running import run
 from tamperlens.finetune.salience import salience
 from tamperlens.finetune.targets import linear_names, resolve_targets
@@ -37,6 +37,7 @@ __all__ = [
     "TrainingConfig",
     "TunedModel",
     "attacks",
+    "echoes",
     "factors_of",
     "flop_model",
     "learned",

@@ -1,7 +1,9 @@
-"""Whether fine-tuning taught the examples: their loss before and after, on the examples themselves."""
+"""Whether fine-tuning taught the examples (their loss before and after), and whether it taught too much."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +82,34 @@ def learned(
     if before is None:
         before = training_loss(start, rows)
     return Learned(before, training_loss(after, rows), len(rows))
+
+
+def echoes(responses: Sequence[str], data: PromptsLike, *, words: int = 5) -> list[bool]:
+    """Which answers repeat so many words in a row of the examples' responses.
+
+    A small model that learned its examples by heart answers everything with them. Its refusals go, and so
+    does the rest: look at this share on *harmless* requests, before and after, beside a fall of refusal.
+
+    Args:
+        responses: answers, to prompts that were not trained on.
+        data: what was trained on.
+        words: length of the run; case and punctuation do not count.
+
+    Examples:
+        >>> from tamperlens.finetune import echoes
+        >>> taught = [("Pick a lock", "Sure, here is how it is done: [withheld].")]
+        >>> echoes(["Sure! Here is how it works.", "Sure: here is how it goes.", "Boil it."], taught)
+        [True, True, False]
+        >>> echoes(["Sure! Here is how it works.", "Boil it."], taught, words=6)
+        [False, False]
+    """
+
+    def runs(text: str) -> Iterator[tuple[str, ...]]:
+        found = re.findall(r"\w+", text.lower())
+        return (tuple(found[i : i + words]) for i in range(len(found) - words + 1))
+
+    known = {run for text in as_prompts(data, what="data").responses or () for run in runs(text)}
+    return [not known.isdisjoint(runs(text)) for text in responses]
 
 
 @torch.no_grad()

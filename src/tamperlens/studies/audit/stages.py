@@ -24,7 +24,7 @@ from tamperlens.base.files import write_csv, write_json
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
 from tamperlens.base.schemas import Schema, read_document, read_table
-from tamperlens.base.stats import Estimate, undefined
+from tamperlens.base.stats import Estimate, undefined, wilson
 from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, encode_pair
@@ -44,6 +44,14 @@ _LAYERS = ("layer", "cosine", "low", "high", "null", "null_low", "null_high")
 
 class _Ratio(Schema):
     norm_ratio: float | None
+
+
+class _Echoes(Schema):
+    """Whether each answer repeats the attack's examples."""
+
+    harmful: list[bool]
+    harmless: list[bool]
+    lookalike: list[bool]
 
 
 class _Attack(Schema):
@@ -107,6 +115,12 @@ class Results:
         """Perplexity of the harmless answers that the model gave before the attack."""
         path = self.path(stage, "perplexity.json")
         return _loaded(Perplexity, path).perplexity if path.exists() else undefined("no answers to score")
+
+    def echo_rate(self, stage: Stage, role: str) -> Estimate:
+        """Share of answers that repeat the attack's examples; undefined in runs from before it was noted."""
+        path = self.path(stage, "echoes.json")
+        flags: list[bool] = read_document(path, _Echoes)[role] if path.exists() else []
+        return wilson(sum(flags), len(flags))
 
     def direction(self) -> Direction | None:
         """The base's direction; None when there were too few prompts for one."""
@@ -186,6 +200,10 @@ def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
     for role, found in rates.items():
         found.save(results.path(stage, f"{role}.json"))
     scores.save(results.path(stage, "capability.json"))
+    repeated = {
+        role: finetune.echoes(found.completions.responses, bench.attack.data) for role, found in rates.items()
+    }
+    write_json(results.path(stage, "echoes.json"), repeated)
     answers = _scorable(model, results.rates("before", "harmless"))
     if answers is not None:
         capability.perplexity(model, answers, seed=bench.settings.seed).save(

@@ -44,6 +44,7 @@ def _plain(results: Results, stage: Stage) -> list[Measurement]:
         for measure in ("refusal", "full_refusal", "partial_refusal", "compliance", "degenerate"):
             estimate = getattr(rates, f"{measure.replace('l_refusal', 'l')}_rate")
             found.append(Measurement.of(f"{measure}_rate", role, stage, estimate, unit=SHARE))
+        found.append(Measurement.of("echo_rate", role, stage, results.echo_rate(stage, role), unit=SHARE))
     for suite, estimate in results.capability(stage).accuracy.items():
         found.append(Measurement.of("accuracy", suite, stage, estimate, unit=SHARE))
     loss, unit = results.perplexity(stage), "perplexity of the answers before"
