@@ -3,7 +3,8 @@
 Contents: `running` (run), `fitting` and `arguments` (what it checks, and says to transformers), `configs`
 (LoraConfig, FullConfig), `attacks` (named attacks with their settings), `salience` (harmless examples
 near to harmful ones), `learning` (whether the examples were learned, or are repeated everywhere), `tuned`
-(TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by PEFT, its factors), `targets`,
+(TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by
+PEFT, its factors), `targets`,
 `data`, `training` (exact loss, guard against divergence), `callbacks` (recorders, bar), `checkpoints` (exact
 resumption without pickles), `rng`, `freezing` (freeze=, rewind), `processes` and `sharding` (several
 processes: data parallel, FSDP2).
