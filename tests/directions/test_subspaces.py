@@ -58,7 +58,7 @@ def test_shift_between_checkpoints(tiny: Any, planted: Any) -> None:
     assert abs(float(affine.basis[0] @ difference / difference.norm())) > 0.95
     with pytest.raises(InputError, match="no shift"):
         refusal.shift_subspace(base, base, BAD, GOOD, *PLACE)
-    with pytest.raises(InputError, match="samples, affine"):
+    with pytest.raises(InputError, match="kind='other' must be one of 'samples', 'affine'"):
         refusal.shift_subspace(base, tuned, BAD, GOOD, *PLACE, kind="other")
 
 

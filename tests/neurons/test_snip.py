@@ -321,8 +321,8 @@ def test_rows_without_a_response_are_named(chat: Chat) -> None:
 def test_bad_options_are_told(chat: Chat, safety: PromptSet) -> None:
     model = chat("llama")
     for options, words in (
-        ({"reduction": "sum"}, "reduction is 'sum'"),
-        ({"scores": "other"}, "scores is 'other'"),
+        ({"reduction": "sum"}, "reduction='sum' must be one of"),
+        ({"scores": "other"}, "scores='other' must be one of"),
         ({"loss": "x"}, "no loss 'x'"),
         ({"modules": ["query"]}, "it has q, k, v, o, gate, up, down"),
         ({"modules": []}, "no projections left"),

@@ -39,7 +39,7 @@ _SYMBOLS = dict(zip(MARKERS, PLOTLY_MARKERS, strict=True))
 
 
 class Canvas:
-    """Panels side by side, still and interactive; the house style holds inside the `with`.
+    """Panels, still and interactive; the house style holds inside the `with`.
 
     Args:
         height: of the still figure, inches.
@@ -49,6 +49,8 @@ class Canvas:
         panels: their titles; one without a title by default.
         ratios: widths of the panels; equal, with one vertical scale, by default.
         grid: which lines the still figure has: "x", "y", "both" or none ("").
+        stacked: panels below each other, with one horizontal axis; titles are in the interactive figure only,
+            labels of vertical axes in the still one only.
 
     Attributes:
         still: matplotlib's figure.
@@ -66,37 +68,43 @@ class Canvas:
         panels: Sequence[str] = ("",),
         ratios: Sequence[float] = (),
         grid: str = "y",
+        stacked: bool = False,
     ) -> None:
         """See the class."""
         self._labels, self._titles, self._ratios, self._grid = (x, y), list(panels), list(ratios), grid
-        self._height, self._pixels = height, pixels
+        self._height, self._pixels, self._stacked = height, pixels, stacked
         self._named: set[str] = set()
         self._style = style()
 
     def __enter__(self) -> Canvas:
         self._style.__enter__()
-        n, ratios = len(self._titles), self._ratios
+        n, ratios, stacked = len(self._titles), self._ratios, self._stacked
         self.still = Figure(figsize=(WIDTH_INCHES, self._height), layout="constrained")
-        grid = self.still.subplots(1, n, sharey=not ratios, squeeze=False, width_ratios=ratios or None)
-        self.axes: list[Any] = list(grid[0])
-        titles = [short(title, 40) for title in self._titles] if any(self._titles) else None
+        grid = self.still.subplots(
+            *((n, 1) if stacked else (1, n)), sharex=stacked, sharey=not (ratios or stacked), squeeze=False,
+            width_ratios=ratios or None,
+        )  # fmt: skip
+        self.axes: list[Any] = list(grid.flat)
+        titles = [short(title, 40) for title in self._titles]
         self.figure: go.Figure = make_subplots(
-            1, n, subplot_titles=titles, shared_yaxes=not ratios, column_widths=ratios or None
-        )
+            *((n, 1) if stacked else (1, n)), subplot_titles=titles if any(titles) else None,
+            shared_xaxes=stacked, shared_yaxes=not (ratios or stacked), column_widths=ratios or None,
+            vertical_spacing=0.02 if stacked else None,
+        )  # fmt: skip
         self.figure.update_layout(layout(height=self._pixels))
         style_of = self.figure.layout.xaxis.to_plotly_json()
         for name in ("gridcolor", "linecolor", "zeroline", "automargin", "ticks"):  # of further panels too
             self.figure.update_xaxes({name: style_of[name]})
             self.figure.update_yaxes({name: style_of[name]})
         x, y = self._labels
-        across = [x] * n if isinstance(x, str) else x
+        across = ([""] * (n - 1) + [x] if stacked else [x] * n) if isinstance(x, str) else x
         up = [y, *[""] * (n - 1)] if isinstance(y, str) else y
         for i, axes in enumerate(self.axes):
-            axes.set(xlabel=across[i], ylabel=up[i], title=short(self._titles[i], 30))
+            axes.set(xlabel=across[i], ylabel=up[i], title="" if stacked else short(self._titles[i], 30))
             if self._grid:
                 axes.grid(axis=self._grid)
-            self.figure.update_xaxes(title={"text": short(across[i], 90)}, row=1, col=i + 1)
-            self.figure.update_yaxes(title={"text": short(up[i], 90)}, row=1, col=i + 1)
+            self.figure.update_xaxes(title={"text": short(across[i], 90)}, **self._at(i))
+            self.figure.update_yaxes(title={"text": "" if stacked else short(up[i], 90)}, **self._at(i))
         return self
 
     def __exit__(
@@ -109,6 +117,10 @@ class Canvas:
                 settle(self.still)
         finally:
             self._style.__exit__(kind, error, trace)
+
+    def _at(self, panel: int) -> dict[str, int]:
+        """Plotly's name of a panel."""
+        return {"row": panel + 1, "col": 1} if self._stacked else {"row": 1, "col": panel + 1}
 
     def line(
         self,
@@ -168,7 +180,7 @@ class Canvas:
             line={"color": colour, "dash": "dash" if dash else "solid", "width": 1.5 * width},
             marker={"symbol": symbol, "size": 2 * size, "color": colour}, **bars, **interactive,
         )  # fmt: skip
-        self.figure.add_trace(trace, row=1, col=panel + 1)
+        self.figure.add_trace(trace, **self._at(panel))
 
     def band(
         self,
@@ -180,31 +192,38 @@ class Canvas:
         *,
         middle: Any = None,
         alpha: float = 0.25,
+        panel: int = 0,
     ) -> None:
         """The area between two lines, with a dashed one in its middle where that is given."""
         self._named |= {label} if label else set()
-        self.axes[0].fill_between(x, low, high, color=colour, alpha=alpha, lw=0, label=label or None)
+        self.axes[panel].fill_between(x, low, high, color=colour, alpha=alpha, lw=0, label=label or None)
         fill = f"rgba{(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)), alpha)}"
         shared = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        self.figure.add_trace(go.Scatter(y=high, showlegend=False, **shared))
-        self.figure.add_trace(
-            go.Scatter(y=low, fill="tonexty", fillcolor=fill, name=label, showlegend=bool(label), **shared)
-        )
+        area = {"fill": "tonexty", "fillcolor": fill, "name": label, "showlegend": bool(label)}
+        for y, look in ((high, {"showlegend": False}), (low, area)):
+            self.figure.add_trace(go.Scatter(y=y, **shared, **look), **self._at(panel))
         if middle is not None:
-            self.line(x, middle, "", colour, dash=True, width=1.2)
+            self.line(x, middle, "", colour, dash=True, width=1.2, panel=panel)
 
-    def rule(self, axis: Literal["x", "y"], at: float, note: str = "", *, colour: str = GREY) -> None:
-        """A dashed line across the first panel at a place on an axis, with a word beside it."""
+    def rule(
+        self, axis: Literal["x", "y"], at: float, note: str = "", *, colour: str = GREY, panel: int = 0
+    ) -> None:
+        """A dashed line across a panel at a place on an axis, with a word beside it."""
         vertical = axis == "x"
-        draw = self.axes[0].axvline if vertical else self.axes[0].axhline
+        draw = self.axes[panel].axvline if vertical else self.axes[panel].axhline
         draw(at, color=colour, lw=0.9, ls=DASHES)
         if note:
-            self.axes[0].annotate(
+            self.axes[panel].annotate(
                 note, (at, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 3),
                 textcoords="offset points", fontsize=7.5, color=MUTED, va="bottom",
             )  # fmt: skip
         add = self.figure.add_vline if vertical else self.figure.add_hline
-        add(at, line={"color": colour, "dash": "dash", "width": 1}, annotation_text=note or None)
+        add(
+            at,
+            line={"color": colour, "dash": "dash", "width": 1},
+            annotation_text=note or None,
+            **self._at(panel),
+        )
 
     def scale(
         self,
@@ -240,7 +259,7 @@ class Canvas:
         if ticks is not None:
             change |= {"tickvals": list(ticks[0]), "ticktext": list(ticks[1])}
         update = self.figure.update_xaxes if axis == "x" else self.figure.update_yaxes
-        update(change, **({} if panel is None else {"row": 1, "col": panel + 1}))
+        update(change, **({} if panel is None else self._at(panel)))
         for axes in self.axes if panel is None else [self.axes[panel]]:
             ruler, limits = getattr(axes, f"{axis}axis"), getattr(axes, f"set_{axis}lim")
             if log:
@@ -327,7 +346,7 @@ class Canvas:
             showscale=panel == 0, colorbar={"title": {"text": short(label, 60), "side": "right"}},
             **interactive,
         )  # fmt: skip
-        self.figure.add_trace(trace, row=1, col=panel + 1)
+        self.figure.add_trace(trace, **self._at(panel))
         self.figure.update_xaxes(type="category", showgrid=False)
         self.figure.update_yaxes(type="category", showgrid=False, autorange="reversed")
 

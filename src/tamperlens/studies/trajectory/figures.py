@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
-from plotly.subplots import make_subplots
 
 from tamperlens.plots import Plot
-from tamperlens.plots.style import BLUE, GREY, INK, MUTED, VERMILLION, WIDTH_INCHES, layout, settle, style
+from tamperlens.plots.canvas import Canvas
+from tamperlens.plots.style import BLUE, INK, MUTED, VERMILLION
 from tamperlens.studies.trajectory.ordering import Order
 
 PANELS = (
@@ -48,12 +46,45 @@ def stacked(found: Any, order: Order) -> Plot:
         "would have put it; blue: step of half the final change, bar: its interval. "
         f"{changes_of(found, names)}"
     )
-    with style():
-        still = settle(_still(parts, half, found))
-    return Plot(
-        "trajectory", "What breaks first", caption, f"Half of the final change at: {marks or 'none'}.",
-        _interactive(parts, half), still,
+    words = f"Half of the final change at: {marks or 'none'}."
+    with Canvas(
+        0.75 + 0.85 * len(parts), 140 * len(parts) + 120, x="optimiser step (log scale)", panels=names,
+        y=[LABELS.get(name, name.replace("drift: ", "drift\n")) for name in names], stacked=True,
+    ) as canvas:  # fmt: skip
+        for i, (name, curve) in enumerate(parts):
+            _panel(canvas, i, curve, half.loc[name] if name in half.index else None)
+        ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))
+        canvas.scale("x", ticks=([float(np.log2(1 + tick)) for tick in ticks], list(map(str, ticks))))
+        canvas.still.align_ylabels(canvas.axes)
+        canvas.figure.update_annotations(font={"size": 12, "color": INK})
+        canvas.figure.update_yaxes(tickfont={"size": 11, "color": MUTED})
+    return canvas.plot("trajectory", "What breaks first", caption, words)
+
+
+def _panel(canvas: Canvas, i: int, curve: pd.DataFrame, half: Any) -> None:
+    """One measure: band of its null, its own band, every seed, the mean, and where half of it is reached."""
+    x, axes = np.log2(1 + curve["step"]), canvas.axes[i]
+    canvas.band(x, curve["null_low"], curve["null_high"], panel=i)
+    canvas.band(x, curve["low"], curve["high"], colour=VERMILLION, alpha=0.18, panel=i)
+    for column in [str(name) for name in curve if str(name).startswith("seed ")]:
+        canvas.line(x, curve[column], "", VERMILLION, width=0.6, alpha=0.5, panel=i, hoverinfo="skip")
+    canvas.line(
+        x, curve["value"], "", VERMILLION, width=1.6, marker="o" if len(x) < 30 else "", size=2.5, panel=i,
+        customdata=curve["step"], hovertemplate="step %{customdata}: %{y:.4g}<extra></extra>",
     )  # fmt: skip
+    if half is not None:
+        low, at, high = np.log2(1 + np.array([half["low"], half["step"], half["high"]]))
+        canvas.rule("x", at, colour=BLUE, panel=i)
+        axes.plot([low, high], [0.06, 0.06], color=BLUE, lw=2.5, solid_capstyle="butt",
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+        canvas.figure.add_shape(
+            type="line", x0=low, x1=high, y0=0.04, y1=0.04, yref="y domain",
+            line={"color": BLUE, "width": 5}, row=i + 1, col=1,
+        )  # fmt: skip
+    axes.set_ylabel(axes.get_ylabel(), fontsize=7, rotation=0, ha="right", va="center")
+    axes.tick_params(labelsize=7)
+    axes.locator_params(axis="y", nbins=3)
+    axes.margins(y=0.15)
 
 
 def panels_of(found: Any) -> list[str]:
@@ -105,41 +136,6 @@ def _band(
     return low, high
 
 
-def _still(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame, found: Any) -> Figure:
-    figure = Figure(figsize=(WIDTH_INCHES, 0.75 + 0.85 * len(parts)), layout="constrained")
-    every = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (name, curve) in zip(every, parts, strict=True):
-        x = np.log2(1 + curve["step"])
-        if np.isfinite(curve["null_low"]).any():
-            axes.fill_between(x, curve["null_low"], curve["null_high"], color=GREY, alpha=0.25, lw=0)
-        axes.fill_between(x, curve["low"], curve["high"], color=VERMILLION, alpha=0.18, lw=0)
-        for column in [str(name) for name in curve if str(name).startswith("seed ")]:
-            axes.plot(x, curve[column], color=VERMILLION, lw=0.6, alpha=0.5)
-        axes.plot(x, curve["value"], color=VERMILLION, lw=1.6, marker="o" if len(x) < 30 else "", ms=2.5)
-        if name in half.index:
-            row = half.loc[name]
-            at = np.log2(1 + np.array([row["low"], row["step"], row["high"]]))
-            axes.axvline(at[1], color=BLUE, lw=1.1, ls=(0, (4, 2)))
-            axes.plot(at[[0, 2]], [0.06, 0.06], color=BLUE, lw=2.5, solid_capstyle="butt",
-                      transform=axes.get_xaxis_transform())  # fmt: skip
-        axes.set_ylabel(
-            LABELS.get(name, name.replace("drift: ", "drift\n")),
-            fontsize=7,
-            rotation=0,
-            ha="right",
-            va="center",
-        )
-        axes.tick_params(labelsize=7)
-        axes.locator_params(axis="y", nbins=3)
-        axes.margins(y=0.15)
-        axes.grid(axis="y")
-    ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))
-    every[-1].set_xticks(np.log2(1 + np.array(ticks)), [str(tick) for tick in ticks])
-    every[-1].set_xlabel("optimiser step (log scale)")
-    figure.align_ylabels(every)
-    return figure
-
-
 def _ticks(last: int) -> list[int]:
     found = [0, 1]
     while found[-1] * 2 <= last:
@@ -147,56 +143,3 @@ def _ticks(last: int) -> list[int]:
     return found[: -1 if last < found[-1] * 1.3 and last != found[-1] else None] + (
         [last] if last != found[-1] else []
     )
-
-
-def _interactive(parts: list[tuple[str, pd.DataFrame]], half: pd.DataFrame) -> go.Figure:
-    figure = make_subplots(
-        rows=len(parts), cols=1, shared_xaxes=True, vertical_spacing=0.02,
-        subplot_titles=[name for name, _ in parts],
-    )  # fmt: skip
-    for i, (name, curve) in enumerate(parts, start=1):
-        x = np.log2(1 + curve["step"])
-        for low, high, colour in (
-            ("null_low", "null_high", "rgba(118,118,118,.25)"), ("low", "high", "rgba(213,94,0,.18)")
-        ):  # fmt: skip
-            for column, fill in ((high, None), (low, "tonexty")):
-                figure.add_trace(
-                    go.Scatter(
-                        x=x, y=curve[column], mode="lines", line={"width": 0}, fill=fill, fillcolor=colour,
-                        showlegend=False, hoverinfo="skip",
-                    ),
-                    row=i, col=1,
-                )  # fmt: skip
-        for column in [str(name) for name in curve if str(name).startswith("seed ")]:
-            figure.add_trace(
-                go.Scatter(
-                    x=x, y=curve[column], mode="lines", line={"color": VERMILLION, "width": 1}, opacity=0.5,
-                    showlegend=False, hoverinfo="skip",
-                ),
-                row=i, col=1,
-            )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(
-                x=x, y=curve["value"], mode="lines+markers", name=name, showlegend=False,
-                line={"color": VERMILLION}, customdata=curve["step"],
-                hovertemplate="step %{customdata}: %{y:.4g}",
-            ),
-            row=i, col=1,
-        )  # fmt: skip
-        if name in half.index:
-            at = [float(np.log2(1 + half[key].to_dict()[name])) for key in ("step", "low", "high")]
-            figure.add_vline(x=at[0], line={"color": BLUE, "dash": "dash", "width": 1}, row=i, col=1)
-            figure.add_shape(
-                type="line", x0=at[1], x1=at[2], y0=0.04, y1=0.04, yref="y domain",
-                line={"color": BLUE, "width": 5}, row=i, col=1,
-            )  # fmt: skip
-    ticks = _ticks(max(int(curve["step"].max()) for _, curve in parts))
-    house = layout(height=140 * len(parts) + 120)
-    figure.update_layout(house)
-    figure.update_xaxes(house.xaxis)  # of every panel, not of the first alone
-    figure.update_yaxes(house.yaxis)
-    figure.update_xaxes(tickvals=[float(np.log2(1 + t)) for t in ticks], ticktext=[str(t) for t in ticks])
-    figure.update_xaxes(title={"text": "optimiser step (log scale)"}, row=len(parts), col=1)
-    figure.update_annotations(font={"size": 12, "color": INK})
-    figure.update_yaxes(tickfont={"size": 11, "color": MUTED})
-    return figure
