@@ -124,7 +124,7 @@ def test_contrastive_attribution_is_a_difference_of_means(
     assert len(frame) == found.scores.numel()
     assert frame.loc[frame["score"].idxmax(), ["layer", "unit"]].tolist() == list(literal[0])
     for options, words in (
-        ({"statistic": "t"}, "statistic is 't'"),
+        ({"statistic": "t"}, "statistic='t' must be one of"),
         ({"harmless": utility.head(1)}, "at least 2"),
     ):
         with pytest.raises(InputError, match=words):
