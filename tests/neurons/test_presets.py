@@ -46,5 +46,5 @@ def test_normalised_divides_by_the_mean_of_the_layer_or_matrix(model: Any, by: s
 def test_bad_input(model: Any) -> None:
     with pytest.raises(InputError, match="known: published, calibrated"):
         neurons.preset("best")
-    with pytest.raises(InputError, match="'layer', 'matrix' or 'none'"):
+    with pytest.raises(InputError, match="by='row' must be one of 'layer', 'matrix', 'none'"):
         neurons.normalised(neurons.random(model), "row")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,10 @@ class Estimate(Result):
         """Columns of the null beside a value: null, null_low, null_high."""
         return {"null": self.value, "null_low": self.low, "null_high": self.high}
 
+    def __neg__(self) -> Estimate:
+        # 0 − x rather than −x, so that nothing reads as 0 and not as −0.
+        return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
+
     def summary(self) -> str:
         """Value, interval, n and method."""
         return f"{self}{f', {self.method}' if self.method else ''}"
@@ -112,9 +116,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
         >>> print(stats.wilson(0, 20))
         0 [0, 0.161] (n=20)
     """
-    if not (_is_count(successes) and _is_count(n) and successes <= n):
+    if successes > n:
         raise InputError(f"{successes!r} successes of {n!r} trials is impossible; check what was counted")
-    _check_confidence(confidence)
     if n == 0:
         return undefined("no trials")
     found = sps.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
@@ -202,7 +205,6 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], *, confiden
         -1 [-1, -0.772] (n=20)
     """
     first, second = _paired(before, after)
-    _check_confidence(confidence)
     n = len(first)
     if n == 0:
         return undefined("no pairs")
@@ -254,9 +256,7 @@ def ratio(numerator: Estimate, denominator: Estimate) -> Estimate:
             f"the denominator's interval [{denominator.low:.3g}, {denominator.high:.3g}] holds 0", n
         )
     if denominator.value < 0:
-        swapped = Estimate(-denominator.value, -denominator.high, -denominator.low, denominator.n)
-        found = ratio(numerator, swapped)
-        return Estimate(-found.value, -found.high, -found.low, n, found.method)
+        return -ratio(numerator, -denominator)
     value = numerator.value / denominator.value
     below, above = numerator.value - numerator.low, numerator.high - numerator.value
 
@@ -303,9 +303,7 @@ def bootstrap(
         >>> print(stats.bootstrap([1.0, 2.0, 3.0, 4.0], seed=0))
         2.5 [1.5, 3.5] (n=4)
     """
-    _check_confidence(confidence)
     data = _numbers(values, "values to resample")
-    _check_draws(draws)
     if data.size == 0:
         return undefined("no units to resample")
     rng = np.random.default_rng(seed)
@@ -340,20 +338,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (m - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
-
-
-def _check_confidence(confidence: float) -> None:
-    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, got {confidence!r}")
-
-
-def _check_draws(draws: int) -> None:
-    if not _is_count(draws) or draws < 1:
-        raise InputError(f"draws is {draws!r}; it must be a whole number from 1 up")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 0
 
 
 def _numbers(values: object, what: str) -> Array:
@@ -409,7 +393,6 @@ def standardised_mean(values: Sequence[float] | Array, *, confidence: float = 0.
         values: differences.
         confidence: coverage, in (0, 1).
     """
-    _check_confidence(confidence)
     x = _numbers(values, "values")
     n = len(x)
     if n < 2:
@@ -460,10 +443,6 @@ def cohen_kappa(
         >>> round(stats.cohen_kappa(40, 5, 5, 50).value, 3)
         0.798
     """
-    _check_confidence(confidence)
-    _check_draws(draws)
-    if not all(map(_is_count, (both, only_first, only_second, neither))):
-        raise InputError("kappa wants four counts: both, only first, only second, neither")
     counts = np.array([both, only_first, only_second, neither], dtype=np.float64)
     n = int(counts.sum())
     if n == 0:
@@ -504,7 +483,6 @@ def clustered(values: npt.ArrayLike, clusters: Sequence[object], confidence: flo
     Raises:
         InputError: unequal lengths.
     """
-    _check_confidence(confidence)
     data = _numbers(values, "values")
     if data.shape != (len(clusters),):
         raise InputError(f"{data.shape} values for {len(clusters)} cluster names; give one name per value")

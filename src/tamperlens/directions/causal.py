@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, bootstrap, undefined
 from tamperlens.directions.direction import Direction
-from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, old_length
+from tamperlens.models import Decoding, ModelLike, as_chat_model, old_length
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, compare, evaluate
@@ -122,7 +121,8 @@ def causal_check(
         progress: show bars.
 
     Raises:
-        InputError: the direction is undefined or of another width, or the baseline is of other prompts.
+        InputError: the direction is undefined or of another architecture, or the baseline is of
+            other prompts.
 
     Examples:
         >>> import tamperlens
@@ -138,7 +138,7 @@ def causal_check(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    usable(model, direction)
+    usable(direction)
     how = Decoding.of(decoding, {})
 
     def rates(data: Prompts) -> RefusalRates:
@@ -166,7 +166,7 @@ def causal_check(
         harmless=untouched_good,
         added=added,
         random_added=tuple(random_added),
-        bypass_drop=_negative(bypass.difference),
+        bypass_drop=-bypass.difference,
         random_drop=_mean_drop(untouched_bad, random, seed),
         induce_rise=induce.difference,
         bypass_test=bypass,
@@ -176,8 +176,8 @@ def causal_check(
     )
 
 
-def usable(model: ChatModel, direction: Direction) -> None:
-    """Refuse a direction that is undefined or of another width.
+def usable(direction: Direction) -> None:
+    """Refuse an undefined direction.
 
     Raises:
         InputError: it is.
@@ -185,11 +185,6 @@ def usable(model: ChatModel, direction: Direction) -> None:
     if not direction.defined:
         raise InputError(
             f"the direction of {direction.model!r} is undefined ({direction.flag}): nothing to ablate or add"
-        )
-    if direction.vector.numel() != model.d_model:
-        raise InputError(
-            f"the direction has width {direction.vector.numel()} and {model.name} has {model.d_model}; "
-            "find one for this model"
         )
 
 
@@ -209,12 +204,3 @@ def _mean_drop(untouched: RefusalRates, random: Sequence[RefusalRates], seed: in
     before = np.array(untouched.completions.refused, dtype=float)
     after = np.array([rates.completions.refused for rates in random], dtype=float).mean(0)
     return bootstrap(before - after, seed=seed)
-
-
-def _negative(estimate: Estimate) -> Estimate:
-    if math.isnan(estimate.value):
-        return estimate
-    # 0.0 − x rather than −x, so that no drop reads as 0 and not as −0.
-    return Estimate(
-        0.0 - estimate.value, 0.0 - estimate.high, 0.0 - estimate.low, estimate.n, estimate.method
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -49,7 +49,7 @@ FIXED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Direction(Result):
     """A direction in the residual stream, with where it comes from and how it was chosen.
 
@@ -84,19 +84,19 @@ class Direction(Result):
     raw_norm: float
     layer: int
     position: int
-    passed: bool | None
+    passed: bool | None = None
     flag: str
-    bypass: float
-    induce: float
-    kl: float
-    baseline_harmful: float
-    baseline_harmless: float
-    table: pd.DataFrame
-    tokens: RefusalTokens | None
-    site: str
+    bypass: float = math.nan
+    induce: float = math.nan
+    kl: float = math.nan
+    baseline_harmful: float = math.nan
+    baseline_harmless: float = math.nan
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tokens: RefusalTokens | None = None
+    site: str = SITE
     n_train: tuple[int, int]
-    n_val: tuple[int, int]
-    seed: int
+    n_val: tuple[int, int] = (0, 0)
+    seed: int = 0
     harmful_sha256: str
     harmless_sha256: str
     n_layers: int
@@ -274,7 +274,6 @@ def find_direction(
         baseline_harmless=scorer.baseline.harmless,
         table=table,
         tokens=tokens,
-        site=SITE,
         n_train=(n_train, n_train),
         n_val=(n_val, n_val),
         seed=seed,
@@ -405,25 +404,13 @@ def _read_at(
     bad = mean_activations(model, harmful, place, [layer])[0, 0]
     good = mean_activations(model, harmless, place, [layer])[0, 0]
     unit, norm, flag = _unit(bad - good, max(float(bad.norm()), float(good.norm())))
-    nan = math.nan
     return Direction(
         vector=unit,
         raw_norm=norm,
         layer=layer,
         position=position,
-        passed=None,
         flag=flag,
-        bypass=nan,
-        induce=nan,
-        kl=nan,
-        baseline_harmful=nan,
-        baseline_harmless=nan,
-        table=pd.DataFrame(),
-        tokens=None,
-        site=SITE,
         n_train=(len(harmful), len(harmless)),
-        n_val=(0, 0),
-        seed=0,
         harmful_sha256=harmful_hash,
         harmless_sha256=harmless_hash,
         n_layers=model.n_layers,

@@ -52,10 +52,6 @@ class DoseCurve(Result):
     raw_norm: float
     seed: int
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table
-
     def of(self, measure: str) -> pd.DataFrame:
         """The rows of one measure, by scale.
 
@@ -144,7 +140,7 @@ def dose_curve(
     model, data = as_chat_model(model), as_prompts(harmless, what="harmless")
     if not scales or min(scales) <= 0:
         raise InputError(f"scales={list(scales)} must be positive numbers; the untouched model is added as 0")
-    usable(model, direction)
+    usable(direction)
     how = Decoding.of(decoding, {})
     control = random_directions(direction, 1, seed)[0].to(model.device)
     untouched, rows = model.logits_last(list(data.prompts)), []

@@ -95,11 +95,8 @@ def separation(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if not direction.defined or direction.vector.numel() != model.d_model:
-        raise InputError(
-            f"the direction of {direction.model!r} is undefined or not of width {model.d_model}; "
-            "find one for this model"
-        )
+    if not direction.defined:
+        raise InputError(f"the direction of {direction.model!r} is undefined: {direction.flag}")
     check_disjoint(harmful, harmless)
     unit = direction.vector.double()
     sides = [

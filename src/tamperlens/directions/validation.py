@@ -122,11 +122,6 @@ def validate_subspace(
     """
     model = as_chat_model(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
-    if subspace.basis.shape[1] != model.d_model:
-        raise InputError(
-            f"the subspace has width {subspace.basis.shape[1]} and {model.name} has {model.d_model}; "
-            "find one for this model"
-        )
     bad, good = prompt_texts(harmful), prompt_texts(harmless)
     if not bad or not good:
         raise InputError("a causal test needs harmful and harmless prompts; one of the two sets is empty")

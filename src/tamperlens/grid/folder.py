@@ -72,10 +72,6 @@ class GridResult(Result):
     counts: dict[str, int]
     problems: tuple[str, ...]
 
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table.copy()
-
     def __str__(self) -> str:
         return ", ".join(f"{n} {name}" for name, n in self.counts.items())
 

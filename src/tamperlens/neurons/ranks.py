@@ -50,6 +50,14 @@ class Subspaces(Result):
     model: str
     definition: str
 
+    def check_model(self, model: ChatModel) -> None:
+        """Subspaces belong to the very weights that they were made of.
+
+        Raises:
+            InputError: the model is another one.
+        """
+        _made_of(self, "this subspace", model)
+
     def summary(self) -> str:
         """Of what, and how many directions in each projection."""
         ranks = [basis.shape[1] for basis in self.bases.values()]
@@ -112,6 +120,14 @@ class RankEdit(Result):
     fingerprint: str
     model: str
     definition: str
+
+    def check_model(self, model: ChatModel) -> None:
+        """A rank edit belongs to the very weights that it was made of.
+
+        Raises:
+            InputError: the model is another one.
+        """
+        _made_of(self, "this rank edit", model)
 
     def summary(self) -> str:
         """Of what, and the largest rank."""
@@ -203,7 +219,6 @@ def top_ranks(model: ModelLike, subspaces: Subspaces, rank: int) -> RankEdit:
         InputError: the subspaces are of another model, or keep fewer directions.
     """
     model = as_chat_model(model)
-    _require_model(model, subspaces)
     left, right = {}, {}
     for part, weight in _weights(model, subspaces.parts):
         basis = subspaces.basis(part.name, rank)
@@ -229,7 +244,6 @@ def orthogonal_difference(
         InputError: subspaces of different models or projections, or fewer directions kept than asked for.
     """
     model = as_chat_model(model)
-    _require_model(model, safety)
     _require_pair(safety, utility)
     left, right = {}, {}
     for part, weight in _weights(model, safety.parts):
@@ -246,8 +260,6 @@ def orthogonal_difference(
 def random_ranks(model: ModelLike, edit: RankEdit, *, seed: int) -> RankEdit:
     """A control for a rank edit: Π W with Π on a random subspace of the same rank in every matrix."""
     model = as_chat_model(model)
-    if edit.fingerprint != model.fingerprint:
-        raise InputError(f"this rank edit was made for {edit.model}, not for {model.name}")
     generator = torch.Generator().manual_seed(seed)
     left, right = {}, {}
     for part, weight in _weights(model, edit.parts):
@@ -295,11 +307,6 @@ def ranks_removed(model: ModelLike, edit: RankEdit) -> Iterator[ChatModel]:
         InputError: the edit was made for another model.
     """
     model = as_chat_model(model)
-    if edit.fingerprint != model.fingerprint:
-        raise InputError(
-            f"this rank edit was made for {edit.model} ({edit.fingerprint[:12]}), not for {model.name} "
-            f"({model.fingerprint[:12]})"
-        )
     known = {(p.layer, p.name): p for p in model.anatomy.projections()}
     edits = [
         (known[part.layer, part.projection], edit.left[part.name], edit.right[part.name])
@@ -368,11 +375,11 @@ def _weights(model: ChatModel, parts: Sequence[Part]) -> Iterator[tuple[Part, Te
         yield part, part.read(merged_weight(model.module, projection)).float().cpu()
 
 
-def _require_model(model: ChatModel, subspaces: Subspaces) -> None:
-    if subspaces.fingerprint != model.fingerprint:
+def _made_of(made: Subspaces | RankEdit, what: str, model: ChatModel) -> None:
+    if made.fingerprint != model.fingerprint:
         raise InputError(
-            f"the subspaces were made for {subspaces.model} ({subspaces.fingerprint[:12]}), not for "
-            f"{model.name} ({model.fingerprint[:12]})"
+            f"{what} was made for {made.model} ({made.fingerprint[:12]}), not for {model.name} "
+            f"({model.fingerprint[:12]}); make one of that model"
         )
 
 

@@ -1,8 +1,7 @@
 """The parts of an audit.
 
-Contents: `inputs` (settings, prompt sets), `coverage` (text outside a model's language), `cost` (what each
-stage will cost), `stages` (what is
-measured, one function a stage), `layers` (cosines by layer with their null), `perplexity`, `measures` and
+Contents: `inputs` (settings, prompt sets), `cost` (what each stage will cost), `stages` (what is measured,
+one function a stage), `layers` (cosines by layer with their null), `measures` (how numbers are written),
 `tables` (CSV rows, paired tests), `figures`, `words` (headline and findings), `page` (the report).
 """
 

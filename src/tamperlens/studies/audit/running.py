@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -27,7 +28,6 @@ from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
 from tamperlens.refusal import Direction, DoseCurve, judges
 from tamperlens.studies.audit import stages, tables
 from tamperlens.studies.audit.cost import expected_costs
-from tamperlens.studies.audit.coverage import language_coverage
 from tamperlens.studies.audit.figures import draw, rates_figure
 from tamperlens.studies.audit.inputs import (
     ATTACK,
@@ -133,10 +133,6 @@ class AuditResult(Result):
             known = sorted(set(self.measures["measure"]))
             raise InputError(f"no row {measure!r}, {which!r}, {stage!r}; measures: {', '.join(known)}")
         return found
-
-    def to_frame(self) -> pd.DataFrame:
-        """The measures."""
-        return self.measures.copy()
 
     def plot(self) -> Plot:
         """Rates before and after, with intervals."""
@@ -394,11 +390,13 @@ def _hashes(found: Prompts, attack: finetune.Attack) -> dict[str, str]:
 
 def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
     """What the report says of the model and the prompts."""
+    from tamperlens.models import organism
+
     notices, notes = [], [*found.notes, *(f"Model: {note}." for note in model.notes)]
     coverage: dict[str, float] = {}
-    for role in ROLES:
-        known = language_coverage(model, found.evaluation[role].prompts)
-        if known is None:
+    for role in ROLES if model.language == ORGANISM else ():  # whose words are known
+        known = organism.coverage(list(found.evaluation[role].prompts))
+        if math.isnan(known):
             continue
         coverage[role] = known
         if 1 - known > UNKNOWN_SHARE:

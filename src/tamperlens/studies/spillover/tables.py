@@ -47,7 +47,7 @@ def tax_rows(rows: Sequence[Difference]) -> list[Measurement]:
     """Loss of accuracy per point of refusal gained, for every suite and for all questions."""
     gain = next(row.difference for row in rows if row.measure == REFUSAL)
     return [
-        Measurement.of("tax", row.measure, "after", tax(lost(row.difference), gain), unit=TAX_UNIT)
+        Measurement.of("tax", row.measure, "after", tax(-row.difference, gain), unit=TAX_UNIT)
         for row in rows
         if row.set == "questions"
     ]
@@ -63,11 +63,6 @@ def tax(loss: Estimate, gain: Estimate) -> Estimate:
     if gain.value < 0:
         return undefined(f"refusal fell by {-gain.value:.0%}, so nothing was paid for", min(loss.n, gain.n))
     return ratio(loss, gain)
-
-
-def lost(shift: Estimate) -> Estimate:
-    """A change as a loss; 0 − x, so that no loss is 0 and not −0."""
-    return Estimate(0.0 - shift.value, 0.0 - shift.high, 0.0 - shift.low, shift.n, shift.method)
 
 
 def _loss(before: Outcomes, after: Outcomes, seed: int) -> Difference:
