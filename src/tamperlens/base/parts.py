@@ -7,7 +7,7 @@ scores and masks can be read without the model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -91,30 +91,21 @@ class Part:
             place += stop - start
 
     def to_json(self) -> list[object]:
-        """Plain lists for a file header."""
-        return [
-            self.parameter,
-            self.projection,
-            self.layer,
-            self.transposed,
-            [list(pair) for pair in self.rows],
-            self.d_out,
-            self.d_in,
-        ]
+        """Plain values for a file header."""
+        return list(astuple(self))
 
     @classmethod
-    def from_json(cls, value: Sequence[object]) -> Part:
-        """What `to_json` wrote."""
-        cells: Any = value
-        parameter, projection, layer, transposed, rows, d_out, d_in = cells
+    def from_json(cls, value: Sequence[Any]) -> Part:
+        """What `to_json` wrote, held to `Header` already."""
+        parameter, projection, layer, transposed, rows, d_out, d_in = value
         return cls(
-            str(parameter),
-            str(projection),
-            int(layer),
-            bool(transposed),
-            tuple((int(start), int(stop)) for start, stop in rows),
-            int(d_out),
-            int(d_in),
+            parameter,
+            projection,
+            layer,
+            transposed,
+            tuple((start, stop) for start, stop in rows),
+            d_out,
+            d_in,
         )
 
 
