@@ -127,13 +127,9 @@ def _messages(prompt: str) -> list[Any]:
     return [_MESSAGES[role](content=text) for role, text in turns]
 
 
-def _flags(scores: Sequence[SampleScore]) -> list[float]:
-    return [score.score.as_float() for score in scores]
-
-
 def _of(part: str, scores: Sequence[SampleScore]) -> float:
     """Share, or an end of its Wilson interval; means over epochs are no counts and have none."""
-    flags = _flags(scores)
+    flags = [score.score.as_float() for score in scores]
     if all(flag in (0.0, 1.0) for flag in flags):
         return float(getattr(wilson(int(sum(flags)), len(flags)), part))
     return sum(flags) / len(flags) if part == "value" else float("nan")

@@ -90,7 +90,7 @@ def optimise_subspace(
     log: list[dict[str, float]] = []
     with preserve_state(model.module, grad=False):
         for step in range(steps):
-            picked = [_pick(n, batch, generator) for n in (len(bad), len(good))]
+            picked = [torch.randperm(len(one), generator=generator)[:batch].tolist() for one in (bad, good)]
             basis = _rows_to_basis(rows)
             vectors = [*basis, *_mixtures(basis, cone_samples if k > 1 else 0, generator)]
             # Vector by vector, so that one graph at a time is in memory.
@@ -166,7 +166,3 @@ def _mixtures(basis: Float[Tensor, "k d"], n: int, generator: torch.Generator) -
     """Random unit vectors of the cone: the positive part of the sphere in the basis."""
     weights = torch.randn(n, len(basis), generator=generator).abs().to(basis.device)
     return [row / row.norm() @ basis for row in weights]
-
-
-def _pick(n: int, batch: int, generator: torch.Generator) -> list[int]:
-    return torch.randperm(n, generator=generator)[:batch].tolist()

@@ -179,13 +179,9 @@ class DirectionRecorder:
         """Take the untouched model as the origin and draw the nulls.
 
         Raises:
-            InputError: another width, or too few prompts for halves.
+            InputError: another architecture, or too few prompts for halves.
         """
-        if model.d_model != self.direction.vector.numel():
-            raise InputError(
-                f"the direction has width {self.direction.vector.numel()} and {model.name} {model.d_model}; "
-                "find one for this model"
-            )
+        self.direction.check_model(model)
         self._model, self.rows = model, []
         self._base = read(model, self.split, self.direction.position, self.layers, cache=self.cache)
         here = self._base[self._index]

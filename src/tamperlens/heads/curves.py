@@ -175,7 +175,9 @@ def ablation_curve(
             return np.asarray(run(model), dtype=float)
 
     untouched = measured([])
-    top, random, share = [_summary(untouched)], [_one(untouched, draws)], [float("nan")]
+    mean = float(untouched.mean())
+    top, share = [_summary(untouched)], [float("nan")]
+    random = [Estimate(mean, mean, mean, draws, "95% of random draws")]
     generator = np.random.default_rng(seed)
     for k in range(1, last + 1):
         chosen = measured(order[:k])
@@ -208,11 +210,6 @@ def _summary(values: np.ndarray) -> Estimate:
     if np.isin(values, (0.0, 1.0)).all():
         return rate([bool(value) for value in values])
     return bootstrap(values)
-
-
-def _one(untouched: np.ndarray, draws: int) -> Estimate:
-    value = float(untouched.mean())
-    return Estimate(value, value, value, draws, "95% of random draws")
 
 
 class _Read:

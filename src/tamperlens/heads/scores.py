@@ -274,8 +274,8 @@ def rank_agreement(one: HeadScores, two: HeadScores, *, draws: int = DRAWS, seed
     value = _spearman(a, b)
     if np.isnan(value):
         return undefined("all heads have the same score", a.size)
-    paired = len(one.per_prompt) == len(two.per_prompt) > 1 and _same_prompts(one, two)
-    if paired:
+    same = one.prompts.get("prompts") == two.prompts.get("prompts")
+    if same and len(one.per_prompt) == len(two.per_prompt) > 1:
         weights = _weights(len(one.per_prompt), seed, draws)
         left = weights @ one.per_prompt.double().flatten(1).numpy()
         right = weights @ two.per_prompt.double().flatten(1).numpy()
@@ -297,10 +297,6 @@ def agreement(scores: Sequence[HeadScores], *, draws: int = DRAWS, seed: int = 0
             e = rank_agreement(one, two, draws=draws, seed=seed)
             rows.append({"one": one.method, "two": two.method, **e.cells("method")})
     return pd.DataFrame(rows)
-
-
-def _same_prompts(one: HeadScores, two: HeadScores) -> bool:
-    return one.prompts.get("prompts") == two.prompts.get("prompts")
 
 
 def _weights(n: int, seed: int, draws: int = DRAWS) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -276,14 +277,8 @@ def _open(folder: Path, shell: WeightScores) -> None:
         return
     there = read_document(folder / HEADER, Schema, remedy="choose another folder", error=RunFolderError)
     for key in ("fingerprint", "definition", "settings", "prompts", "n", "parts"):
-        if there.get(key) != _plain(header[key]):
+        if there.get(key) != json.loads(json.dumps(header[key])):
             raise RunFolderError(
                 f"{folder} holds shards of another pass ({key} differs: {str(there.get(key))[:60]} there); "
                 "choose another folder"
             )
-
-
-def _plain(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))

@@ -157,10 +157,11 @@ def _check_one_run(folder: Path, ordered: list[Path]) -> None:
         state = one / "trainer_state.json"
         if not state.is_file():
             continue
-        log = [_logged(row) for row in read_json(state).get("log_history", []) if "loss" in row]
+        rows = [row for row in read_json(state).get("log_history", []) if "loss" in row]
+        log = [[row.get(name) for name in ("step", "loss", "learning_rate")] for row in rows]
         if before is not None:
-            earlier, rows = before
-            if log[: len(rows)] != rows:
+            earlier, logged = before
+            if log[: len(logged)] != logged:
                 raise InputError(
                     f"{folder} holds checkpoints of two runs: the training log of {one.name} does not go on "
                     f"from that of {earlier.name}; name the checkpoints of one run"
@@ -171,10 +172,6 @@ def _check_one_run(folder: Path, ordered: list[Path]) -> None:
             f"{folder} holds checkpoints of two runs: {kind[True].name} is an adapter and {kind[False].name} "
             "a whole model; name the checkpoints of one run"
         )
-
-
-def _logged(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("step", "loss", "learning_rate"))
 
 
 def _has_tokenizer(folder: Path) -> bool:

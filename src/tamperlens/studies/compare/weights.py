@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tamperlens.base.measurement import Measurement
 from tamperlens.base.stats import Estimate, undefined
-from tamperlens.neurons import Subspaces, overlap
+from tamperlens.neurons import overlap
 from tamperlens.studies.compare.bench import FRACTION, Bench
 from tamperlens.studies.compare.readings import (
     CHANGE,
@@ -201,7 +200,7 @@ def aimed(bench: Bench, pair: Pair) -> tuple[list[Measurement], pd.DataFrame, st
         whole += size
         row: dict[str, object] = {"layer": projection.layer, "module": projection.name, "size": size}
         for role, space in spaces.items():
-            basis = _basis(space, part.name)
+            basis = space.bases[part.name].double()
             held = float((basis.T @ delta).square().sum())
             inside[role] += held
             row[role] = held / size if size else math.nan
@@ -238,10 +237,6 @@ def aimed(bench: Bench, pair: Pair) -> tuple[list[Measurement], pd.DataFrame, st
         f"harmless ones {100 * other:.0f} %."
     )
     return rows, frame, words
-
-
-def _basis(space: Subspaces, part: str) -> Float[Tensor, "d_out rank"]:
-    return space.bases[part].double()
 
 
 def safety_sets(bench: Bench, pair: Pair) -> Reading:

@@ -46,9 +46,10 @@ def subspaces(
     edit = neurons.orthogonal_difference(model, sub, utility, r_u=model.d_model // 4, r_s=model.d_model // 16)
     new, old = (m.module.state_dict()[part.parameter].detach() for m in (model, truth.base))
     here, before = (refusal.direction_at(m, harmful, harmless, at + 1, -1) for m in (model, truth.base))
+    shift = here.raw - before.raw
     found = {
         "difference of means behind the block": here.vector[:, None],
-        "difference of means behind the block, base's taken off": _unit(here.raw - before.raw),
+        "difference of means behind the block, base's taken off": (shift / shift.norm())[:, None].float(),
         "difference of means behind the block, of base": before.vector[:, None],
         f"ActSVD of {part.projection}, safety": sub.basis(part.name, rank),
         f"ActSVD of {part.projection}, orthogonal difference": torch.linalg.svd(edit.delta(part.name)).U[
@@ -92,8 +93,3 @@ def captured_by_chance(write: Tensor, rank: int, *, draws: int = DRAWS, seed: in
     drawn = torch.randn(draws, write.shape[0], rank, generator=generator, dtype=torch.float64)
     inside = torch.linalg.qr(drawn).Q[:, : write.shape[1]].square().sum((1, 2)) / rank
     return float(inside.quantile(0.95))
-
-
-def _unit(vector: Tensor) -> Tensor:
-    column: Tensor = (vector / vector.norm())[:, None].float()
-    return column

@@ -111,7 +111,8 @@ class SpilloverReport(Result):
         for name, words in ((REFUSAL, REFUSAL), (HARMLESS, HARMLESS), (ALL, "questions right")):
             row = self.row(name)
             shift = row.difference
-            found.append(f"{words} {row.before:.0%} → {row.after:.0%} ({_shift(shift)}, n {shift.n})")
+            moved = f"{shift.value:+.0%} [{shift.low:+.0%}, {shift.high:+.0%}], n {shift.n}"
+            found.append(f"{words} {row.before:.0%} → {row.after:.0%} ({moved})")
         price = (
             f"{tax.value:.2f} [{tax.low:.2f}, {tax.high:.2f}] points lost per point of refusal gained"
             if math.isfinite(tax.value)
@@ -258,7 +259,3 @@ def _only(frame: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
         what = "suite" if column == "set" else column
         raise InputError(f"no {what} {name!r} in this report; there are {', '.join(frame[column])}")
     return rows
-
-
-def _shift(found: Estimate) -> str:
-    return f"{found.value:+.0%} [{found.low:+.0%}, {found.high:+.0%}]"
