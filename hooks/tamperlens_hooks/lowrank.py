@@ -164,31 +164,12 @@ class Update:
         return found
 
     @torch.no_grad()
-    def squared_norm(self) -> Float[Tensor, ""]:
-        """‖Δ‖² in fp64; from the factors' Gram matrices where Δ is their product."""
-        if not self.factored:
-            return self.row_squares().sum()
-        b, a = self.b.double(), self.a.double()
-        return ((b.T @ b) * (a @ a.T)).sum()
-
-    @torch.no_grad()
     def row_squares(self) -> Float[Tensor, " d_out"]:
         """‖Δ‖² of every row, in fp64."""
         if self.factored:
             b, a = self.b.double().T, self.a.double()
             return ((a @ a.T @ b) * b).sum(0)
         return torch.cat([delta.double().square().sum(1) for _, delta in self.blocks()])
-
-    @torch.no_grad()
-    def column_squares(self) -> Float[Tensor, " d_in"]:
-        """‖Δ‖² of every column, in fp64."""
-        if self.factored:
-            b, a = self.b.double(), self.a.double()
-            return (((b.T @ b) @ a) * a).sum(0)
-        total = torch.zeros(self.weight.shape[1], dtype=torch.float64, device=self.weight.device)
-        for _, delta in self.blocks():
-            total += delta.double().square().sum(0)
-        return total
 
     @torch.no_grad()
     def row_moments(self, sizes: Float[Tensor, " d_out"] | None = None) -> Moments:
