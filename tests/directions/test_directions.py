@@ -275,7 +275,7 @@ def test_split_is_disjoint_and_repeats_count_once() -> None:
         (BAD, GOOD, {}, "n_train=32, n_val=8"),
         (BAD, GOOD[:9], {"n_train": 8, "n_val": 4}, "harmless prompts 'unnamed': 9 distinct ones"),
         (BAD, [*GOOD, BAD[3]], {"n_train": 8, "n_val": 4}, "1 prompts are in both"),
-        (BAD, GOOD, {"n_train": 0, "n_val": 4}, "must be at least 1"),
+        (BAD, GOOD, {"n_train": 0, "n_val": 4}, "n_train=0 must be a whole number from 1 on"),
         (BAD, GOOD, {"n_train": 8, "n_val": 4, "positions": [-1, 0]}, "must be negative"),
         (BAD, GOOD, {"n_train": 8, "n_val": 4, "refusal_tokens": [9999]}, "refusal tokens"),
         ("one string", GOOD, {"n_train": 8, "n_val": 4}, "got one string"),
