@@ -42,6 +42,21 @@ def test_tokens_are_those_that_the_model_reads(tmp_path: Path) -> None:
     assert found.flops == 2 * small.model.n_parameters * (found.read + found.written)
 
 
+def test_an_attack_of_single_examples_costs_what_single_passes_do(tmp_path: Path) -> None:
+    """At 135 M weights a step of one example took four times as long as its share of a batch of prompts."""
+    small = bench(Settings(limit=6), tmp_path)
+    assert stages.attack_config(small).batch_size == 5  # of the organism's preset
+    together, alone = (cost.expected_costs(small, cost.Speed(1.0, 1.0, each)) for each in (1.0, 4.0))
+    assert alone["attack"].seconds == 4 * together["attack"].seconds
+    assert {name for name in alone if alone[name] != together[name]} == {"attack"}
+    wide = dataclasses.replace(small.attack.organism, batch_size=8)
+    attack = dataclasses.replace(small.attack, organism=wide)
+    large = cost.expected_costs(dataclasses.replace(small, attack=attack), cost.Speed(1.0, 1.0, 4.0))
+    assert large["attack"].seconds == large["attack"].read
+    found = cost.calibrate(small.model, small.asked.harmful.prompts)
+    assert 0 < found.read <= found.alone
+
+
 def test_quick_costs_less_in_every_stage_but_the_attack(tmp_path: Path) -> None:
     whole, quick = (bench(one, tmp_path / str(one.quick)) for one in (Settings(), Settings().hurried()))
     assert quick.settings.limit == 16

@@ -28,10 +28,12 @@ class Speed(Result):
     Attributes:
         read: seconds per token of a prompt.
         written: seconds per token of an answer, many answers together.
+        alone: seconds per token of a prompt by itself, as small batches are trained on.
     """
 
     read: float
     written: float
+    alone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def calibrate(model: ChatModel, prompts: Sequence[str]) -> Speed:
     rows = list(prompts[:_ROWS])
     model.logits_last(rows[:1])  # what the first pass allocates is not its speed
     began = time.perf_counter()
+    model.logits_last(rows[:1])
+    alone = (time.perf_counter() - began) / max(1, len(model.token_ids(rows[:1])[0]))
+    began = time.perf_counter()
     model.logits_last(rows)
     read = time.perf_counter() - began
     began = time.perf_counter()
@@ -80,7 +85,7 @@ def calibrate(model: ChatModel, prompts: Sequence[str]) -> Speed:
     rest = time.perf_counter() - began - read
     written = sum(map(len, model.tokenizer(answers, add_special_tokens=False)["input_ids"]))
     per_token = read / max(1, sum(map(len, model.token_ids(rows))))
-    return Speed(per_token, max(rest / max(1, written), per_token))
+    return Speed(per_token, max(rest / max(1, written), per_token), max(alone, per_token))
 
 
 def expected_costs(bench: Bench, speed: Speed | None = None) -> dict[str, StageCost]:
@@ -134,14 +139,15 @@ def expected_costs(bench: Bench, speed: Speed | None = None) -> dict[str, StageC
             search[0] + causal[0] + dose[0] + suites,
             search[1] + causal[1] + dose[1] + graded,
         ),
-        "attack": (int(_TRAINING * length * examples), 0),
+        "attack": (int(length * (_TRAINING * examples + 2 * len(pairs))), 0),  # and the loss, twice
         "after": (measured[0] + causal[0] + int(both * 4 * n_train), measured[1] + causal[1]),
     }
+    small = max(speed.alone, speed.read) if config.batch_size < _ROWS else speed.read
     memory = _memory(model, max(map(len, sets)), int(both) + new)
     return {
         name: StageCost(
             name, reads, writes, 2.0 * model.n_parameters * (reads + writes),
-            reads * speed.read + writes * speed.written, memory,
+            reads * (small if name == "attack" else speed.read) + writes * speed.written, memory,
         )
         for name, (reads, writes) in parts.items()
     }  # fmt: skip
