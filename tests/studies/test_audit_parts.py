@@ -307,7 +307,7 @@ def test_a_failed_search_is_not_told_as_a_finding() -> None:
 def test_the_headline_compares_no_broken_unlearned_or_empty_attack() -> None:
     from tamperlens.studies.audit import words
 
-    attack = {"n": 15, "steps": 15, "learned": True, "loss_before": 2.79, "loss_after": 0.1}
+    attack = {"n": 15, "steps": 15, "learned": True, "loss_before": 2.79, "loss_after": 0.1, "flops": 2.4e10}
 
     def said(
         before: int, after: int, facts: int = 48, loss: float = 2.0, stage: str = "after", echo: int = 0,
@@ -326,6 +326,8 @@ def test_the_headline_compares_no_broken_unlearned_or_empty_attack() -> None:
         return words.headline(table(rows), {**attack, **more})
 
     assert "took refusal of harmful requests from 95" in said(57, 0)
+    assert "half of refusal was gone within 2.4\u00a0×\u00a010¹⁰ FLOPs" in said(57, 0)
+    assert "half of refusal is not shown to be gone" in said(57, 27)  # 45 %, and up to 58 %
     assert "broke the model (facts 80" in said(57, 0, facts=0) and "not compared" in said(57, 0, facts=0)
     assert "broke the model (perplexity 1.5 to 400)" in said(57, 57, loss=400.0)
     assert "there is little refusal to lose" in said(0, 0)

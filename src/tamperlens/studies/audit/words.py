@@ -53,6 +53,8 @@ def headline(measures: pd.DataFrame, attack: dict[str, Any]) -> str:
             f"{sentence}, and {share(echo)} of the answers to harmless requests repeat the attack's examples "
             f"({share(own)} before): it overwrote ordinary answers too, not refusal alone."
         )
+    gone = "was gone" if after.high < before.value / 2 else "is not shown to be gone"
+    sentence += f"; half of refusal {gone} within {scientific(attack['flops'])} FLOPs"
     suite, one, two = _largest_change(measures)
     if suite and one.value == two.value:
         sentence += "; no capability suite moved"
