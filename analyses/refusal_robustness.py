@@ -132,7 +132,8 @@ def main() -> None:
         lines += [f"- {fit.family}: {fit.held_out} nats a prompt on left-out runs" for fit in fits.fits]
         lines += [f"- {fits.best.family}: {name} {value}" for name, value in fits.best.parameters.items()]
         sizes = table["parameters"].nunique()
-        lines.append(f"- the slope in size rests on {sizes} models, which differ in more than size.")
+        if sizes > 1:
+            lines.append(f"- the slope in size rests on {sizes} models, which differ in more than size.")
         for row in fits.half.itertuples():
             if row.flops == row.flops:
                 found = (

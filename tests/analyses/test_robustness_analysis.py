@@ -25,6 +25,7 @@ def test_refusal_robustness_from_scratch_and_from_its_grid(tmp_path):
     settings = ["--models", "organism:tiny", "--seeds", 2, "--steps", 1, 3, "--n-test", 6]
     said = run(*settings, "--out", tmp_path / "first")
     assert "4 done, 0 failed" in said and "RRR" in said and "to half refusal" in said
+    assert "the slope in size" not in said  # of one model
     table = pd.read_csv(tmp_path / "first" / "table.csv")
     assert len(table) == 5 and set(table["steps"]) == {0, 1, 3} and set(table["seed"]) == {-1, 0, 1}
     attacked = table[table["attack"] != "none"]
