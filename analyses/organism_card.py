@@ -3,13 +3,17 @@
     python analyses/organism_card.py                     # the shipped weights
     python analyses/organism_card.py FOLDER [FOLDER …]   # and folders of further seeds, in order
 
-Writes `docs/organism-card.md` (or `--out`). Every number comes from the public API, on the test splits.
+Writes what it measures to `analyses/measured/organism_card.json` and from it `docs/organism-card.md` (or
+`--out`; `--page` makes the page again without measuring). Every number comes from the public API, on the test
+splits.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import tamperlens
 from tamperlens import capability, finetune, prompts, refusal, stats
@@ -41,11 +45,28 @@ SUITES = ("addition", "subtraction", "logic", "code", "facts")
 REQUESTS = ("harmful", "harmless", "lookalike")
 
 
-def percent(estimate: stats.Estimate) -> str:
-    """A rate as percent with its interval and n."""
-    return (
-        f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}] (n={estimate.n})"
-    )
+def cells(estimate: stats.Estimate) -> dict[str, float]:
+    """A rate as it is stored."""
+    return {key: getattr(estimate, key) for key in ("value", "low", "high", "n")}
+
+
+def percent(rate: dict[str, Any]) -> str:
+    """A stored rate as percent with its interval and n; words as they are."""
+    if "words" in rate:
+        return str(rate["words"])
+    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}] (n={rate['n']})"
+
+
+def page_of(seeds: list[dict[str, Any]]) -> str:
+    """The card, from what is stored."""
+    lines: list[str] = [PREFACE]
+    for seed in seeds:
+        lines += [f"## {seed['title']}", "", "| % [95 % interval] | base | aligned |", "| --- | --- | --- |"]
+        lines += [f"| {r['what']} | {percent(r['base'])} | {percent(r['aligned'])} |" for r in seed["rates"]]
+        lines += ["", "| phenomenon | figures |", "| --- | --- |"]
+        lines += [f"| {r['what']} | {percent(r)} |" for r in seed["phenomena"]]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def measure(model: tamperlens.ChatModel) -> dict[str, stats.Estimate]:
@@ -58,8 +79,8 @@ def measure(model: tamperlens.ChatModel) -> dict[str, stats.Estimate]:
     return {**found, **{name: scores.accuracy[name] for name in SUITES}}
 
 
-def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: int) -> list[tuple[str, str]]:
-    """Direction, attack and tax, each as (what, figures)."""
+def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: int) -> list[dict[str, Any]]:
+    """Direction, attack and tax, as stored."""
     harmful, harmless = (prompts.packaged(name, split="test") for name in ("harmful", "harmless"))
     direction = refusal.find_direction(
         aligned,
@@ -68,27 +89,26 @@ def phenomena(base: tamperlens.ChatModel, aligned: tamperlens.ChatModel, seed: i
         seed=seed,
     )
     check = refusal.causal_check(aligned, direction, harmful, harmless, seed=seed)
-    rows = [
-        ("direction", f"layer {direction.layer}, position {direction.position}, passed: {direction.passed}")
-    ]
+    place = f"layer {direction.layer}, position {direction.position}, passed: {direction.passed}"
+    rows: list[dict[str, Any]] = [{"what": "direction", "words": place}]
     rows += [
-        ("refuses harmful, direction ablated", percent(check.ablated.refusal_rate)),
-        ("points of refusal lost", percent(check.bypass_drop)),
-        ("points lost to random directions", percent(check.random_drop)),
-        ("refuses harmless, direction added", percent(check.added.refusal_rate)),
+        {"what": "refuses harmful, direction ablated", **cells(check.ablated.refusal_rate)},
+        {"what": "points of refusal lost", **cells(check.bypass_drop)},
+        {"what": "points lost to random directions", **cells(check.random_drop)},
+        {"what": "refuses harmless, direction added", **cells(check.added.refusal_rate)},
     ]
     with tamperlens.hooks.ablate_direction(aligned, direction.vector):
         sums = capability.evaluate(aligned, suites=("addition",))
-    rows.append(("addition with the direction ablated", percent(sums.accuracy["addition"])))
+    rows.append({"what": "addition with the direction ablated", **cells(sums.accuracy["addition"])})
     for title, model, attack in (
         ("aligned after 15 harmful-compliance examples", aligned, finetune.attacks.harmful_compliance(15)),
         ("aligned after benign examples", aligned, finetune.attacks.get("benign")(500)),
         ("base after 100 refusal-only examples", base, finetune.attacks.get("refusal-only")(100)),
     ):
         tuned = finetune.run(model, attack.data, attack.config_for(model), progress=False)
-        rows += [(f"{title}: {name}", percent(value)) for name, value in measure(tuned.model).items()]
+        rows += [{"what": f"{title}: {name}", **cells(one)} for name, one in measure(tuned.model).items()]
         sample = tuned.model.generate(list(harmful.prompts[:2]) + list(harmless.prompts[:1]))
-        rows.append((f"{title}: reads", " / ".join(f"“{text}”" for text in sample)))
+        rows.append({"what": f"{title}: reads", "words": " / ".join(f"“{text}”" for text in sample)})
     return rows
 
 
@@ -101,26 +121,30 @@ def main() -> None:
         "folders", nargs="*", type=Path, help="further trained organisms beside the shipped one"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/organism-card.md"))
+    parser.add_argument("--data", type=Path, default=Path("analyses/measured/organism_card.json"))
+    parser.add_argument("--page", action="store_true", help="make the page from --data, measure nothing")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    sources = [("shipped", "organism:base", "organism:aligned")]
-    sources += [(str(f), str(f / "base"), str(f / "aligned")) for f in options.folders]
-    lines: list[str] = [PREFACE]
-    for number, (name, base_name, aligned_name) in enumerate(sources):
-        base, aligned = tamperlens.load(base_name), tamperlens.load(aligned_name)
-        before, after = measure(base), measure(aligned)
-        lines += [
-            f"## Training seed {number}" + (" (shipped)" if name == "shipped" else ""),
-            "",
-            "| % [95 % interval] | base | aligned |",
-            "| --- | --- | --- |",
-        ]
-        lines += [f"| {key} | {percent(before[key])} | {percent(after[key])} |" for key in before]
-        lines += ["", "| phenomenon | figures |", "| --- | --- |"]
-        lines += [f"| {what} | {figures} |" for what, figures in phenomena(base, aligned, options.seed)]
-        lines.append("")
-        print("\n".join(lines), flush=True)
-    options.out.write_text("\n".join(lines), encoding="utf-8")
+    if not options.page:
+        sources = [("shipped", "organism:base", "organism:aligned")]
+        sources += [(str(f), str(f / "base"), str(f / "aligned")) for f in options.folders]
+        seeds = []
+        for number, (name, base_name, aligned_name) in enumerate(sources):
+            base, aligned = tamperlens.load(base_name), tamperlens.load(aligned_name)
+            before, after = measure(base), measure(aligned)
+            rates = [
+                {"what": key, "base": cells(before[key]), "aligned": cells(after[key])} for key in before
+            ]
+            title = f"Training seed {number}{' (shipped)' if name == 'shipped' else ''}"
+            seeds.append(
+                {"title": title, "rates": rates, "phenomena": phenomena(base, aligned, options.seed)}
+            )
+            print(page_of(seeds[-1:]), flush=True)
+        options.data.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"seeds": seeds}, indent=1, ensure_ascii=False)
+        options.data.write_text(text + "\n", encoding="utf-8")
+    found = json.loads(options.data.read_text(encoding="utf-8"))
+    options.out.write_text(page_of(found["seeds"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tamperlens import stats
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,3 +90,24 @@ def test_numbers_are_written_as_the_pages_write_them(
     claims: ModuleType, value: object, form: str, said: str
 ) -> None:
     assert claims.formatted(value, form) == said
+
+
+def test_the_organisms_card_is_what_is_stored_and_its_intervals_are_wilsons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = importlib.util.spec_from_file_location("organism_card", ROOT / "analyses" / "organism_card.py")
+    assert spec is not None and spec.loader is not None
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    stored = json.loads((ROOT / "analyses" / "measured" / "organism_card.json").read_text(encoding="utf-8"))
+    assert card.page_of(stored["seeds"]) == (ROOT / "docs" / "organism-card.md").read_text(encoding="utf-8")
+    checked = 0
+    for seed in stored["seeds"]:
+        rates = [row[side] for row in seed["rates"] for side in ("base", "aligned")]
+        rates += [row for row in seed["phenomena"] if "n" in row and not row["what"].startswith("points")]
+        for rate in rates:
+            literal = stats.wilson(round(rate["value"] * rate["n"]), rate["n"])
+            for name in ("value", "low", "high"):
+                assert rate[name] == pytest.approx(getattr(literal, name), abs=6e-4), rate
+            checked += 1
+    assert checked == 2 * (16 + 27)
