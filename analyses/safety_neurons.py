@@ -133,7 +133,7 @@ def table_of(result: Any) -> pd.DataFrame:
                 f"{measure} high": found.high,
                 f"{measure} p_rank": effect.p,
             }
-        rows.append({**row, "n": found.n, "draws": effect.null.n})
+        rows.append({**row, "n": found.n, "draws": effect.null.n, "broken": one["broken"]})
     return pd.DataFrame(rows)
 
 
@@ -207,6 +207,8 @@ def main() -> None:
     report.write_csv(given.out / "table.csv", table)
     report.write_csv(given.out / "states.csv", result.measures)
     report.write_csv(given.out / "stability.csv", floor.table)
+    if result.choice is not None:
+        result.choice.save(given.out / "choice.json")
     figures(given.out, [figure(result, model), result.plot()])
     intact = result.effects.drop_duplicates("measure").set_index("measure")["before"]
     words = f"""

@@ -150,8 +150,17 @@ def behind(register: dict[str, Any]) -> dict[str, list[str]]:
     for one in register["claim"]:
         found.setdefault(one["page"], []).extend(filled(one))
     for one in register["quoted"]:
-        found.setdefault(one["page"], []).extend(plain(text) for text in one["texts"])
+        found.setdefault(one["page"], []).extend(quotations(one))
     return found
+
+
+def quotations(one: dict[str, Any]) -> list[str]:
+    """The texts of a quotation: as they stand in the register, or what its `pattern` finds on the page."""
+    texts = [plain(text) for text in one.get("texts", [])]
+    if "pattern" in one:
+        whole = plain((ROOT / one["page"]).read_text(encoding="utf-8"))
+        texts += [match[0] for match in re.finditer(one["pattern"], whole)]
+    return texts
 
 
 def faults(register: dict[str, Any]) -> list[str]:
@@ -208,7 +217,7 @@ def table(register: dict[str, Any]) -> str:
         held = f"`{one['test']}`" if one.get("test") else "this register"
         lines.append(f"| {one['page']} | {said} | measured | `{one['artefact']}`, {one['source']} | {held} |")
     for one in register["quoted"]:
-        said = " … ".join(plain(text).strip("| ").replace("|", "·") for text in one["texts"])
+        said = " … ".join(text.strip("| ").replace("|", "·") for text in quotations(one))
         lines.append(f"| {one['page']} | {said} | {one['kind']} | {one['source']} | this register |")
     backed = behind(register)
     for one in register["section"]:
