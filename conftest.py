@@ -16,6 +16,8 @@ from jaxtyping import TypeCheckError, _decorator
 CONFIG = beartype.BeartypeConf(is_pep484_tower=True, violation_type=TypeCheckError)
 beartype.beartype = beartype.beartype(conf=CONFIG)  # type: ignore[assignment]
 
+COMPARING = {("tamperlens.base.kinds", "_is")}
+"""Functions that ask isinstance() of any hint: sizes are those of one question, not of who called."""
 with_shapes = _decorator.jaxtyped
 
 
@@ -38,7 +40,9 @@ def jaxtyped(fn: Any = _decorator._sentinel, *, typechecker: Any = _decorator._s
 
 
 def has_arrays(fn: Any) -> bool:
-    """Whether a hint of a function is, or may be, one of jaxtyping's."""
+    """Whether a hint of a function is, or may be, one of jaxtyping's, or it compares values with hints."""
+    if (fn.__module__, fn.__qualname__) in COMPARING:
+        return True
     try:
         hints = typing.get_type_hints(fn, include_extras=True)
     except Exception:  # jaxtyping reads hints one by one and passes over those that have no meaning here

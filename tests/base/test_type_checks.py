@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
+from tamperlens.base.boundary import held
 from tamperlens.studies.compare.readings import number
 from tamperlens_hooks.lowrank import Moments
 
@@ -43,6 +44,13 @@ def test_sizes_are_shared_wherever_a_hint_has_arrays() -> None:
         checked(both)(three, two)
     with pytest.raises(TypeCheckError):
         checked(hidden)(three, {"x": [two]})
+
+
+def test_the_boundary_compares_each_value_by_itself() -> None:
+    def outer(one: Float[Tensor, "a b"]) -> Tensor:
+        return held(one.T, Float[Tensor, "a b"], "one")
+
+    assert checked(outer)(torch.zeros(2, 3)).shape == (3, 2)
 
 
 def test_the_package_is_checked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from pathlib import Path
 
@@ -33,17 +34,25 @@ def packaged(name: str, split: str | None = None) -> PromptSet:
         >>> len(prompts.packaged('harmful', split='test'))
         201
     """
-    path = _folder() / f"{name}.jsonl"
-    if name not in packaged_names():
-        raise InputError(f"no packaged prompt set named {name!r}; there are {', '.join(packaged_names())}")
-    return packaged_format(read_table(path), name=name, split=split)
+    return _read(name, split)
 
 
 def packaged_splits(name: str) -> list[str]:
     """Names of a packaged set's splits, in order of appearance; empty when it has none."""
-    packaged(name)
-    rows = read_table(_folder() / f"{name}.jsonl").rows
+    rows = _table(name).rows
     return list(dict.fromkeys(str(row["split"]) for row in rows if "split" in row))
+
+
+@functools.cache  # sets never change, and one study asks for the same ones again and again
+def _read(name: str, split: str | None) -> PromptSet:
+    return packaged_format(_table(name), name=name, split=split)
+
+
+@functools.cache
+def _table(name: str) -> Table:
+    if name not in packaged_names():
+        raise InputError(f"no packaged prompt set named {name!r}; there are {', '.join(packaged_names())}")
+    return read_table(_folder() / f"{name}.jsonl")
 
 
 def _folder() -> Path:
