@@ -44,7 +44,7 @@ def sets(model: Any, given: Any) -> tuple[PromptSet, PromptSet]:
 
 
 def subspaces(
-    model: Any, direction: refusal.Direction, split: refusal.Split, k: int
+    model: Any, direction: refusal.Direction, split: refusal.Split, k: int, steps: int
 ) -> tuple[pd.DataFrame, dict[str, refusal.Subspace]]:
     """Several directions at the selected place by three methods, each put to the causal test."""
     place = (split.harmful_train, split.harmless_train, direction.layer, direction.position, k)
@@ -52,7 +52,7 @@ def subspaces(
         "svd of the contrast": refusal.contrast_subspace(model, *place),
         "iterative nullspace": refusal.nullspace_subspace(model, *place),
         "gradient-optimised": refusal.optimise_subspace(
-            model, *place, refusal_tokens=direction.tokens, steps=60
+            model, *place, refusal_tokens=direction.tokens, steps=steps
         ),
     }
     frames = []
@@ -73,9 +73,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--every", type=int, help="steps between records")
     parser.add_argument("--k", type=int, default=2, help="dimensions of the subspaces")
+    parser.add_argument("--optimise", type=int, help="steps of the gradient-optimised subspace")
     given = parser.parse_args()
     model = tamperlens.load(given.model, dtype=given.dtype)
-    sized(given, model, {"n_find": 160, "every": 2}, {"n_find": 40, "every": 8})
+    sized(given, model, {"n_find": 160, "every": 2, "optimise": 60},
+          {"n_find": 40, "every": 8, "optimise": 15})  # fmt: skip
     attack = fine_tuning(given.attack, model)
     harmful, harmless = sets(model, given)
     rates = refusal.evaluate(
@@ -92,7 +94,8 @@ def main() -> None:
     )
     harm = refusal.harmfulness_and_refusal(model, direction, harmful, harmless, cache=cache)
     print(f"direction: layer {direction.layer}, position {direction.position} {direction.flag}", flush=True)
-    tests, found = subspaces(model, direction, split, given.k)
+    tests, found = subspaces(model, direction, split, given.k, given.optimise)
+    print(f"subspaces: {', '.join(found)}", flush=True)
     traces, distances, transfers, shallow = [], [], [], []
     for seed in range(given.seeds):
         changes = {} if given.steps is None else {"steps": given.steps}
