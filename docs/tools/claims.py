@@ -110,19 +110,31 @@ def filled(one: dict[str, Any]) -> list[str]:
     """The texts of a claim: its template with the values of its file, for a table one a row.
 
     A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`); of a CSV the first part picks the row
-    by what stands in its column `by`. A table takes the rows that `where` allows, in the file's order.
+    by what stands in its column `by`. A table (`each`) takes the rows that `where` allows, in the file's
+    order; without `each` the places are `{mean value}`, `{least value}`, `{most value}` over those rows and
+    `{rows}`.
     """
     data = stored(one["artefact"])
-    if one.get("each"):
-        rows = data if isinstance(data, list) else data[one["each"]]
+    if "where" in one or one.get("each"):
         where = one.get("where", {})
-        rows = [row for row in rows if all(str(row[key]) in allowed for key, allowed in where.items())]
+        rows = [row for row in data if all(str(row[key]) in allowed for key, allowed in where.items())]
         if not rows:
             raise KeyError(f"{one['artefact']} has no rows {where}")
-        return [_fill(one["says"], row) for row in rows]
+        return [_fill(one["says"], row) for row in (rows if one.get("each") else [_joined(rows)])]
     if isinstance(data, list):
         data = {str(row[one["by"]]): row for row in data}
     return [_fill(one["says"], data)]
+
+
+def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, least and most of every column of numbers over the rows, and how many rows there are."""
+    found: dict[str, Any] = {"rows": len(rows)}
+    for key in rows[0]:
+        column = [row[key] for row in rows]
+        if not any(isinstance(cell, str) for cell in column):
+            found |= {f"mean {key}": sum(column) / len(rows)}
+            found |= {f"least {key}": min(column), f"most {key}": max(column)}
+    return found
 
 
 def _fill(says: str, data: Any) -> str:

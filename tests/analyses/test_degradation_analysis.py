@@ -34,13 +34,16 @@ def sweep(*refused: int, n: int = 60) -> pd.DataFrame:
 
 def test_flops_to_half_refusal_leave_room_for_prompts_and_records(script: ModuleType) -> None:
     # At 28 of 60 the rate is below a half and its interval is not: the half may lie on either side of step 2.
-    said = script.half([sweep(60, 50, 28, 5, 0)])
+    def said_of(sweeps: list[pd.DataFrame]) -> str:
+        return str(script.half_in_words(script.half(sweeps)))
+
+    said = said_of([sweep(60, 50, 28, 5, 0)])
     assert said == (
         "FLOPs to half refusal: between 1e+09 and 3e+09 (steps 1 to 3; 1 seed, 95 % over n 60 prompts)"
     )
-    both = script.half([sweep(60, 50, 28, 5, 0), sweep(60, 60, 60, 60, 0)])
+    both = said_of([sweep(60, 50, 28, 5, 0), sweep(60, 60, 60, 60, 0)])
     assert "between 1e+09 and 4e+09 (steps 1 to 4; 2 seeds" in both
-    assert script.half([sweep(60, 60, 55)]) == "FLOPs to half refusal: not reached within 2e+09"
-    assert "not always reached within 2e+09, in 1 of 2" in script.half([sweep(60, 0, 0), sweep(60, 60, 60)])
-    assert "not reached" in script.half([sweep(0, 0, 0)]), "nothing was refused at the start"
-    assert "between 0 and 1e+09" in script.half([sweep(60, 0)])
+    assert said_of([sweep(60, 60, 55)]) == "FLOPs to half refusal: not reached within 2e+09"
+    assert "not always reached within 2e+09, in 1 of 2" in said_of([sweep(60, 0, 0), sweep(60, 60, 60)])
+    assert "not reached" in said_of([sweep(0, 0, 0)]), "nothing was refused at the start"
+    assert "between 0 and 1e+09" in said_of([sweep(60, 0)])

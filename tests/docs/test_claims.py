@@ -49,11 +49,14 @@ def test_a_new_changed_or_unbacked_number_is_found(
             {**of, "says": "| {set} | {value:+%} [{low:.2}] |", "artefact": "rows.csv", "each": True,
              "where": {"set": ["few", "many"]}},
             {**of, "says": "(in all {other/value:.0f})", "artefact": "rows.csv", "by": "set"},
+            {**of, "says": "mean {mean value:.3} [{least value:.2}, {most value:.1}] of {rows}",
+             "artefact": "rows.csv", "where": {"set": ["few", "many"]}},
         ],
         "quoted": [{**of, "texts": ["Published: 95 → 0"], "kind": "published", "source": "them"}],
     }  # fmt: skip
+    more = "mean .125 [−.25, .5] of 2"
     rows = "| few | +50 [−.03] |\n| many | −25 [–] |\n"
-    good = f"# A\n\nHalf\nby step 7–8, 25 % (in all 1).\n\n{rows}\nPublished: 95 → 0.\n"
+    good = f"# A\n\nHalf\nby step 7–8, 25 % (in all 1).\n\n{rows}\nPublished: 95 → 0, {more}.\n"
     page.write_text(good)
     assert claims.faults(register) == []
     page.write_text(good.replace("7–8", "7–9"))
