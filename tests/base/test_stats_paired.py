@@ -114,3 +114,10 @@ def test_standardised_mean_against_the_noncentral_t():
     assert 1e3 < close.low < close.value < close.high < 3e4
     assert math.isnan(standardised_mean([5.0, 5.0, 5.0]).value)
     assert math.isnan(standardised_mean([5.0]).value)
+
+
+@pytest.mark.parametrize(("n", "draws"), [(1, 2), (7, 49), (64, 120)])
+def test_the_bootstrap_of_a_median_is_that_of_any_function(n: int, draws: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    whole = stats.bootstrap(values, np.median, draws=draws)
+    assert whole == stats.bootstrap(values, lambda drawn: float(np.median(drawn)), draws=draws)

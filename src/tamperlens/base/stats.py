@@ -313,7 +313,11 @@ def bootstrap(
         samples = data[picks].mean(axis=1)
     else:
         value = float(statistic(data))
-        samples = np.array([statistic(data[pick]) for pick in picks])
+        if statistic is np.median:  # over rows at once, few of them: there may be many units
+            chunks = np.array_split(picks, draws // 50 + 1)
+            samples = np.concatenate([np.median(data[rows], axis=1) for rows in chunks])
+        else:
+            samples = np.array([statistic(data[pick]) for pick in picks])
     tail = (1 - confidence) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), int(data.size), f"bootstrap {confidence:.0%}")

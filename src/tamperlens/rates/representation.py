@@ -138,7 +138,7 @@ def _distances(one: Array, two: Array) -> Array:
 def _median(values: Array, reason: str, seed: int) -> Estimate:
     if not len(values):
         return undefined(reason)
-    return bootstrap(values, lambda drawn: float(np.median(drawn)), seed=seed)
+    return bootstrap(values, np.median, seed=seed)
 
 
 def _texts(answers: Sequence[str] | Completions) -> list[str]:
