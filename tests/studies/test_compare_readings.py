@@ -100,3 +100,11 @@ def test_disagreement_is_said_and_not_averaged():
     assert any("Refusal changed and direction did not" in one for one in said)
     assert any("did not" in one and "no change" in one for one in said)
     assert words.disagreements(decided([still])) == []
+
+
+def test_what_rounding_leaves_is_written_as_nothing() -> None:
+    """1 − cosine of a model with itself was printed as +1.11e−16."""
+    from tamperlens.studies.compare.readings import number
+
+    assert number(2.0**-53, signed=True) == "0" and number(-(2.0**-53)) == "0"
+    assert number(1e-11, signed=True) == "+1e−11" and number(float("nan")) == "–"

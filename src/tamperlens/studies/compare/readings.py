@@ -106,6 +106,7 @@ def number(value: float, *, percent: bool = False, signed: bool = False) -> str:
     """Three digits, or a percentage; "–" for NaN."""
     if math.isnan(value):
         return "–"
+    value = 0.0 if abs(value) < 1e-12 else value  # what rounding in fp64 leaves of 1 − cosine
     text = f"{100 * value:.1f}" if percent else f"{value:.3g}"
     text = text.removesuffix(".0")
     return (f"+{text}" if signed and value > 0 else text).replace("-", "−")
