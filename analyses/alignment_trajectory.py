@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 from _shared import attack_name, command, fine_tuning, header, options, scored, sized, write
 
 import tamperlens
@@ -63,6 +64,8 @@ def main() -> None:
     write(given.out, found.table, words, [found.plot(result)], "trajectory")
     report.write_csv(given.out / "order.csv", result.steps)
     report.write_csv(given.out / "pairs.csv", result.pairs)
+    since = [(name, *one) for name in found.measures for one in found.changed_from(name).items()]
+    report.write_csv(given.out / "changed.csv", pd.DataFrame(since, columns=["measure", "seed", "step"]))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _fill(says: str, data: Any) -> str:
     def value(match: re.Match[str]) -> str:
-        path, _, form = match[1].partition(":")
+        path, form = (*re.split(r":(?! )", match[1], maxsplit=1), "")[:2]
         found: Any = data
         for key in path.split("/"):
             found = found[int(key) if isinstance(found, list) else key]

@@ -21,7 +21,7 @@ from tamperlens.directions import checkpoints
 from tamperlens.directions.nulls import activations
 from tamperlens.models import Decoding
 from tamperlens.studies.merging import merge
-from tamperlens.studies.trajectory import order_of, records
+from tamperlens.studies.trajectory import observing, order_of, records
 from tamperlens.studies.trajectory.observing import SIDES
 from tamperlens.studies.trajectory.schedule import steps_until
 from tamperlens.studies.trajectory.unchanged import unchanged_mean, unchanged_share
@@ -251,6 +251,10 @@ def test_changed_is_told_on_the_same_prompts_and_the_band_on_others(organism, se
     band = checkpoints.unchanged(one, two, 200, setup.seed)["cosine"]
     assert table.loc["direction cosine", 6]["unchanged_low"] == pytest.approx(band[0], abs=1e-6)
     assert set(found.changed_from("direction cosine")) == {0, 1}
+    two = [found.of(f"direction {name}")["changed"].tolist() for name in ("cosine", "angle")]
+    assert two[0] == two[1]
+    for off in (0.0, 1e-16, 3e-16):  # acos of a cosine of 1, as rounding leaves it, is no turn
+        assert observing._degrees(1 - off) < observing.ACOS
     again = trajectory.read(out)
     assert again.table["changed"].isna().equals(found.table["changed"].isna())
     assert again.changed_from("refusal log-odds") == found.changed_from("refusal log-odds")

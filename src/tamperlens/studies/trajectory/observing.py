@@ -30,6 +30,8 @@ SIDES = ("harmful", "harmless")
 LOSS = "loss on harmless answers"
 DIRECTION = "harmful and harmless"
 PAIRED_DRAWS = 200
+ACOS = 1e-5
+"""Degrees that the arc cosine of a cosine within rounding of 1 can be off."""
 
 
 class Observer:
@@ -138,7 +140,7 @@ class Observer:
         angles = cosines.arccos().rad2deg()
         record.add(
             "direction angle", DIRECTION, _degrees(value), angles, self.n, angle,
-            unchanged=same["angle_degrees"],
+            unchanged=(0.0, max(same["angle_degrees"][1], ACOS)),
         )  # fmt: skip
         gap, gaps = self._gap(now)
         record.add(
