@@ -100,6 +100,9 @@ def test_disagreement_is_said_and_not_averaged():
     assert any("Refusal changed and direction did not" in one for one in said)
     assert any("did not" in one and "no change" in one for one in said)
     assert words.disagreements(decided([still])) == []
+    # A base that refuses nothing has no refusal direction to have kept: seen when one was safety-tuned.
+    found = words.disagreements(decided([moved, dataclasses.replace(still, grounded=False)]))
+    assert not any("Refusal changed and direction did not" in one for one in found)
 
 
 def test_what_rounding_leaves_is_written_as_nothing() -> None:

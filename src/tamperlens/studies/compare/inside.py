@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import torch
@@ -84,11 +86,12 @@ def direction(bench: Bench, record: Record) -> Reading:
         )
     drawn = 1 - np.asarray(record.draws.get(name, []), dtype=float)
     margin = 1 - row.null.low
-    return of_draws(
+    reading = of_draws(
         "direction", INSIDE, 1 - row.value, drawn, row.n, margin=margin,
         unit="(1 − the lower end of split halves of the base)", rows=rows, words=words,
         tables={"cosine by layer": pd.DataFrame(record.layers)},
     )  # fmt: skip
+    return dataclasses.replace(reading, grounded=found.passed)
 
 
 def projection(bench: Bench, record: Record) -> Reading:

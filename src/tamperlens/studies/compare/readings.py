@@ -66,6 +66,7 @@ class Reading(Result):
         words: remarks.
         p_holm: p corrected over the instruments of one comparison.
         verdict: "changed", "no change", "inconclusive" or "not compared".
+        grounded: whether the base has what is followed; false of a refusal direction that passed no search.
     """
 
     instrument: str
@@ -79,6 +80,7 @@ class Reading(Result):
     words: tuple[str, ...] = ()
     p_holm: float = math.nan
     verdict: str = ""
+    grounded: bool = True
 
     @property
     def is_rate(self) -> bool:

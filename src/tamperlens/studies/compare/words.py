@@ -59,7 +59,7 @@ def statements(readings: Sequence[Reading]) -> list[str]:
 def disagreements(readings: Sequence[Reading]) -> list[str]:
     """Where instruments of different kinds, or of one kind, say different things; nothing is averaged."""
     found: list[str] = []
-    by_name = {one.instrument: one.verdict for one in readings}
+    by_name = {one.instrument: one.verdict for one in readings if one.grounded}  # nothing follows from others
     groups = {
         name: [one for one in readings if one.group == name and one.verdict != LEFT_OUT] for name in GROUPS
     }
