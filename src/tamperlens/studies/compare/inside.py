@@ -91,7 +91,7 @@ def direction(bench: Bench, record: Record) -> Reading:
         unit="(1 − the lower end of split halves of the base)", rows=rows, words=words,
         tables={"cosine by layer": pd.DataFrame(record.layers)},
     )  # fmt: skip
-    return dataclasses.replace(reading, grounded=found.passed)
+    return dataclasses.replace(reading, grounded=bool(found.passed))
 
 
 def projection(bench: Bench, record: Record) -> Reading:
