@@ -70,8 +70,8 @@ class Result(Noun):
         kind = document.get("kind") if isinstance(document, dict) else None
         if kind != cls.__name__:
             raise InputError(f"{path} holds a {kind or 'file of another program'}, not a {cls.__name__}")
-        written = document.get("format", 1)
-        if not isinstance(written, int) or not 1 <= written <= FORMAT:
+        written = document.get("format", 0 if "sha256" in document else 1)
+        if type(written) is not int or not 1 <= written <= FORMAT:
             raise InputError(
                 f"{path} has format {written!r}, this version reads 1 to {FORMAT}; "
                 "read it with the tamperlens that wrote it, or save it again with this one"

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import typing
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tamperlens.base.errors import (
     TamperlensError,
 )
 from tamperlens.base.files import sha256_file, write_json
+from tamperlens.base.kinds import Misfit, fit
 from tamperlens.base.masks import WeightMask
 from tamperlens.base.schemas import Schema, read_document
 from tamperlens.models.chat import ChatModel, refuse_nonfinite_weights
@@ -135,6 +137,14 @@ def _read_config(folder: Path, label: str) -> Any:
         raise ModelLoadError(f"{label} has no adapter_config.json{holds}; name the folder that holds it")
     try:
         config = PeftConfig.from_pretrained(str(folder))
+        for name, hint in typing.get_type_hints(type(config)).items():
+            kinds = {typing.get_origin(one) or one for one in typing.get_args(hint) or (hint,)}
+            if dict in kinds and kinds <= {dict, type(None)}:
+                fit(getattr(config, name), dict[str, typing.Any] | None)
+    except Misfit as error:
+        raise ModelLoadError(
+            f"{label} is damaged ({name} in adapter_config.json must be {error}); copy the adapter again"
+        ) from None
     except Exception as error:
         raise ModelLoadError(f"{label} is damaged ({first_line(error)}); copy the adapter again") from error
     if config.peft_type is None:

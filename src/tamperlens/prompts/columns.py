@@ -313,7 +313,7 @@ def _note(
 
 def _listed(columns: Table | Sequence[str]) -> str:
     names = columns.columns if isinstance(columns, Table) else columns
-    shown = ", ".join(f"{name:.60}" for name in names[:20])
+    shown = ", ".join(" ".join(name.split())[:60] for name in names[:20])
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from torch import Tensor
 
 from tamperlens.base.deprecation import warn
@@ -89,10 +89,10 @@ class _Line(Schema):
 
     step: int
     rows: list[dict[str, str | bool | int | float | None]]
-    draws: dict[str, list[float | None]] = Field(default_factory=dict)
-    layers: list[dict[str, int | float | None]] = Field(default_factory=list)
-    heads: list[list[float | None]] = Field(default_factory=list)
-    examples: list[dict[str, str]] = Field(default_factory=list)
+    draws: dict[str, list[float | None]]
+    layers: list[dict[str, int | float | None]]
+    heads: list[list[float | None]]
+    examples: list[dict[str, str]]
     sampled: bool = False
 
 
