@@ -216,19 +216,14 @@ class Update:
             shift: V = W_aligned − W_unaligned.
         """
         v = shift.float()
-        if self.factored:
-            b, a = self.b.float(), self.a.double()
-            gram = a @ a.T
-            inside = v.T @ b
-            outside = (v @ inside).double()
-            b, inside = b.double(), inside.double()
-        else:
-            b = self.delta()
-            inside = v.T @ b
-            outside = (v @ inside).double()
-            b, inside = b.double(), inside.double()
-            inner = inside.square().sum()
-            return inner / (outside.norm() * b.norm())  # type: ignore[no-any-return]
+        b = self.b.float() if self.factored else self.delta()
+        inside = v.T @ b
+        outside = (v @ inside).double()
+        b, inside = b.double(), inside.double()
+        if not self.factored:
+            return inside.square().sum() / (outside.norm() * b.norm())  # type: ignore[no-any-return]
+        a = self.a.double()
+        gram = a @ a.T
         inner = ((inside.T @ inside) * gram).sum()
         norms = ((outside.T @ outside) * gram).sum() * ((b.T @ b) * gram).sum()
         return inner / norms.sqrt()
