@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from tamperlens.base.measurement import Measurement
-from tamperlens.base.stats import Estimate, bootstrap
+from tamperlens.base.stats import bootstrap
 from tamperlens.capability import CapabilityScores, perplexity
 from tamperlens.rates import Completions, PrefillDepth, representation_distance
 from tamperlens.refusal import RefusalRates
@@ -119,10 +120,7 @@ def distance(bench: Bench, before: Answers, after: Answers) -> Reading:
     found = representation_distance(one, two, bench.base, seed=bench.settings.seed)
     values = np.asarray(found.distances)
     values = values[np.isfinite(values)]
-    null = Estimate(
-        found.unrelated.value, found.unrelated.low, found.unrelated.high, found.unrelated.n,
-        "answers to different prompts",
-    )  # fmt: skip
+    null = replace(found.unrelated, method="answers to different prompts")
     rows = [
         Measurement.of("RD", "harmful", CHANGE, found.overall, null=null, unit="1 − cosine"),
         Measurement.of("RD", "harmful, refused by the base", CHANGE, found.refused, null=null),
@@ -174,32 +172,15 @@ def answers_frame(before: Answers, after: Answers) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for role, rates in before[0].items():
         one, two = rates.completions, after[0][role].completions
-        for index, prompt in enumerate(one.prompts):
-            labels = str(one.labels[index]), str(two.labels[index])
-            said = one.refused[index], two.refused[index]
-            rows.append((role, index, prompt, one.responses[index], two.responses[index], *labels, *said))
+        labels = [map(str, side.labels) for side in (one, two)]
+        sides = zip(one.prompts, one.responses, two.responses, *labels, one.refused, two.refused, strict=True)
+        rows += [(role, index, *cells) for index, cells in enumerate(sides)]
     for score in before[1].scores:
         other = after[1][score.suite]
-        for index, prompt in enumerate(score.prompts):
-            marks = tuple("right" if side.correct[index] else "wrong" for side in (score, other))
-            rows.append(
-                (
-                    score.suite,
-                    index,
-                    prompt,
-                    score.responses[index],
-                    other.responses[index],
-                    *marks,
-                    False,
-                    False,
-                )
-            )
+        marks = [["right" if right else "wrong" for right in side.correct] for side in (score, other)]
+        asked = zip(score.prompts, score.responses, other.responses, *marks, strict=True)
+        rows += [(score.suite, index, *cells, False, False) for index, cells in enumerate(asked)]
     columns = ["set", "index", "prompt", "base", "tuned", "base_label", "tuned_label", "base_refused",
                "tuned_refused"]  # fmt: skip
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(changed=frame["base_label"] != frame["tuned_label"])
-
-
-__all__ = [
-    "abilities", "answers_frame", "degenerate", "depth", "distance", "over_refusals", "refusals", "surprise",
-]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import torch
 
 from tamperlens import refusal
 from tamperlens.base.errors import InputError
-from tamperlens.base.measurement import NO_NULL, Measurement
+from tamperlens.base.measurement import Measurement
 from tamperlens.base.stats import Estimate, bootstrap
 from tamperlens.directions import causal_transfer
 from tamperlens.directions.checkpoints import compare_checkpoints
@@ -76,7 +76,7 @@ def direction(bench: Bench, record: Record) -> Reading:
     assert row is not None  # the observer always records it
     rows = [
         Measurement(name, DIRECTION, BEFORE, 1.0, 1.0, 1.0, row.n, row.null),
-        Measurement(name, DIRECTION, AFTER, row.value, row.low, row.high, row.n, row.null, reason=row.reason),
+        replace(row, set=DIRECTION, stage=AFTER),
     ]
     words = [f"Layer {found.layer}, position {found.position} of the base's direction."]
     if not found.passed:
@@ -91,7 +91,7 @@ def direction(bench: Bench, record: Record) -> Reading:
         unit="(1 − the lower end of split halves of the base)", rows=rows, words=words,
         tables={"cosine by layer": pd.DataFrame(record.layers)},
     )  # fmt: skip
-    return dataclasses.replace(reading, grounded=bool(found.passed))
+    return replace(reading, grounded=bool(found.passed))
 
 
 def projection(bench: Bench, record: Record) -> Reading:
@@ -111,15 +111,11 @@ def distances(bench: Bench, pair: Pair) -> tuple[list[Measurement], dict[str, pd
     found = bench.direction
     harmful, harmless = bench.direction_prompts
     table = compare_checkpoints(bench.base, pair.tuned, found, harmful, harmless).to_frame()
+    where = "direction prompts"
     rows = [
-        Measurement(
-            f"direction: {one['measure']}", "direction prompts", CHANGE, one["value"], one["low"],
-            one["high"], int(one["n"]),
-            Estimate(one["null"], one["null_low"], one["null_high"], 0, str(one["null_kind"])),
-            reason=str(one["reason"] or ""),
-        )
+        replace(Measurement.from_row(one), measure=f"direction: {one['measure']}", set=where, stage=CHANGE)
         for one in table.to_dict("records")
-    ]  # fmt: skip
+    ]
     tables = {"direction distances": table}
     again = refusal.direction_like(pair.tuned, found, harmful, harmless)
     if again.defined and found.defined:
@@ -131,12 +127,11 @@ def distances(bench: Bench, pair: Pair) -> tuple[list[Measurement], dict[str, pd
         for model, stage in (("base", BEFORE), ("tuned", AFTER)):
             for which in ("base", "tuned"):
                 for measure, role in (("drop", "harmful"), ("rise", "harmless")):
-                    null = transfer.estimate(model, "random", measure)
+                    null = replace(transfer.estimate(model, "random", measure), method="random directions")
                     rows.append(
                         Measurement.of(
                             f"{measure} of log-odds by the {which} direction", role, stage,
-                            transfer.estimate(model, which, measure), unit="nats",
-                            null=Estimate(null.value, null.low, null.high, null.n, "random directions"),
+                            transfer.estimate(model, which, measure), unit="nats", null=null,
                         )
                     )  # fmt: skip
     return rows, tables
@@ -157,7 +152,7 @@ def attention_heads(bench: Bench, record: Record) -> Reading:
             for layer, head in found.most_changed(one.numel())
         ]
     )
-    rows = [Measurement(name, "harmful", AFTER, row.value, row.low, row.high, row.n, row.null)]
+    rows = [replace(row, set="harmful", stage=AFTER)]
     if found.spearman == found.spearman:
         rank = Estimate(found.spearman, np.nan, np.nan, one.numel())
         rows.append(Measurement.of("rank correlation of heads", "harmful", AFTER, rank))
@@ -199,14 +194,5 @@ def _paired(bench: Bench, record: Record, name: str) -> tuple[float, np.ndarray,
 
 
 def _both(bench: Bench, record: Record, name: str) -> list[Measurement]:
-    found = []
-    for stage, side in ((BEFORE, bench.observer.start), (AFTER, record)):
-        row = side.row(name)
-        if row is not None:
-            null = NO_NULL if row.null is None else row.null
-            found.append(
-                Measurement(
-                    name, row.set, stage, row.value, row.low, row.high, row.n, null, reason=row.reason
-                )
-            )
-    return found
+    sides = ((BEFORE, bench.observer.start.row(name)), (AFTER, record.row(name)))
+    return [replace(row, stage=stage) for stage, row in sides if row is not None]

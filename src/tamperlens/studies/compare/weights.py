@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -251,20 +251,17 @@ def safety_sets(bench: Bench, pair: Pair) -> Reading:
     lowest = halves.groupby(["layer", "module"])["jaccard"].mean()
     mine = found.table[found.table["layer"] >= 0].set_index(["layer", "module"])["jaccard"]
     short = (lowest - mine).dropna()
-    null = Estimate(
-        floor.halves.value, floor.halves.low, floor.halves.high, floor.halves.n, "halves of the data"
-    )
+    null = replace(floor.halves, method="halves of the data")
     value = Estimate(found.jaccard, math.nan, math.nan, len(mine), f"top {100 * FRACTION:.0f} % of SNIP")
     rows = [
         Measurement.of("Jaccard of safety weights", "harmful, answered by the base", CHANGE, value, null=null)
     ]
-    reading = of_values(
-        "safety weights", WEIGHTS, np.maximum(short.to_numpy(), 0.0), margin=SET_MARGIN,
-        unit="of Jaccard below the floor, mean over matrices", rows=rows,
-        tables={"overlap of safety weights": found.table},
-    )  # fmt: skip
-    chance = f"chance {found.chance:.3f}, halves of the data on the base {floor.halves.value:.3f}"
+    chance = f"chance {found.chance:.3f}, halves of the data on the base {null.value:.3f}"
     words = (
         f"The two models share {found.jaccard:.3f} (Jaccard) of their top {100 * FRACTION:.0f} % ({chance})."
     )
-    return Reading(**{**vars(reading), "words": (words,)})
+    return of_values(
+        "safety weights", WEIGHTS, np.maximum(short.to_numpy(), 0.0), margin=SET_MARGIN,
+        unit="of Jaccard below the floor, mean over matrices", rows=rows,
+        tables={"overlap of safety weights": found.table}, words=(words,),
+    )  # fmt: skip

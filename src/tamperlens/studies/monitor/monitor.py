@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,9 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
     @property
     def cost(self) -> dict[str, float]:
         """Seconds of measuring (setup included), seconds of everything, and the share of measuring."""
-        whole = time.perf_counter() - self._began if self._began else 0.0
-        whole = self._whole if self._whole is not None else whole
+        whole = self._whole
+        if whole is None:
+            whole = time.perf_counter() - self._began if self._began else 0.0
         share = self.seconds / whole if whole else 0.0
         return {
             "seconds": self.seconds,
@@ -293,10 +295,7 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
                 raise InputError(f"{how} has rewritten the base weights; pass reference= to Monitor")
             base = model
         setup = self.setup
-        off = module.disable_adapter() if resumed and adapted and base is model else None
-        if off is not None:
-            off.__enter__()
-        try:
+        with module.disable_adapter() if resumed and adapted and base is model else nullcontext():
             if setup is None:
                 print(f"tamperlens: setting up the monitor in {self.folder}", file=sys.stderr, flush=True)
                 given: Any = {**SETUP, **self.settings}
@@ -313,9 +312,6 @@ class Monitor(OwnLoop, TrainerCallback):  # type: ignore[misc]
                     origin = model.with_module(before_training(module))
             with torch.enable_grad():
                 self._observer = Observer(setup, base, drift_base=origin)
-        finally:
-            if off is not None:
-                off.__exit__(None, None, None)
         if setup.direction.passed is False:
             self._warn(
                 f"the direction that is measured did not pass its tests ({setup.direction.flag}); its cosine "
