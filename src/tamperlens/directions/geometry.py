@@ -23,6 +23,11 @@ def cosine_and_angle(a: Float[Tensor, " d"], b: Float[Tensor, " d"]) -> tuple[fl
     return math.cos(angle), math.degrees(angle)
 
 
+def degrees(cosine: float) -> float:
+    """The angle of a cosine, [0, 180]; NaN for NaN."""
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))) if cosine == cosine else math.nan
+
+
 def orthonormal(rows: Float[Tensor, "k d"]) -> Float64[Tensor, "k d"]:
     """An orthonormal basis of the rows by QR, row i within the span of the first i + 1 rows, same sense.
 

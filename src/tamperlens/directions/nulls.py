@@ -15,6 +15,7 @@ from tamperlens.base.deprecation import renamed_arguments
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
+from tamperlens.directions import geometry
 from tamperlens.directions.cache import ActivationCache, fetch
 from tamperlens.directions.candidates import ZERO, batches, check_disjoint, check_positions
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
@@ -89,7 +90,7 @@ class DirectionNull(Result):
             {
                 "draw": range(len(cosines)),
                 "cosine": cosines,
-                "angle_degrees": [math.degrees(math.acos(max(-1.0, min(1.0, c)))) for c in cosines],
+                "angle_degrees": [geometry.degrees(one) for one in cosines],
                 "layer": self.layer,
                 "position": self.position,
                 "model": self.model,

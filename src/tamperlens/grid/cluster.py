@@ -73,8 +73,6 @@ class Pool:
             import ray
         except ImportError as error:
             raise InputError("ray= needs Ray; pip install 'tamperlens[ray]'") from error
-        if workers is not None and workers < 1:
-            raise InputError(f"workers={workers} must be at least 1")
         self.ray, self.gpus = ray, gpus
         self.ours = not ray.is_initialized()
         if self.ours:

@@ -105,8 +105,6 @@ def in_batches(
 
     Where nothing is generated (`new_tokens` 0), "auto" batches are no larger than one efficient pass.
     """
-    if batch_size != "auto" and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1 or 'auto'")
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     budget, most = _budget(module, device) if batch_size == "auto" else (None, batch_size)
     with progress_bar(len(sequences), "prompts", progress) as advance:

@@ -103,8 +103,6 @@ def batch_rows(model: ChatModel, examples: Examples, batch_size: BatchSize, weig
             on the CPU and half of the free memory on an accelerator.
     """
     if batch_size != "auto":
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; it must be at least 1 or 'auto'")
         return batch_size
     anatomy, longest = model.anatomy, max(len(turn) for turn in examples.turns)
     size = torch.finfo(model.dtype).bits // 8

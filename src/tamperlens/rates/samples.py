@@ -186,8 +186,6 @@ def evaluate_samples(
     """
     model = as_chat_model(model)
     data = as_prompts(data)
-    if n_samples < 1:
-        raise InputError(f"n_samples is {n_samples}; draw at least one")
     how = Decoding.of(Decoding(temperature=TEMPERATURE) if decoding is None else decoding, settings)
     if how.temperature <= 0 and n_samples > 1:
         raise InputError("at temperature 0 every sample is the same; set a temperature or n_samples=1")

@@ -12,6 +12,7 @@ from tamperlens import capability, refusal
 from tamperlens.base.measurement import DIFFERENCES, Difference, Measurement, adjusted, table
 from tamperlens.base.stats import Estimate, paired_difference, undefined
 from tamperlens.capability import SuiteScore
+from tamperlens.directions.geometry import degrees
 from tamperlens.rates.evaluation import Outcome
 from tamperlens.refusal import CausalCheck, RefusalRates
 from tamperlens.studies.audit.measures import SHARE, Stage
@@ -144,15 +145,11 @@ def _cosines(results: Results, stage: Stage) -> tuple[Estimate, Estimate, Estima
         return nothing, nothing, nothing, nothing, nothing
     cosine = Estimate(float(row["cosine"]), float(row["low"]), float(row["high"]), n, "bootstrap 95%")
     null = Estimate(float(row["null"]), float(row["null_low"]), float(row["null_high"]), n, "split halves")
-    angle = Estimate(_degrees(cosine.value), _degrees(cosine.high), _degrees(cosine.low), n, cosine.method)
+    angle = Estimate(degrees(cosine.value), degrees(cosine.high), degrees(cosine.low), n, cosine.method)
     ratio = Estimate(results.norm_ratio(), math.nan, math.nan, n)
     # Folders of the release before have no such column.
     least = Estimate(float(row.get("unturned", math.nan)), math.nan, math.nan, n, "paired bootstrap")
     return cosine, null, least, angle, ratio
-
-
-def _degrees(cosine: float) -> float:
-    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
 def changes(results: Results) -> pd.DataFrame:

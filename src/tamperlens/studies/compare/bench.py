@@ -58,12 +58,8 @@ class Settings:
     answer_tokens: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("limit", "questions", "answer_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        hold_fields(self, draws=Range(100, 2**31), answer_tokens=Range(1, 2**16))  # p values need 100 draws
         hold_fields(self.decoding, max_new_tokens=Range(1, 2**16))
-        if self.draws < 100:
-            raise InputError(f"draws is {self.draws}; p values need at least 100")
 
     @classmethod
     def of(

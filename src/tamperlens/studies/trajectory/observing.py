@@ -14,6 +14,7 @@ from tamperlens.base.errors import NumericsError
 from tamperlens.base.measurement import NO_SPAN
 from tamperlens.base.stats import Estimate
 from tamperlens.directions import checkpoints
+from tamperlens.directions.geometry import degrees
 from tamperlens.directions.nulls import HALVES, band, null_cosines, resamples, unturned_cosine
 from tamperlens.drift import DriftTrace
 from tamperlens.models import ChatModel
@@ -135,11 +136,11 @@ class Observer:
         same = checkpoints.unchanged(reads[0], reads[1], PAIRED_DRAWS, self.setup.seed, along)
         record.add("direction cosine", DIRECTION, value, cosines, self.n, null, unchanged=same["cosine"])
         # Cosines turn into angles the other way round.
-        centre, near, far = (_degrees(x) for x in (null.value, null.high, null.low))
+        centre, near, far = (degrees(x) for x in (null.value, null.high, null.low))
         angle = Estimate(centre, near, far, self.n, null.method)
         angles = cosines.arccos().rad2deg()
         record.add(
-            "direction angle", DIRECTION, _degrees(value), angles, self.n, angle,
+            "direction angle", DIRECTION, degrees(value), angles, self.n, angle,
             unchanged=(0.0, max(same["angle_degrees"][1], ACOS)),
         )  # fmt: skip
         gap, gaps = self._gap(now)
@@ -234,7 +235,3 @@ def _difference(harmful: Tensor, harmless: Tensor) -> Tensor:
 def _cosine(one: Tensor, two: Tensor) -> float:
     size = float(one.norm() * two.norm())
     return max(-1.0, min(1.0, float(one @ two) / size)) if size > 0 else math.nan
-
-
-def _degrees(cosine: float) -> float:
-    return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))) if cosine == cosine else math.nan
