@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 import tamperlens
 from tamperlens.base.errors import InputError, ModelLoadError, RunFolderError
 from tamperlens.models import Decoding, save_adapter
-from tamperlens.studies.compare import Comparison, Comparisons, difference_lens
+from tamperlens.studies.compare import Comparison, Comparisons, difference_lens, weights
 from tamperlens.studies.compare.bench import Bench, Settings
 from tamperlens.studies.compare.export import inspect_log, model_card
 from tamperlens.studies.compare.running import one_of
@@ -73,6 +73,19 @@ def test_large_random_factors_are_seen_in_weights_and_in_what_is_said(folder):
     assert changed.verdicts["weights"] == "changed" and changed.verdicts["token KL"] == "changed"
     drift = changed["weights"].tables["drift"]
     assert (drift["relative_l2"] > 0).all() and drift["effective_rank"].max() <= 4 + 1e-6
+
+
+def test_the_rank_of_a_merged_update_is_not_told_of_half_precision(base):
+    """LoRA of rank 4, merged: at most 4 in float32; rounded to bfloat16, the rounding's rank, which is said."""
+    whole = copy.deepcopy(lora(base, scale=0.02).module).merge_and_unload()
+    merged = base.with_module(whole, name="merged")
+    halves = [one.with_module(copy.deepcopy(one.module).bfloat16(), name=one.name) for one in (base, merged)]
+    ranks, said = [], []
+    for one, other in ((base, merged), halves):
+        found = weights.drift(pair_with(one, other))
+        ranks.append(found.tables["drift"]["effective_rank"].median())
+        said.append(any("half precision" in text for text in found.words))
+    assert ranks[0] < 4.01 < 6 < ranks[1] and said == [False, True]
 
 
 def test_relative_drift_is_that_of_the_merged_weights(base, against):

@@ -161,7 +161,7 @@ def one_of(bench: Bench, source: Source, name: str, device: str, dtype: str, tel
     pair = pair_with(bench.base, source, device=device, dtype=dtype)
     notes = list(pair.notes)
     if not pair.no_inside and pair.tuned.fingerprint == bench.base.fingerprint:
-        notes.append(f"the weights and settings of {name} are the base's, to the bit")
+        notes.append(f"this is the base: weights and settings of {name} are the same to the bit")
     readings, answers = _measured(bench, pair, name, tell)
     if bench.settings.quick:
         notes.append(f"a quick comparison leaves out {', '.join(SLOW)}")

@@ -48,6 +48,7 @@ class Moved:
             (share of ‖Δ‖² in the largest singular value), rank_90 (singular values that hold 90 %).
         identical: no weight differs.
         arithmetic: no weight differs by more than single precision leaves.
+        rounded: whether whole weights were read in half precision, and not the factors of an update.
         casts: types in which the tuned model is the base, rounded.
         others: other parameters that differ (embeddings, norms, unembedding, biases).
     """
@@ -55,6 +56,7 @@ class Moved:
     rows: list[dict[str, object]] = field(default_factory=list)
     identical: bool = True
     arithmetic: bool = True
+    rounded: bool = False
     casts: set[str] = field(default_factory=lambda: set(CASTS))
     others: list[str] = field(default_factory=list)
 
@@ -85,6 +87,7 @@ def drift(pair: Pair) -> Reading:
     for projection, update in _updates(pair):
         weight = update.weight.float()
         moved.see(update.weight, _after(update))
+        moved.rounded |= not update.factored and update.weight.dtype.itemsize < 4
         found = update.row_moments().total()
         total[0] += float(found.moved)
         total[1] += float(found.size)
@@ -126,6 +129,9 @@ def _said(pair: Pair, moved: Moved, relative: float) -> tuple[str, tuple[str, ..
     known = [rank for rank in ranks if rank == rank and rank > 0]
     if known:
         words.append(f"Effective rank of ΔW: median {np.median(known):.1f}, largest {max(known):.1f}.")
+    if known and moved.rounded:
+        words.append("The weights were read in half precision, and its rounding has full rank: read both in "
+                     "float32 for the rank of the fine-tuning.")  # fmt: skip
     if moved.others:
         words.append(
             f"Besides the projections, {len(moved.others)} parameters moved: {', '.join(moved.others[:4])}."
