@@ -76,7 +76,7 @@ def test_large_random_factors_are_seen_in_weights_and_in_what_is_said(folder):
 
 
 def test_the_rank_of_a_merged_update_is_not_told_of_half_precision(base):
-    """LoRA of rank 4, merged: at most 4 in float32; rounded to bfloat16, the rounding's rank, which is said."""
+    """LoRA of rank 4, merged: at most 4 in float32; in bfloat16 the rank of the rounding, which is said."""
     whole = copy.deepcopy(lora(base, scale=0.02).module).merge_and_unload()
     merged = base.with_module(whole, name="merged")
     halves = [one.with_module(copy.deepcopy(one.module).bfloat16(), name=one.name) for one in (base, merged)]
