@@ -95,9 +95,10 @@ class Part:
         return list(astuple(self))
 
     @classmethod
-    def from_json(cls, value: Sequence[Any]) -> Part:
+    def from_json(cls, value: Sequence[object]) -> Part:
         """What `to_json` wrote, held to `Header` already."""
-        parameter, projection, layer, transposed, rows, d_out, d_in = value
+        entry: Any = value
+        parameter, projection, layer, transposed, rows, d_out, d_in = entry
         return cls(
             parameter,
             projection,

@@ -133,7 +133,7 @@ def dose_curve(
         >>> harmful, harmless = prompts.packaged('harmful').head(24), prompts.packaged('harmless').head(24)
         >>> found = directions.direction_at(model, harmful, harmless, layer=2, position=-1)
         >>> few = {'scales': [0.25, 2], 'decoding': Decoding(12)}
-        >>> curve = directions.dose_curve(model, found, prompts.packaged('harmless').tail(8), **few)
+        >>> curve = directions.dose_curve(model, found, prompts.packaged('harmless', 'test').head(8), **few)
         >>> curve.of('refusal rate')['value'].is_monotonic_increasing
         True
     """
