@@ -25,11 +25,14 @@ from _shared import (
     options,
     prompt_file,
     sized,
+    test_prompts,
+    without,
     write,
 )
 
 import tamperlens
 from tamperlens import finetune, plots, prompts, refusal, report
+from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 
 
@@ -118,6 +121,9 @@ def main() -> None:
         shallow.append(refusal.token_kl(model, tuned.model, answers).to_frame().assign(seed=seed))
         print(f"seed {seed}: {tuned.accounting.steps} steps, recording "
               f"{tuned.accounting.recorder_seconds:.1f} s", flush=True)  # fmt: skip
+    dosed = without(test_prompts(None, "harmless", model, given.n_test), harmless)
+    dose = refusal.dose_curve(model, direction, dosed, decoding=Decoding(24))
+    print(dose.summary(), flush=True)
     table = direction.to_frame()
     transfer, shallowness = pd.concat(transfers), pd.concat(shallow)
     figures = [
@@ -131,6 +137,7 @@ def main() -> None:
         followed(traces, direction),
         effects(traces, direction),
         kl_by_token(shallowness, attack.name),
+        dose.plot(),
     ]  # fmt: skip
     write(given.out, table, words(model, given, direction, apart, halves, harm, found, tests, distances,
                                   transfer, shallowness, attack.name), figures, "candidates")  # fmt: skip
@@ -140,6 +147,8 @@ def main() -> None:
     )
     report.write_csv(given.out / "distances.csv", pd.concat(distances))
     report.write_csv(given.out / "transfer.csv", transfer)
+    places = dose.table["measure"] + " at " + dose.table["scale"].map("{:g}".format)
+    report.write_csv(given.out / "dose.csv", dose.table.assign(place=places))
     report.write_csv(given.out / "shallowness.csv", shallowness)
     direction.save(given.out / "direction.safetensors")
 
