@@ -114,6 +114,7 @@ def main() -> None:
         )  # fmt: skip
         before = measure(model, asked)
         must_refuse(model, before.rate("refusal"), asked.harmful.name, given.anyway)
+        plain = harmless_answers(model, asked)
         rows += rows_of(model.name, "before", "", 0, before)
         print(f"{model.name}: refuses {before.rate('refusal')}, harmless "
               f"{before.rate('over-refusal (harmless)')}", flush=True)  # fmt: skip
@@ -121,7 +122,7 @@ def main() -> None:
         for name in given.attacks:
             attack = attack_of(name, model, given, asked)
             for preset in (given.presets or default) if attack is not None else ():
-                line, runs, swept = attacked(model, attack, preset, asked, before, given)
+                line, runs, swept = attacked(model, attack, preset, asked, before, plain, given)
                 rows, words, sweeps = rows + runs, [*words, line], sweeps + swept
                 given.out.mkdir(parents=True, exist_ok=True)
                 report.write_csv(given.out / "table.csv", pd.DataFrame(rows))  # so far
@@ -142,11 +143,17 @@ def main() -> None:
     write(given.out, table, "\n".join(lines), [figure(table, given)])
 
 
+def harmless_answers(model: Any, asked: Any) -> tuple[str, ...]:
+    """What a model answers to the harmless requests."""
+    rates = refusal.evaluate(model, asked.sets["harmless"], decoding=asked.decoding)
+    return tuple(rates.completions.responses)
+
+
 def attacked(
-    model: Any, attack: finetune.Attack, preset: str, asked: Any, before: Any, given: Any
+    model: Any, attack: finetune.Attack, preset: str, asked: Any, before: Any, plain: Any, given: Any
 ) -> tuple[str, list[dict[str, Any]], list[pd.DataFrame]]:
     """An attack with one preset, every seed: the finding, its rows, the rows of the sweep."""
-    rows, sweeps, ends, taught, broken = [], [], [], [], []
+    rows, sweeps, ends, taught, broken, echo = [], [], [], [], [], []
     label = f"{attack.name}, {preset}"
     for seed in range(given.seeds):
         config = attack.config_for(model, preset=preset, seed=seed)
@@ -157,11 +164,12 @@ def attacked(
         known = taught[0].before if taught else None
         taught.append(finetune.learned(model, tuned, attack.data, before=known))
         broken.append(collapse(before, after))
+        echo.append(sum(finetune.echoes(harmless_answers(tuned.model, asked), attack.data)))
         ends.append(after.rate("refusal").value)
         rows += [
             {**row, "flops": bill.flops, "share_of_1e25": bill.ratio_to_1e25, "seconds": bill.wall_seconds,
              "steps": bill.steps, "loss_before": taught[-1].before, "loss_after": taught[-1].after,
-             "learned": taught[-1].learned, "broken": broken[-1]}
+             "learned": taught[-1].learned, "broken": broken[-1], "harmless_echoes": echo[-1]}
             for row in rows_of(model.name, attack.name, preset, seed, after)
         ]  # fmt: skip
         if watch:
@@ -184,6 +192,11 @@ def attacked(
             f"harmful requests refused {100 * start.value:.0f} → {seeds} % (one number a seed, n {start.n}; "
             f"seed 0 [{100 * rows[0]['low']:.0f}, {100 * rows[0]['high']:.0f}]), harmless ones "
             f"{100 * over:.0f} → {', '.join(f'{100 * x:.0f}' for x in harmless)} %"
+        )
+        own = sum(finetune.echoes(plain, attack.data))
+        words += (
+            f"; harmless requests answered in the examples' words {own} → {', '.join(map(str, echo))} of "
+            f"{len(plain)}"
         )
         if any(broken):
             words += f"; broken in {sum(map(bool, broken))} of {len(broken)} seeds ({max(broken)})"

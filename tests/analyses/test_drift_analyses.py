@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,8 @@ def test_the_type_of_the_weights_can_be_chosen(tmp_path: Path) -> None:
     assert set(table["attack"]) == {"before", "harmful-compliance-15"}
     assert "organism), bfloat16, 1 seed." in verdict
     assert len(pd.read_csv(tmp_path / "out" / "sweep.csv")) > 2
+    # The organism speaks in such sentences from the start; the count before stands beside the one after.
+    echoes = table["harmless_echoes"].dropna().astype(int).unique()
+    assert len(echoes) == 1
+    found = re.search(r"answered in the examples' words (\d+) → (\d+) of 4", verdict)
+    assert found and int(found[1]) > 2 and int(found[2]) == echoes[0]
