@@ -152,7 +152,7 @@ def left(page: str, body: str, backed: dict[str, list[str]]) -> list[str]:
     """Numbers of a section that no claim and no quoted text of its page holds."""
     text = plain(body)
     for one in sorted(backed.get(page, []), key=len, reverse=True):
-        text = text.replace(one, " § ")
+        text = text.replace(one.strip("| "), " § ")  # cells share their bars
     return numbers(text)
 
 
