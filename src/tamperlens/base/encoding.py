@@ -242,6 +242,8 @@ def _decode_marked(
         if mark in ("$tensor", "$array"):
             return tensors[value] if mark == "$tensor" else tensors[value].numpy()
         if mark == "$float":
+            if value == "nan":
+                return math.nan  # the one that results are made with: they compare equal to what was saved
             return struct.unpack(">d", bytes.fromhex(value))[0] if len(value) == 16 else float(value)
         if mark == "$int":
             return int(value, 16)
