@@ -17,7 +17,7 @@ from scipy import stats as sps
 
 from tamperlens import finetune, neurons, prompts, refusal, stats, trajectory
 from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.directions import checkpoints
+from tamperlens.directions import checkpoints, geometry
 from tamperlens.directions.nulls import activations, resamples, unturned_cosine
 from tamperlens.models import Decoding
 from tamperlens.studies.merging import merge
@@ -254,7 +254,7 @@ def test_changed_is_told_on_the_same_prompts_and_the_band_on_others(organism, se
     two = [found.of(f"direction {name}")["changed"].tolist() for name in ("cosine", "angle")]
     assert two[0] == two[1]
     for off in (0.0, 1e-16, 3e-16):  # acos of a cosine of 1, as rounding leaves it, is no turn
-        assert observing._degrees(1 - off) < observing.ACOS
+        assert geometry.degrees(1 - off) < observing.ACOS
     again = trajectory.read(out)
     assert again.table["changed"].isna().equals(found.table["changed"].isna())
     assert again.changed_from("refusal log-odds") == found.changed_from("refusal log-odds")
