@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 from _shared import (
+    asked,
     budget,
     command,
     figures,
@@ -195,7 +196,8 @@ def main() -> None:
     rates = refusal.evaluate(model, test, max_new_tokens=given.max_new_tokens)
     must_refuse(model, rates.refusal_rate, test.name, given.anyway)
     safety, utility = scoring_data(model, given)
-    test = without(test, safety)
+    if given.harmful is not None:  # cut after what was scored on is out
+        test = without(asked(given.harmful, "harmful"), safety).head(given.limit)
     sets = sets_of(model, safety, utility, given)
     result = tamperlens.brittleness(
         model, sets, candidates=[name for name in sets if name.startswith("SD")], harmful=test,

@@ -144,6 +144,8 @@ def test_effects_are_paired_differences_with_both_kinds_of_noise() -> None:
     assert nats.after == pytest.approx(math.exp(1.0))
     assert nats.difference.value == pytest.approx(1.0 - np.mean(each))
     # controls that differ among themselves widen the interval of the same mean difference
+    gone = effect("s", "refusal", intact, state_of([0] * 60, [1] * 40, [1.0]), [intact] * 3, 0).difference
+    assert gone.interval == (-1.0, pytest.approx(-1 + stats.wilson(0, 60).high)), "no rate falls by more"
     loud = [state_of([i % 2] * 60, [1] * 40, [1.0] * 30) for i in range(4)]
     quiet = [state_of([0, 1] * 30, [1] * 40, [1.0] * 30) for _ in range(4)]
     wide, narrow = (effect("s", "refusal", intact, own, side, 0) for side in (loud, quiet))

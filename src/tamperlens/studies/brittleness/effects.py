@@ -77,7 +77,7 @@ def shift(
     if exact and np.ptp(samples) == 0:
         # No prompt differs, so no resample does: n equal prompts leave open Wilson's bound for 0 of n.
         room = stats.wilson(0, n, confidence).high
-        low, high = low - room, high + room
+        low, high = max(-1.0, low - room), min(1.0, high + room)
     value = (own.sum() - others.sum(1).mean()) / tokens.sum()
     return Estimate(float(value), float(low), float(high), n, "bootstrap over prompts and draws")
 
