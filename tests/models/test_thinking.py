@@ -7,8 +7,9 @@ import torch
 from published_templates import published
 from tiny_models import make_model, make_tokenizer
 
-from tamperlens import judges, prompts
+from tamperlens import directions, judges, prompts
 from tamperlens.base.errors import InputError
+from tamperlens.base.logits import refusal_metric
 from tamperlens.models import ChatModel, Decoding
 from tamperlens.models import thinking as thoughts
 from tamperlens.models.generation import generate_tokens
@@ -115,6 +116,40 @@ def test_measures_read_the_last_thinking_token_or_where_the_answer_begins(templa
         torch.testing.assert_close(reader.logits_last(asked)[1], literal, atol=1e-4, rtol=1e-4)
     with pytest.raises(InputError, match="has not thought about prompt 0"):
         reader.token_ids(["Something else"])
+
+
+@pytest.mark.parametrize("template", [OPENS, ASKS])
+@pytest.mark.parametrize("at", ["thought", "answer"])
+def test_the_direction_and_log_odds_are_those_at_the_last_thinking_token(template, at):
+    """Against the module itself, run on the text that ends there; without the thought both are others."""
+    model = chat(template)
+    bad, good = [f"Bad {word}" for word in "abcd"], [f"Good {word} thing" for word in "efgh"]
+    reader = model.with_thoughts([*bad, *good], thinking_budget=4, at=at)
+    settings = {
+        "n_train": 3,
+        "n_val": 1,
+        "positions": [-1],
+        "refusal_tokens": [40, 41],
+        "selection": "exhaustive",
+    }
+    found = directions.find_direction(reader, bad, good, **settings)
+    split = directions.split_of(found, bad, good)
+
+    @torch.no_grad()
+    def read(prompt):
+        out = model.module(torch.tensor([reader.token_ids([prompt])[0]]), output_hidden_states=True)
+        return out.hidden_states[found.layer][0, -1].double(), refusal_metric(out.logits[:, -1], [40, 41])[0]
+
+    mean = [
+        torch.stack([read(p)[0] for p in part]).mean(0)
+        for part in (split.harmful_train, split.harmless_train)
+    ]
+    torch.testing.assert_close(found.raw_norm, float((mean[0] - mean[1]).norm()), atol=1e-4, rtol=1e-4)
+    expected = (mean[0] - mean[1]) / (mean[0] - mean[1]).norm()
+    torch.testing.assert_close(found.vector.double(), expected, atol=1e-4, rtol=1e-3)
+    odds = float(torch.stack([read(p)[1] for p in split.harmful_val]).mean())
+    assert found.baseline_harmful == pytest.approx(odds, abs=1e-3)
+    assert float(directions.direction_at(model, bad, good, found.layer, -1).vector @ found.vector) < 0.999
 
 
 @pytest.mark.parametrize("name", judges.names())

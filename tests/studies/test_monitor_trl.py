@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -19,7 +21,7 @@ def turns(role, text):
     return [{"role": role, "content": text}]
 
 
-def train(organism, tmp_path, monitor=None, *, lora=True, module=None, kind="SFT", **settings):
+def train(organism, tmp_path, monitor=None, *, lora=True, module=None, kind="SFT", adapter=None, **settings):
     """A script as TRL's pages write it; dropout makes the result depend on the random state."""
     torch.manual_seed(0)
     data = prompts.packaged("harmful-compliance").head(16)
@@ -37,10 +39,11 @@ def train(organism, tmp_path, monitor=None, *, lora=True, module=None, kind="SFT
         report_to="none", save_strategy="no", logging_steps=1, use_cpu=True, seed=0, **settings,
     )  # fmt: skip
     targets = ["q_proj", "v_proj", "up_proj"]
+    peft_config = LoraConfig(r=4, lora_dropout=0.1, target_modules=targets, **(adapter or {}))
     trainer = getattr(trl, f"{kind}Trainer")(
         model=tamperlens.load("organism").module if module is None else module, args=arguments,
         train_dataset=datasets.Dataset.from_list(rows), processing_class=organism.tokenizer,
-        peft_config=LoraConfig(r=4, lora_dropout=0.1, target_modules=targets) if lora else None,
+        peft_config=peft_config if lora else None,
     )  # fmt: skip
     if monitor is not None:
         trainer.add_callback(monitor)
@@ -82,6 +85,27 @@ def test_training_is_bit_identical_with_the_monitor(organism, direction, tmp_pat
     assert_same_training(plain, watched)
     assert_rows(monitor)
     assert "odds" in capsys.readouterr().err  # behind TRL's own bar
+
+
+def test_modules_trained_beside_the_adapter_count(organism, direction, tmp_path):
+    """TRL's `modules_to_save`: their movement is in the drift, which is that of the merged weights."""
+    adapter = {"modules_to_save": ["down_proj"]}
+    monitor = monitor_at(tmp_path, direction)
+    trained = train(organism, tmp_path, monitor, adapter=adapter, bf16=False)
+    assert_rows(monitor)
+    frame = monitor.to_frame()
+    read = float(
+        frame[(frame["step"] == STEPS) & (frame["measure"] == "drift: all weights")]["value"].iloc[0]
+    )
+    merged = dict(copy.deepcopy(trained.model).merge_and_unload().named_parameters())
+    shares = {}
+    for part in organism.anatomy.projections():
+        w0 = organism.module.get_parameter(part.parameter).detach().double()
+        difference = merged[part.parameter].detach().double() - w0
+        shares[part.parameter] = float(difference.norm() / w0.norm())
+    assert read == pytest.approx(sum(shares.values()) / len(shares), rel=1e-4)
+    beside = [share for name, share in shares.items() if "down_proj" in name]
+    assert min(beside) > 0.01, "read as 0 where only the adapter is looked at"
 
 
 def test_packed_rows_checkpointing_and_bfloat16(organism, direction, tmp_path):
