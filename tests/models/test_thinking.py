@@ -149,7 +149,9 @@ def test_the_direction_and_log_odds_are_those_at_the_last_thinking_token(templat
     torch.testing.assert_close(found.vector.double(), expected, atol=1e-4, rtol=1e-3)
     odds = float(torch.stack([read(p)[1] for p in split.harmful_val]).mean())
     assert found.baseline_harmful == pytest.approx(odds, abs=1e-3)
-    assert float(directions.direction_at(model, bad, good, found.layer, -1).vector @ found.vector) < 0.999
+    if reader.token_ids(bad) != model.token_ids(bad):  # one pair of template and place thinks nothing
+        without = directions.direction_at(model, bad, good, found.layer, -1).vector
+        assert not torch.allclose(without.double(), expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", judges.names())
