@@ -21,12 +21,12 @@ suite_limit = 1
 suites = ["facts"]
 max_new_tokens = 4
 """
-KINDS = ("audit", "grid", "finetune", "trajectory")
+KINDS = ("audit", "grid", "finetune", "trajectory", "compare")
 
 
 def work(kind: str, out: Path) -> None:
     """Make the run, or go on with it."""
-    if kind in ("audit", "grid"):
+    if kind in ("audit", "grid", "compare"):
         from tamperlens.cli import app
 
         declaration = out.parent / "sweep.toml"
@@ -44,6 +44,7 @@ def work(kind: str, out: Path) -> None:
                 "--resume",
             ],
             "grid": ["grid", "run", str(declaration)],
+            "compare": ["compare", "organism:tiny", "organism:tiny", "--quick", "--limit", "4", "--resume"],
         }
         app([*how[kind], "--out", str(out), "--quiet"])
         return
@@ -63,6 +64,8 @@ def outcome(kind: str, out: Path) -> Any:
     """What an interrupted run must have in common with an uninterrupted one."""
     if kind == "audit":
         return [sha256_file(out / name) for name in ("measures.csv", "changes.csv", "completions.csv")]
+    if kind == "compare":
+        return [sha256_file(path) for path in sorted(out.glob("*.csv"))]
     if kind == "grid":
         from tamperlens.grid import Record
 
