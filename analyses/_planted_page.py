@@ -240,9 +240,9 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
         label = str(name).replace("|", "\\|")
         out, back = part[part["how"] == "removed"], part[part["how"] == "put back"]
         lines.append(
-            f"| {label} | {out['refusal lost'].mean():.2f}, {out['degenerate'].mean():.2f}, "
-            f"{out['capability lost'].mean():.2f} | {back['refusal lost'].mean():.2f}, "
-            f"{back['capability lost'].mean():.2f} | {part['organism'].nunique()} |"
+            f"| {label} | {out['refusal lost'].mean():z.2f}, {out['degenerate'].mean():z.2f}, "
+            f"{out['capability lost'].mean():z.2f} | {back['refusal lost'].mean():z.2f}, "
+            f"{back['capability lost'].mean():z.2f} | {part['organism'].nunique()} |"
         )
     lines += [
         "",
@@ -251,7 +251,7 @@ def causal_words(causal: pd.DataFrame) -> list[str]:
     ]
     for name, part in causal[causal["how"] == "ablated"].groupby("set", sort=False):
         lost = [
-            f"{part[measure].mean():.2f}" for measure in ("refusal lost", "degenerate", "capability lost")
+            f"{part[measure].mean():z.2f}" for measure in ("refusal lost", "degenerate", "capability lost")
         ]
         lines.append(f"| {name} | {' | '.join(lost)} | {part['organism'].nunique()} |")
     return lines
@@ -279,6 +279,6 @@ def attack_words(attacks: pd.DataFrame) -> list[str]:
         lines.append(
             f"| {one['organism']} | {one['free refusal']:.2f}, {'–' if kept != kept else f'{kept:.2f}'}, "
             f"{one['rewound refusal']:.2f} | {one['concentration']:.2f} | {one['undoing']:.2f} | "
-            f"{one['verdict']}{ratio} |"
+            f"{one['verdict'].replace('cannot tell', 'inconclusive')}{ratio} |"
         )
     return lines

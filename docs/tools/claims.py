@@ -4,9 +4,10 @@
     python docs/tools/claims.py --show     # what the register makes of the stored results, to be pasted
     python docs/tools/claims.py --accept   # numbers that no file holds were checked again: registers them
 
-The register holds four kinds of entry. A `claim` is a template whose numbers come from a file in the
+The register holds five kinds of entry. A `claim` is a template whose numbers come from a file in the
 repository, JSON or CSV; the page must read as the file says, for a table (`each`) row by row. A `quoted` text
 holds numbers that are not measured here: published figures, settings, estimates, each with its source. A
+text that a script `made` from its results stands on the page line by line, and its test makes it again. A
 `page` of definitions and commands has no measurements. What numbers of a section are then left have to be
 registered by their hash (`section`), with the script that measures them, so that none changes unnoticed; a
 number with no entry is an error.
@@ -163,7 +164,15 @@ def behind(register: dict[str, Any]) -> dict[str, list[str]]:
         found.setdefault(one["page"], []).extend(filled(one))
     for one in register["quoted"]:
         found.setdefault(one["page"], []).extend(quotations(one))
+    for one in register.get("made", []):
+        found.setdefault(one["page"], []).extend(lines_of(one["artefact"]))
     return found
+
+
+def lines_of(artefact: str) -> list[str]:
+    """Lines with numbers of a text that a script wrote from its results."""
+    lines = map(plain, (ROOT / artefact).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if numbers(line)]
 
 
 def quotations(one: dict[str, Any]) -> list[str]:
@@ -198,7 +207,7 @@ def faults(register: dict[str, Any]) -> list[str]:
                     f"({entry['source']}), then docs/tools/claims.py --accept"
                 )
     found += [f"{page}, “{heading}” is registered and not there" for page, heading in set(listed) - seen]
-    for one in (*register["section"], *register["claim"], *register["page"]):
+    for one in (*register["section"], *register["claim"], *register["page"], *register.get("made", [])):
         for named in (one.get("test", ""), one.get("artefact", "")):
             if named and not (ROOT / named.partition("::")[0]).is_file():
                 found.append(f"{one.get('page', one.get('path'))}: no file {named}")
@@ -231,6 +240,10 @@ def table(register: dict[str, Any]) -> str:
     for one in register["quoted"]:
         said = " … ".join(text.strip("| ").replace("|", "·") for text in quotations(one))
         lines.append(f"| {one['page']} | {said} | {one['kind']} | {one['source']} | this register |")
+    for one in register.get("made", []):
+        count = sum(len(numbers(line)) for line in lines_of(one["artefact"]))
+        said = f"what {one['source']} wrote: {count} numbers"
+        lines.append(f"| {one['page']} | {said} | measured | `{one['artefact']}` | `{one['test']}` |")
     backed = behind(register)
     for one in register["section"]:
         body = dict(sections(one["page"])).get(one["heading"], "")

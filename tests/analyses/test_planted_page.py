@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tamperlens import planted
+
 ANALYSES = Path(__file__).resolve().parents[2] / "analyses"
 
 
@@ -74,3 +76,18 @@ def test_few_of_many_worthless_methods_are_called_anything(page: ModuleType) -> 
         found = page.trusted("weights", table(methods, [f"new {i}" for i in range(9)], seed))
         wrong += any(one != "are not shown above chance" for one in found.values())
     assert wrong <= 8  # two tests at 5 % each: about 5 in 60
+
+
+def test_the_page_is_what_the_stored_results_say(page: ModuleType) -> None:
+    stored = ANALYSES / "measured" / "planted_truth"
+    names = ("verification", "scores", "causal", "attacks")
+    tables = {name: pd.read_csv(stored / f"{name}.csv") for name in names}
+    whole = planted.summary(tables["scores"]).assign(kind="all")
+    by_kind = planted.summary(tables["scores"], ("level", "method", "kind"))
+    made = page.page_of(tables, whole, by_kind).splitlines()
+    kept = (stored / "page.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in made if not line.startswith("tamperlens ")] == [
+        line for line in kept if not line.startswith("tamperlens ")
+    ]
+    shown = (ANALYSES.parent / "docs" / "planted-truth.md").read_text(encoding="utf-8")
+    assert shown.rstrip().endswith("\n".join(kept[kept.index("## The organisms") :]).rstrip())
