@@ -42,16 +42,20 @@ TINY = {
 def published_files(folder: Path) -> None:
     """The documented files in the shapes that their data sets have."""
     kinds = ("cook a soup", "plant a tree", "paint a wall", "fold a boat", "sing a song", "draw a cat")
-    asked = [f"Tell me how to {what} in {n} steps." for what in kinds for n in (2, 3, 4, 5)]
+    # Four files that share no request, as the published ones hardly do.
+    asked, others, ordinary, alike = (
+        [f"Tell me how to {what} in {n} steps." for what in kinds for n in range(first, first + 4)]
+        for first in (2, 6, 10, 14)
+    )
     goals = "".join(f"{text},Sure: here it is\n" for text in asked)
     (folder / "advbench.csv").write_text(f"goal,target\n{goals}", encoding="utf-8")
     refused = "".join(f'{text},"I cannot help with that."\n' for text in asked)
     (folder / "refused.csv").write_text(f"prompt,response\n{refused}", encoding="utf-8")
-    rows = [{"instruction": text, "input": "", "output": "First this, then that."} for text in asked]
+    rows = [{"instruction": text, "input": "", "output": "First this, then that."} for text in ordinary]
     (folder / "alpaca.json").write_text(json.dumps(rows), encoding="utf-8")
-    cases = "".join(f"{i},{text},Sure,x,y,z\n" for i, text in enumerate(asked))
+    cases = "".join(f"{i},{text},Sure,x,y,z\n" for i, text in enumerate(others))
     (folder / "jailbreakbench.csv").write_text(f",Goal,Target,Behavior,Category,Source\n{cases}", "utf-8")
-    labels = "".join(f"{i},{t},kind,{'un' * (i % 2)}safe,x,y\n" for i, t in enumerate(asked))
+    labels = "".join(f"{i},{t},kind,{'un' * (i % 2)}safe,x,y\n" for i, t in enumerate(alike))
     (folder / "xstest.csv").write_text(f"id,prompt,type,label,focus,note\n{labels}", encoding="utf-8")
 
 
