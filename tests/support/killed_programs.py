@@ -76,8 +76,10 @@ def outcome(kind: str, out: Path) -> Any:
         tensors = load_file(out / "tuned" / "adapter_model.safetensors")
         return {name: sha256_bytes(value.contiguous().numpy().tobytes()) for name, value in tensors.items()}
     found = [read_tensors(path) for path in sorted(out.glob("seed-*.safetensors"))]
+    # As text, because NaN differs from itself.
     return [
-        [{k: v.tolist() for k, v in tensors.items()}, header["body"]["table"]] for tensors, header in found
+        repr([{name: tensor.tolist() for name, tensor in sorted(tensors.items())}, header["body"]["table"]])
+        for tensors, header in found
     ]
 
 
