@@ -118,10 +118,13 @@ def test_a_damaged_file_counts_as_not_measured_and_is_made_again(
     changed = text.replace('"parameters": ', '"parameters": 1', 1)
     path.write_text({"cut": text[:40], "changed": changed, "other": "[]"}[damage], "utf-8")
     with pytest.warns(UserWarning, match=f"{path.name}.*counts as not measured"):
-        assert len(grid.status(out).table) == len(whole) - 1
+        seen = grid.status(out)
+    assert len(seen.table) == len(whole) - 1
+    assert (folder == "cells") == any("its file is damaged" in problem for problem in seen.problems)
     with pytest.warns(UserWarning, match=path.name):
         again = grid.run(declaration, out).table
-    pd.testing.assert_frame_equal(again, whole)
+    how = "cut_from_steps"  # a cell made again alone may come from a shorter run: every number is the same
+    pd.testing.assert_frame_equal(again.drop(columns=how), whole.drop(columns=how))
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(declared, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def echoes(responses: Sequence[str], data: PromptsLike, *, words: int = 5) -> li
     Args:
         responses: answers, to prompts that were not trained on.
         data: what was trained on.
-        words: length of the run; case and punctuation do not count.
+        words: length of the run, five by our own choice; case and punctuation do not count.
 
     Examples:
         >>> from tamperlens.finetune import echoes

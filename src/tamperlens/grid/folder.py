@@ -24,6 +24,7 @@ from tamperlens.grid.records import (
     Record,
     address,
     baseline_address,
+    cell_file,
     model_pin,
     read_baseline,
     read_record,
@@ -135,6 +136,8 @@ def result_of(grid: Grid, folder: RunFolder) -> GridResult:
         if point.status in (FAILED, SKIPPED):
             why = point.record.reason if point.record is not None else point.broken
             problems.append(f"{point.status}: {point.cell.label}: {why}")
+        elif point.record is None and point.address and cell_file(folder.path, point.address).is_file():
+            problems.append(f"{PENDING}: {point.cell.label}: its file is damaged; `grid run` makes it again")
     return GridResult(str(folder.path), table_of(grid, folder, all_points), counts, tuple(problems))
 
 
