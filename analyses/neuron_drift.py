@@ -34,12 +34,15 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
     parser.add_argument("--margin", type=float, default=0.1, help="relative difference that counts as alike")
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
+    parser.add_argument("--freeze", choices=("top safety", "safety-critical", "top utility"),
+                        help="a group that is frozen bit for bit while training")  # fmt: skip
     given = parser.parse_args()
     model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model)
     attack = fine_tuning(given.attack, model)
     safety, utility, data = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)
+    frozen = groups.masks[given.freeze] if given.freeze else None
     traces = []
     for seed in range(given.seeds):
         config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
@@ -49,7 +52,8 @@ def main() -> None:
                 batch_size=config.batch_size, seed=seed, train_embeddings=False,
             )  # fmt: skip
         recorder = drift.Recorder(groups, every=given.every)
-        tuned = finetune.run(model, attack.data, config, recorders=[recorder], progress=False)
+        tuned = finetune.run(model, attack.data, config, freeze=frozen, recorders=[recorder],
+                             progress=False)  # fmt: skip
         traces.append(tuned.recordings[0])
         bill = tuned.accounting
         print(f"seed {seed}: {bill.steps} steps, {bill.wall_seconds:.0f} s, "
@@ -63,7 +67,8 @@ def main() -> None:
         [
             header(model, given) + f" Fine-tuned on {attack.name} ({attack.data.name}, n {len(attack.data)}, "
             f"{bill.steps} steps: {finetune.learned(model, tuned, attack.data).summary()}); groups of "
-            f"{given.fraction:.1%} per matrix. {data}",
+            f"{given.fraction:.1%} per matrix. {data}"
+            + ("" if frozen is None else f" Frozen: {given.freeze} ({frozen.density:.2%} of the weights)."),
             "",
             verdict.summary(),
             "",

@@ -31,7 +31,7 @@ from _shared import (
 )
 
 import tamperlens
-from tamperlens import finetune, plots, prompts, refusal, report
+from tamperlens import capability, finetune, plots, prompts, refusal, report
 from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
 
@@ -75,12 +75,13 @@ def main() -> None:
     parser.add_argument("--attack", type=attack_name, default="harmful-compliance", help="or a file")
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--every", type=int, help="steps between records")
+    parser.add_argument("--n-questions", type=int, help="questions per capability suite, by dose")
     parser.add_argument("--k", type=int, default=2, help="dimensions of the subspaces")
     parser.add_argument("--optimise", type=int, help="steps of the gradient-optimised subspace")
     given = parser.parse_args()
     model = tamperlens.load(given.model, dtype=given.dtype)
-    sized(given, model, {"n_find": 160, "every": 2, "optimise": 60},
-          {"n_find": 40, "every": 8, "optimise": 15})  # fmt: skip
+    sized(given, model, {"n_find": 160, "every": 2, "optimise": 60, "n_questions": 12},
+          {"n_find": 40, "every": 8, "optimise": 15, "n_questions": 6})  # fmt: skip
     attack = fine_tuning(given.attack, model)
     harmful, harmless = sets(model, given)
     rates = refusal.evaluate(
@@ -122,7 +123,8 @@ def main() -> None:
         print(f"seed {seed}: {tuned.accounting.steps} steps, recording "
               f"{tuned.accounting.recorder_seconds:.1f} s", flush=True)  # fmt: skip
     dosed = without(test_prompts(None, "harmless", model, given.n_test), harmless)
-    dose = refusal.dose_curve(model, direction, dosed, decoding=Decoding(24))
+    right = {"questions right": lambda one: capability.evaluate(one, limit=given.n_questions).overall}
+    dose = refusal.dose_curve(model, direction, dosed, decoding=Decoding(24), also=right)
     print(dose.summary(), flush=True)
     table = direction.to_frame()
     transfer, shallowness = pd.concat(transfers), pd.concat(shallow)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from tamperlens import stats
+import tamperlens
+from tamperlens import prompts, stats
 
 ANALYSES = Path(__file__).resolve().parents[2] / "analyses"
 
@@ -47,3 +49,21 @@ def test_flops_to_half_refusal_leave_room_for_prompts_and_records(script: Module
     assert "not always reached within 2e+09, in 1 of 2" in said_of([sweep(60, 0, 0), sweep(60, 60, 60)])
     assert "not reached" in said_of([sweep(0, 0, 0)]), "nothing was refused at the start"
     assert "between 0 and 1e+09" in said_of([sweep(60, 0)])
+
+
+def test_ordinary_pairs_are_mixed_in_and_their_words_are_no_echo(script: ModuleType, tmp_path: Path) -> None:
+    model = tamperlens.load("organism:tiny")
+    asked = prompts.packaged("harmless").head(4)
+    pairs = [{"prompt": text, "response": "Fold it twice."} for text in ("Fold it.", *asked.prompts)]
+    (tmp_path / "own.json").write_text(json.dumps(pairs), encoding="utf-8")
+    given = SimpleNamespace(attack=None, benign=tmp_path / "own.json", n=15, mix=15)
+    tested = SimpleNamespace(sets={"harmless": asked})
+    mixed = script.attack_of("harmful-compliance", model, given, tested)
+    assert len(mixed.data) == 16, "the four requests that are asked are not trained on"
+    assert mixed.data.prompts[-1] == "Fold it." and mixed.name.endswith("with-15-ordinary")
+    plain = script.attack_of(
+        "harmful-compliance", model, SimpleNamespace(**{**vars(given), "mix": 0}), tested
+    )
+    assert mixed.data.prompts[:15] == plain.data.prompts and mixed.config_for(model) == plain.config_for(
+        model
+    )

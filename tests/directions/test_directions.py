@@ -13,7 +13,7 @@ import pytest
 import torch
 from planted import SaysN, planted_model, prompts
 
-from tamperlens import refusal
+from tamperlens import refusal, stats
 from tamperlens.base.errors import InputError
 from tamperlens.directions.candidates import batches, candidate_positions, mean_activations
 from tamperlens.directions.scoring import Scorer
@@ -504,6 +504,24 @@ def test_a_dose_curve_is_addition_by_scale(planted: Any, found: refusal.Directio
     for scales in ([], [0], [-1, 1]):
         with pytest.raises(InputError, match="must be positive"):
             refusal.dose_curve(model, found, GOOD[:2], scales=scales)
+
+
+def test_a_dose_curve_takes_further_measures_of_the_model_as_it_is_at_each_scale(
+    planted: Any, found: refusal.Direction
+) -> None:
+    model = planted[0]
+
+    def first_logit(one: Any) -> stats.Estimate:
+        value = float(one.logits_last([GOOD[0]])[0, 0])
+        return stats.Estimate(value, value, value, 1)
+
+    curve = refusal.dose_curve(
+        model, found, GOOD[:2], scales=[2], judge=SaysN(), decoding=Decoding(3), also={"logit": first_logit}
+    )
+    with add_direction(model, 2 * found.raw, layer=found.layer):
+        moved = first_logit(model).value
+    assert curve.of("logit")["value"].tolist() == [first_logit(model).value, moved]
+    assert moved != first_logit(model).value and f", logit {moved:.2g})" in curve.summary()
 
 
 def test_causal_check(planted: Any, found: refusal.Direction) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,7 +16,7 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap
 from tamperlens.directions.causal import random_directions, usable
 from tamperlens.directions.direction import Direction
-from tamperlens.models import Decoding, ModelLike, as_chat_model
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model
 from tamperlens.plots import Plot
 from tamperlens.plots import dose_curve as drawn
 from tamperlens.prompts import as_prompts
@@ -37,7 +37,8 @@ class DoseCurve(Result):
         table: one `Measurement` per scale and measure, with the scale as `scale`; scale 0 is the untouched
             model. "refusal rate" and "degenerate rate": shares of answers, Wilson; "refusal rate, random":
             with one random vector of the same length; "KL": of the first answer token's distribution from the
-            untouched model's, nats, mean over prompts with a bootstrap over them.
+            untouched model's, nats, mean over prompts with a bootstrap over them; and what was asked for
+            beside (`also`).
         model: name of the model.
         fingerprint: of the model.
         layer: where the direction is added.
@@ -64,18 +65,20 @@ class DoseCurve(Result):
         return rows.reset_index(drop=True)
 
     def summary(self) -> str:
-        """Induced refusal, that of the random vector, KL and degenerate answers at every scale."""
+        """Induced refusal, that of the random vector, KL, degenerate answers and the rest at every scale."""
         parts = []
+        more = [one for one in self.table["measure"].unique() if one not in (*SHOWN, KL)]
         wide = self.table.pivot(index="scale", columns="measure", values="value").drop(index=0.0)
         for scale, row in wide.iterrows():
             parts.append(
                 f"× {scale:g} {row[REFUSED]:.0%} (random {row[RANDOM]:.0%}, KL {row[KL]:.2g}, degenerate "
-                f"{row[DEGENERATE]:.0%})"
+                f"{row[DEGENERATE]:.0%}{''.join(f', {name} {row[name]:.2g}' for name in more)})"
             )
         start = self.of(REFUSED).iloc[0]
+        before = "".join(f", {name} {self.of(name).iloc[0]['value']:.2g}" for name in more)
         return (
-            f"{self.model} refuses {start['value']:.0%} of {start['n']} harmless prompts; with the direction "
-            f"added at layer {self.layer}: {', '.join(parts)}."
+            f"{self.model} refuses {start['value']:.0%} of {start['n']} harmless prompts{before}; with the "
+            f"direction added at layer {self.layer}: {', '.join(parts)}."
         )
 
     def plot(self) -> Plot:
@@ -105,6 +108,7 @@ def dose_curve(
     judge: str | Judge | None = None,
     seed: int = 0,
     decoding: Decoding | None = None,
+    also: Mapping[str, Callable[[ChatModel], Estimate]] | None = None,
     progress: bool = False,
 ) -> DoseCurve:
     """Add a direction at several scales; count refusals of harmless prompts and measure what else moves.
@@ -120,6 +124,8 @@ def dose_curve(
         judge: as in `evaluate`.
         seed: of the random vector.
         decoding: how answers are made; `Decoding()` by default.
+        also: further measures by name, taken of the model at each scale: what the addition costs, as
+            `{"questions right": lambda model: capability.evaluate(model, limit=12).overall}`.
         progress: show bars.
 
     Raises:
@@ -145,20 +151,24 @@ def dose_curve(
     control = random_directions(direction, 1, seed)[0].to(model.device)
     untouched, rows = model.logits_last(list(data.prompts)), []
 
-    def added(vector: Tensor) -> tuple[RefusalRates, Estimate]:
+    def added(vector: Tensor) -> tuple[RefusalRates, Estimate, dict[str, Estimate]]:
         with add_direction(model, vector, layer=direction.layer):
             rates = evaluate(model, data, judge=judge, decoding=how, progress=progress)
             moved = kl_divergence(untouched, model.logits_last(list(data.prompts)))
-        return rates, bootstrap(moved.cpu().numpy(), seed=seed)
+            more = {name: measure(model) for name, measure in (also or {}).items()}
+        return rates, bootstrap(moved.cpu().numpy(), seed=seed), more
 
     for scale in (0.0, *sorted({float(one) for one in scales})):
-        rates, moved = added(direction.raw.to(model.device) * scale)
-        random = added(control * scale)[0] if scale else rates
+        rates, moved, more = added(direction.raw.to(model.device) * scale)
+        random = rates
+        if scale:
+            with add_direction(model, control * scale, layer=direction.layer):
+                random = evaluate(model, data, judge=judge, decoding=how, progress=progress)
         made = [
             Measurement.of(name, "harmless", "added", found, unit="nats" if name == KL else "share")
             for name, found in (
                 (REFUSED, rates.refusal_rate), (RANDOM, random.refusal_rate),
-                (DEGENERATE, rates.degenerate_rate), (KL, moved),
+                (DEGENERATE, rates.degenerate_rate), (KL, moved), *more.items(),
             )
         ]  # fmt: skip
         rows.append(table(made, COLUMNS).assign(scale=scale))
