@@ -44,9 +44,9 @@ def main() -> None:
     data, left = mixture(model, harmful, answered(given.alpaca), given)
     others = harmful.subset(range(given.refusals, len(harmful)))
     tested = {
-        f"{given.harmful.stem}, others": others.head(given.n_test),
+        f"{given.harmful.stem} (others)": others.head(given.n_test),
         **{path.stem: asked(path, "harmful").sample(given.n_test, seed=0) for path in given.test},
-        f"{given.alpaca.stem}, others": left.sample(min(given.n_test, len(left)), seed=0),
+        f"{given.alpaca.stem} (others)": left.sample(min(given.n_test, len(left)), seed=0),
         "packaged harmless": prompts.packaged_for(model, "harmless", "test").head(given.n_test),
         "packaged look-alikes": lookalikes(model)[1].head(given.n_test),
     }  # fmt: skip
@@ -60,10 +60,10 @@ def main() -> None:
     for stage, one in (("before", model), ("after", tamperlens.load(given.to, dtype=given.dtype))):
         for name, test in tested.items():
             rate = refusal.evaluate(one, test, max_new_tokens=given.max_new_tokens).refusal_rate
-            rows.append({"stage": stage, "set": name, "refused": rate.value, "low": rate.low,
+            rows.append({"place": f"{stage}, {name}", "refused": rate.value, "low": rate.low,
                          "high": rate.high, "n": rate.n})  # fmt: skip
             print(f"{stage}, {name}: refused {rate}", flush=True)
-    said = "\n".join(f"- {row['stage']}, {row['set']}: {row['refused']:.0%} [{row['low']:.0%}, "
+    said = "\n".join(f"- {row['place']}: {row['refused']:.0%} [{row['low']:.0%}, "
                      f"{row['high']:.0%}], n {row['n']}" for row in rows)  # fmt: skip
     taught = finetune.learned(model, tuned, data).summary()
     words = f"{header(model, given)}\n\n{data.name}\n{taught}\n\nRefused:\n{said}"
