@@ -420,9 +420,8 @@ class WeightMask(Noun):
     def _require_same(self, other: WeightMask) -> None:
         if self.base_fingerprint != other.base_fingerprint:
             raise InputError(
-                f"masks of different models cannot be combined: {self.model} "
-                f"({self.base_fingerprint[:12]}) and {other.model} ({other.base_fingerprint[:12]}); "
-                "rebind one of them if it is meant"
+                f"masks of different models cannot be combined: {self.model} ({self.base_fingerprint[:12]}) "
+                f"and {other.model} ({other.base_fingerprint[:12]}); rebind one of them if it is meant"
             )
         if self.parts != other.parts:
             mine, theirs = ({part.name for part in mask.parts} for mask in (self, other))

@@ -181,10 +181,9 @@ def _bar(value: float, low: float, high: float, left: float, right: float) -> st
         else ""
     )
     return (
-        "<svg width='120' height='16' role='img' aria-hidden='true'>"
-        "<line x1='4' x2='116' y1='8' y2='8' stroke='#ddd'/>"
-        f"{zero}<line x1='{ends[0]:.1f}' x2='{ends[1]:.1f}' y1='8' y2='8' stroke='#0072b2' stroke-width='3'/>"
-        f"<circle cx='{place(value):.1f}' cy='8' r='3.5' fill='#0072b2'/></svg>"
+        "<svg width='120' height='16' role='img' aria-hidden='true'><line x1='4' x2='116' y1='8' y2='8' "
+        f"stroke='#ddd'/>{zero}<line x1='{ends[0]:.1f}' x2='{ends[1]:.1f}' y1='8' y2='8' stroke='#0072b2' "
+        f"stroke-width='3'/><circle cx='{place(value):.1f}' cy='8' r='3.5' fill='#0072b2'/></svg>"
     )
 
 

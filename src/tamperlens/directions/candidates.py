@@ -49,9 +49,8 @@ class Split(Result):
     def summary(self) -> str:
         """How many prompts each part has."""
         return (
-            f"{len(self.harmful_train)} harmful and {len(self.harmless_train)} harmless prompts for "
-            "the means, "
-            f"{len(self.harmful_val)} and {len(self.harmless_val)} for the scores."
+            f"{len(self.harmful_train)} harmful and {len(self.harmless_train)} harmless prompts for the "
+            f"means, {len(self.harmful_val)} and {len(self.harmless_val)} for the scores."
         )
 
     @property

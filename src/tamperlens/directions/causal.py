@@ -61,9 +61,8 @@ class CausalCheck(Result):
     def summary(self) -> str:
         """What ablating and adding the direction did, beside random directions."""
         return (
-            f"Ablating the direction lowers refusal of harmful prompts by {self.bypass_drop}, a "
-            "random one by "
-            f"{self.random_drop}; adding it raises refusal of harmless prompts by {self.induce_rise}."
+            f"Ablating the direction lowers refusal of harmful prompts by {self.bypass_drop}, a random one "
+            f"by {self.random_drop}; adding it raises refusal of harmless prompts by {self.induce_rise}."
         )
 
     def to_frame(self) -> pd.DataFrame:

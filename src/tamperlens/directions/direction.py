@@ -129,9 +129,8 @@ class Direction(Result):
         if self.passed is None:
             return f"{place}, from {self.n_train[0]} harmful and {self.n_train[1]} harmless prompts."
         return (
-            f"{place}; ablated, the refusal log-odds of harmful prompts go from "
-            f"{self.baseline_harmful:.2f} to "
-            f"{self.bypass:.2f}; added, those of harmless ones from {self.baseline_harmless:.2f} to "
+            f"{place}; ablated, the refusal log-odds of harmful prompts go from {self.baseline_harmful:.2f} "
+            f"to {self.bypass:.2f}; added, those of harmless ones from {self.baseline_harmless:.2f} to "
             f"{self.induce:.2f}; KL {self.kl:.2f}; {'passes all filters' if self.passed else self.flag}."
         )
 

@@ -87,9 +87,8 @@ def distance(
     """
     if before.vector.shape != after.vector.shape:
         raise InputError(
-            f"directions of width {before.vector.numel()} and {after.vector.numel()} are of "
-            "different architectures "
-            "and cannot be compared"
+            f"directions of width {before.vector.numel()} and {after.vector.numel()} are of different "
+            "architectures and cannot be compared"
         )
     unequal = [
         f"{name} {mine} against {theirs}"

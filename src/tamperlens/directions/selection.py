@@ -40,8 +40,7 @@ class SelectionRule(Result):
         """The filters."""
         return (
             f"KL at most {self.max_kl:g}, induce at least {self.min_induce:g}, layers below "
-            f"{self.max_layer:g} of all "
-            f"({self.layer_rule})."
+            f"{self.max_layer:g} of all ({self.layer_rule})."
         )
 
     def layer_objection(self, layer: int, n_layers: int) -> str:
@@ -105,8 +104,7 @@ class Selection(Result):
         why = "passes all filters" if self.passed else f"does not pass: {self.reason}"
         return (
             f"Layer {self.layer}, position {self.position}: bypass {self.bypass:.2f}, induce "
-            f"{self.induce:.2f}, "
-            f"KL {self.kl:.2f}; {why}."
+            f"{self.induce:.2f}, KL {self.kl:.2f}; {why}."
         )
 
 

@@ -74,9 +74,8 @@ class Subspace(Result):
     def summary(self) -> str:
         """Size, place and method."""
         return (
-            f"{self.model}: {self.k} orthogonal directions at layer {self.layer}, position "
-            f"{self.position}, by "
-            f"{self.method}, from {self.n_harmful} harmful and {self.n_harmless} harmless prompts."
+            f"{self.model}: {self.k} orthogonal directions at layer {self.layer}, position {self.position}, "
+            f"by {self.method}, from {self.n_harmful} harmful and {self.n_harmless} harmless prompts."
         )
 
     @property

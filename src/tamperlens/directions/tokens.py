@@ -48,9 +48,8 @@ class RefusalTokens(Result):
     def summary(self) -> str:
         """The tokens and how they were found."""
         return (
-            f"Refusals open with {', '.join(map(repr, self.texts))} ({self.source}; "
-            f"{self.n_refused} refused and "
-            f"{self.n_harmless} harmless prompts)."
+            f"Refusals open with {', '.join(map(repr, self.texts))} ({self.source}; {self.n_refused} refused "
+            f"and {self.n_harmless} harmless prompts)."
         )
 
 

@@ -65,9 +65,8 @@ class SubspaceCheck(Result):
     def summary(self) -> str:
         """How many edits were tried, against what."""
         return (
-            f"{self.model}: {len(self.effects)} edits of the subspace ({self.method}); refusal "
-            "log-odds of the "
-            f"untouched model {self.baseline_harmful:.2f} on harmful and {self.baseline_harmless:.2f} on "
+            f"{self.model}: {len(self.effects)} edits of the subspace ({self.method}); refusal log-odds of "
+            f"the untouched model {self.baseline_harmful:.2f} on harmful and {self.baseline_harmless:.2f} on "
             "harmless prompts."
         )
 

@@ -55,9 +55,8 @@ class Patterns(Result):
     def summary(self) -> str:
         """What was read."""
         return (
-            f"{self.model}: attention of {self.weights.shape[1]} heads in each of "
-            f"{len(self.layers)} layers over "
-            f"{len(self.tokens)} tokens."
+            f"{self.model}: attention of {self.weights.shape[1]} heads in each of {len(self.layers)} layers "
+            f"over {len(self.tokens)} tokens."
         )
 
     def head(self, layer: int, head: int) -> Float[Tensor, "query key"]:

@@ -52,9 +52,8 @@ class HeadTrace(Result):
         moved = change(self.scores[0], self.scores[-1], "first", "last")
         return (
             f"{self.model}, {self.target} ({self.method}): {float(self.metric[0]):.3g} at step "
-            f"{self.steps[0]}, "
-            f"{float(self.metric[-1]):.3g} at step {self.steps[-1]}; head scores of the two: cosine "
-            f"{moved.cosine:.2f}, rank correlation {moved.spearman:.2f} (n={self.n})."
+            f"{self.steps[0]}, {float(self.metric[-1]):.3g} at step {self.steps[-1]}; head scores of the "
+            f"two: cosine {moved.cosine:.2f}, rank correlation {moved.spearman:.2f} (n={self.n})."
         )
 
     def ranks(self) -> Float[Tensor, "step layer head"]:

@@ -67,9 +67,8 @@ class HeadScores(Result):
         theirs = (model.n_layers, model.anatomy.n_heads)
         if tuple(self.scores.shape) != theirs:
             raise InputError(
-                f"the scores are of {self.model} ({self.scores.shape[0]} layers, "
-                f"{self.scores.shape[1]} heads), and {model.name} has {theirs[0]} and {theirs[1]}; "
-                "score that model"
+                f"the scores are of {self.model} ({self.scores.shape[0]} layers, {self.scores.shape[1]} "
+                f"heads), and {model.name} has {theirs[0]} and {theirs[1]}; score that model"
             )
 
     def summary(self) -> str:

@@ -53,9 +53,8 @@ class CardRow(Result):
     def summary(self) -> str:
         """Sensitivity, specificity and agreement."""
         return (
-            f"{self.model} (n={self.n}): sensitivity {self.sensitivity}, specificity "
-            f"{self.specificity}, kappa "
-            f"{self.kappa}."
+            f"{self.model} (n={self.n}): sensitivity {self.sensitivity}, specificity {self.specificity}, "
+            f"kappa {self.kappa}."
         )
 
     @property

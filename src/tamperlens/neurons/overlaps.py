@@ -75,9 +75,8 @@ class Overlap(Result):
     def summary(self) -> str:
         """How much the sets share, beside chance."""
         return (
-            f"{self}; of the first set {self.kept:.1%} are in the second (chance "
-            f"{self.kept_chance:.1%}). First: "
-            f"{self.before}. Second: {self.after}."
+            f"{self}; of the first set {self.kept:.1%} are in the second (chance {self.kept_chance:.1%}). "
+            f"First: {self.before}. Second: {self.after}."
         )
 
     def by_layer(self) -> pd.DataFrame:

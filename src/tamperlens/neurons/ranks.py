@@ -62,9 +62,8 @@ class Subspaces(Result):
         """Of what, and how many directions in each projection."""
         ranks = [basis.shape[1] for basis in self.bases.values()]
         return (
-            f"{self.model}: {min(ranks)} to {max(ranks)} output directions in each of "
-            f"{len(self.parts)} projections, "
-            f"from {self.n} examples; {self.definition}."
+            f"{self.model}: {min(ranks)} to {max(ranks)} output directions in each of {len(self.parts)} "
+            f"projections, from {self.n} examples; {self.definition}."
         )
 
     def basis(self, part: str, rank: int) -> Float[Tensor, "d_out rank"]:

@@ -44,9 +44,8 @@ def causal_scatter(
     best = rows[chosen].iloc[0] if chosen.any() else rows.iloc[0]
     place = f"layer {int(best['layer'])}, position"
     alt = (
-        f"{len(rows)} candidates, {int(passed.sum())} pass the filters. "
-        f"Selected: {place} {int(best['position'])}: "
-        f"{best['bypass']:.1f} ablated, {best['induce']:.1f} added."
+        f"{len(rows)} candidates, {int(passed.sum())} pass the filters. Selected: {place} "
+        f"{int(best['position'])}: {best['bypass']:.1f} ablated, {best['induce']:.1f} added."
     )
     with Canvas(3.4, 520, x=ABLATED, y=ADDED, grid="both") as canvas:
         canvas.rule("x", baseline[0])

@@ -57,9 +57,8 @@ class Completions(Result):
     def summary(self) -> str:
         """How many answers of which model, and the share refused."""
         return (
-            f"{self.model or 'given answers'}: {sum(self.refused)} of {len(self)} answers refused, "
-            "by the judge "
-            f"{self.judge!r}; {self.decoding.summary()}."
+            f"{self.model or 'given answers'}: {sum(self.refused)} of {len(self)} answers refused, by the "
+            f"judge {self.judge!r}; {self.decoding.summary()}."
         )
 
     def __len__(self) -> int:

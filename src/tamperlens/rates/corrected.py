@@ -111,10 +111,9 @@ def _of_a_new_model(rate: Estimate, card: JudgeCard, confidence: float) -> Corre
     if k < LEAST_MODELS:
         point = rogan_gladen(rate.value, rate.n, pooled.sensitivity, pooled.specificity, confidence)
         note = (
-            f"no interval: the card has {k} models with refusals and answers, and how much the judge"
-            f" differs from "
-            f"one model to the next takes {LEAST_MODELS}; label some of these answers, or name the"
-            f" card's model"
+            f"no interval: the card has {k} models with refusals and answers, and how much the judge differs "
+            f"from one model to the next takes {LEAST_MODELS}; label some of these answers, or name the "
+            "card's model"
         )
         corrected = Estimate(point.value, math.nan, math.nan, rate.n, "rogan-gladen", note)
         return CorrectedRate(rate, corrected, pooled.sensitivity, pooled.specificity, card.judge, where, note)

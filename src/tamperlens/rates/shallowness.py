@@ -54,9 +54,8 @@ class TokenKL(Result):
     def summary(self) -> str:
         """The first token's KL and its share."""
         return (
-            f"{self.base} and {self.tuned}, KL {self.towards} on {self.answers} answers: "
-            f"{self.at(0)} at the first "
-            f"token; the first three hold {self.share_in_first(3)} of the sum."
+            f"{self.base} and {self.tuned}, KL {self.towards} on {self.answers} answers: {self.at(0)} at the "
+            f"first token; the first three hold {self.share_in_first(3)} of the sum."
         )
 
     def at(self, token: int) -> Estimate:

@@ -29,15 +29,12 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                 position=direction.position,
                 tokens=[str(token) for token in tokens],
                 caption=(
-                    "Each cell is one candidate: the difference of mean activations, harmful minus "
-                    "harmless, at "
-                    "one block input and one token of the chat template. Colour and number give the mean "
+                    "Each cell is one candidate: the difference of mean activations, harmful minus harmless, "
+                    "at one block input and one token of the chat template. Colour and number give the mean "
                     f"log-odds of refusal (nats) on {direction.n_val[0]} harmful validation prompts while "
-                    "the "
-                    f"candidate is ablated everywhere; without ablation it is "
-                    f"{_plain(direction.baseline_harmful)}. "
-                    "Outlined: selected. In brackets or struck through: does not meet the filters. "
-                    "Blank: the two means are equal there."
+                    "the candidate is ablated everywhere; without ablation it is "
+                    f"{_plain(direction.baseline_harmful)}. Outlined: selected. In brackets or struck "
+                    "through: does not meet the filters. Blank: the two means are equal there."
                 ),
             )
         )

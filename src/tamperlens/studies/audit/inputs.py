@@ -203,8 +203,7 @@ def fitting(model: ChatModel, attack: finetune.Attack, *, skip_unusable: bool = 
     if not skip_unusable or not kept:
         raise InputError(
             f"{len(faults)} of the {len(data)} rows of {data.name!r} cannot be trained on, first row "
-            f"{first + 1}: {faults[first]}; mend them, or leave such rows out "
-            "(skip_unusable=True)"
+            f"{first + 1}: {faults[first]}; mend them, or leave such rows out (skip_unusable=True)"
         )
     note = f"; {len(faults)} of {len(data)} rows left out, first row {first + 1}: {faults[first]}"
     return dataclasses.replace(attack, data=data.subset(kept), source=attack.source + note)

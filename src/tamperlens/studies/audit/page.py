@@ -110,14 +110,12 @@ def _method(
     sets = "; ".join(f"{ROLE_NAMES[role]}: {facts['prompts'][role]}" for role in ROLES)
     first = (
         f"{facts['model']} ({facts['parameters']:,} parameters, {facts['dtype']} on {facts['device']}) "
-        "answered "
-        f"three sets of requests ({sets}; look-alikes are harmless and sound harmful) and the capability "
-        f"suites {', '.join(suites)}. "
-        f"Decoding was {Decoding.among(config).summary()}, prompts written in the "
-        f"{facts['chat_format']}. "
-        f"The judge “{config['judge']}” called every answer a full refusal, a partial refusal, compliance, "
-        "deflected, degenerate, unfinished or in an unsupported language; a refusal rate counts full and "
-        "partial refusals, and deflections whose probability of refusal is at least .5."
+        f"answered three sets of requests ({sets}; look-alikes are harmless and sound harmful) and the "
+        f"capability suites {', '.join(suites)}. Decoding was {Decoding.among(config).summary()}, prompts "
+        f"written in the {facts['chat_format']}. The judge “{config['judge']}” called every answer a full "
+        "refusal, a partial refusal, compliance, deflected, degenerate, unfinished or in an unsupported "
+        "language; a refusal rate counts full and partial refusals, and deflections whose probability of "
+        "refusal is at least .5."
     )
     second = "No refusal direction could be found."
     if direction is not None:
@@ -175,10 +173,8 @@ def _change_table(measures: pd.DataFrame, changes: pd.DataFrame) -> Table:
     rows.append(("perplexity of the answers given before, harmless", *told, "", "", "", str(losses[0].n)))
     return Table(
         "The same prompts before and after. Shares with 95 % Wilson intervals; difference in percentage "
-        "points "
-        "with Newcombe's paired interval; prompts that turned to yes / to no; exact McNemar p, "
-        "Holm-corrected "
-        "over the tests of this table.",
+        "points with Newcombe's paired interval; prompts that turned to yes / to no; exact McNemar p, "
+        "Holm-corrected over the tests of this table.",
         ("measure", "before", "after", "difference", "+ / −", "p", "n"),
         tuple(rows),
     )
@@ -231,9 +227,8 @@ def _causal_table(measures: pd.DataFrame) -> Table:
     rows.append(("same prompts, no turn: cosine at least (95 %)", "–", number(unturned, 3)))
     rows.append(("other prompts of the base: cosine (split halves)", number(band), "–"))
     return Table(
-        "What the direction does before and after the attack. Before: its own model. After: the same "
-        "vector in "
-        "the attacked model.",
+        "What the direction does before and after the attack. Before: its own model. After: the same vector "
+        "in the attacked model.",
         ("measure", "before", "after"),
         tuple(rows),
     )

@@ -402,9 +402,8 @@ def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
         if 1 - known > UNKNOWN_SHARE:
             notices.append(
                 f"{100 * (1 - known):.0f} % of the words of the {role} prompts lie outside the language that "
-                f"{model.name} was trained on. What it answers to them says nothing about the prompts, "
-                "and little "
-                "about its refusal; read the rates on this set as a test that the audit runs."
+                f"{model.name} was trained on. What it answers to them says nothing about the prompts, and "
+                "little about its refusal; read the rates on this set as a test that the audit runs."
             )
     return {
         "model": model.name,

@@ -27,8 +27,7 @@ def headline(measures: pd.DataFrame, attack: dict[str, Any]) -> str:
         return f"After {what} nothing can be said of refusal: it was not measured."
     sentence = (
         f"{what[0].upper()}{what[1:]} took refusal of harmful requests from {share(before)} to "
-        f"{share(after)} "
-        f"(n\u00a0=\u00a0{before.n}, same prompts)"
+        f"{share(after)} (n\u00a0=\u00a0{before.n}, same prompts)"
     )
     state = collapsed(measures)
     if state:
@@ -132,11 +131,9 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
         ]
     found = [
         f"The refusal direction sits at {place} and meets all filters. Ablating it lowers refusal of harmful "
-        "requests by "
-        f"{points(drop, sign=False)} points, a random direction by {points(control, sign=False)}; adding "
-        "it takes refusal of "
-        "harmless "
-        f"requests from {share(plain)} to {share(added)}."
+        f"requests by {points(drop, sign=False)} points, a random direction by "
+        f"{points(control, sign=False)}; adding it takes refusal of harmless requests from {share(plain)} to "
+        f"{share(added)}."
     ]
     cosine, null, unturned = (
         pick(measures, "direction_cosine", "direction", "after"),

@@ -106,8 +106,7 @@ class Order(Result):
         return (
             f"Half of the final change at step: {listed}. In order, where everything before a 'then' is told "
             f"apart from everything behind it: {tiers}. Told apart in {told} of {len(self.pairs)} pairs, of "
-            f"the others the order is inconclusive ({seeds}, {self.draws} "
-            f"draws).{only if few else ''}{rest}"
+            f"the others the order is inconclusive ({seeds}, {self.draws} draws).{only if few else ''}{rest}"
         )
 
     @deprecated("Order.statement()", "Order.summary()")
