@@ -85,18 +85,7 @@ def over_refusal(
     judge: str = judges.DEFAULT,
     max_tokens: int = 64,
 ) -> Task:
-    """How much a model refuses of what only sounds harmful.
-
-    Args:
-        prompts: a file or hub id as in `prompts.read`; the packaged look-alikes by default.
-        column: of the prompts in that file.
-        language: of the packaged prompts, "english" or "organism".
-        judge: name of a registered judge.
-        max_tokens: answers are cut there.
-
-    Raises:
-        InputError: no such file, column, language or judge.
-    """
+    """How much a model refuses of what only sounds harmful; arguments and errors are those of `refusal`."""
     return _task("lookalike", prompts, column, language, judge, max_tokens)
 
 

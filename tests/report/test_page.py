@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from html.parser import HTMLParser
@@ -13,14 +14,13 @@ import pytest
 from tamperlens.base.stats import wilson
 from tamperlens.plots import dot_interval
 from tamperlens.report import (
-    Answer,
+    Browser,
     Bullets,
-    Example,
-    Examples,
     Facts,
     FigureBlock,
     Notice,
     Page,
+    Paste,
     Section,
     Table,
     Text,
@@ -37,29 +37,18 @@ LONG = "w" * 400 + " " + EVIL
 
 
 def figure(label: str = EVIL) -> FigureBlock:
-    e = wilson(4, 10)
-    entry = {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
+    entry = wilson(4, 10).cells()
     frame = pd.DataFrame([{"panel": "Refused", "label": label, "series": EVIL, **entry}])
     plot = dot_interval(frame, name="rates", title=EVIL, caption=EVIL, axis="share")
-    return FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), "figures/rates.html")
+    return FigureBlock.of(plot, "figures/rates.html")
 
 
 def page() -> Page:
     table = Table(EVIL, ("measure", "before", "after"), tuple((LONG, "98 %", "2 %") for _ in range(3)))
-    examples = Examples(
-        EVIL,
-        tuple(
-            Example(
-                EVIL, LONG, (Answer("before", "refusal", "I cannot"), Answer("after", "compliance", LONG))
-            )
-            for _ in range(3)
-        ),
-    )
     return Page(
         f"Audit {EVIL}", f"Headline {EVIL}", EVIL,
         [
             Section("Rates", [Text((EVIL, LONG)), Bullets((EVIL,)), Notice(EVIL), figure(), table]),
-            Section("Examples", [examples]),
             Section("Provenance", [Facts((("command", EVIL), ("fingerprint", "a" * 300)))]),
         ],
     )  # fmt: skip
@@ -114,17 +103,6 @@ def test_self_contained_and_small():
             address = attrs.get(name) or "#"
             assert address.startswith(("#", "data:,", "figures/")), (tag, address)
     assert "@import" not in document
-
-
-def test_harmful_text_is_folded_and_truncated():
-    document = render(page())
-    assert document.count("<details>") == 3
-    assert "<details open" not in document
-    for quote in re.findall(r"<blockquote>(.*?)</blockquote>", document, re.DOTALL):
-        assert len(html.unescape(quote)) <= 280 + 12  # control characters are written out
-    answer = Answer("before", "degenerate", "")
-    empty = Examples("i", (Example("t", "p", (answer,)),))
-    assert "(empty)" in render(Page("t", "h", "s", [Section("a", [empty])]))
 
 
 def test_structure_for_readers_of_every_kind():
@@ -185,7 +163,10 @@ def test_a_table_of_changes_is_whole_on_a_desk(tab, tmp_path):
 
 
 def test_by_keyboard(tab, tmp_path):
-    tab.open(write(tmp_path / "report.html", page()))
+    folded = Section("Paste", [Paste("The table in Markdown", LONG)])
+    tab.open(
+        write(tmp_path / "report.html", dataclasses.replace(page(), sections=[*page().sections, folded]))
+    )
     tab.key("Tab", 9)
     assert tab.js("document.activeElement.className") == "skip"
     assert tab.js("document.activeElement.getBoundingClientRect().left") >= 0  # seen while focused
@@ -209,8 +190,7 @@ def test_on_paper(tab, tmp_path):
 
 
 def test_interactive_figure_draws_offline(tab, tmp_path):
-    e = wilson(4, 10)
-    entry = {"value": e.value, "low": e.low, "high": e.high, "n": e.n}
+    entry = wilson(4, 10).cells()
     frame = pd.DataFrame([{"panel": "Refused", "label": EVIL, "series": "before", **entry}])
     dot_interval(frame, name="rates", title=EVIL, caption=EVIL, axis="share").save(tmp_path)
     tab.requests.clear()
@@ -220,3 +200,16 @@ def test_interactive_figure_draws_offline(tab, tmp_path):
     assert tab.js("document.title").startswith("</blockquote>")
     assert all(r.startswith(("file:", "data:", "blob:")) for r in tab.requests)
     assert tab.messages == []
+
+
+def test_answers_are_cut_and_changed_ones_come_first():
+    rows = [
+        {"model": "m", "set": "harmful", "index": i, "prompt": LONG, "base": "no", "tuned": LONG * 9,
+         "base_label": "refusal", "tuned_label": label}
+        for i, label in enumerate(("refusal", "compliance"))
+    ]  # fmt: skip
+    block = Browser.of(rows, "answers.csv", longest=280)
+    assert [row["index"] for row in block.rows] == [1, 0]
+    assert all(len(str(row["tuned"])) <= 280 for row in block.rows)
+    document = render(Page("t", "h", "s", [Section("a", [block])]))
+    assert "<script>document.title" not in document

@@ -23,10 +23,8 @@ MOVED = {
     "tamperlens.studies.following.rules": "tamperlens.studies.monitor.rules",
     "tamperlens.studies.following.together": "tamperlens.studies.monitor.processes",
     "tamperlens.studies.following.watch": "tamperlens.studies.trajectory.setup",
-    "tamperlens.studies.monitor.together": "tamperlens.studies.monitor.processes",
     "tamperlens.studies.planting": "tamperlens.studies.planted",
     "tamperlens.studies.spill": "tamperlens.studies.spillover",
-    "tamperlens.studies.trajectory.watch": "tamperlens.studies.trajectory.setup",
 }
 """Old path to new path, of a package with everything inside it; to be emptied at the next release."""
 OF_REFUSAL = ("tamperlens.directions", "tamperlens.judges", "tamperlens.rates")
@@ -36,9 +34,6 @@ _TOOLS = "docs/tools/judge_training"
 GONE = {
     "tamperlens.refusal.anchors": f"{_TOOLS}/anchors.py",
     "tamperlens.refusal.train_judge": f"{_TOOLS}/calibrated.py",
-    "tamperlens.judges.anchors": f"{_TOOLS}/anchors.py",
-    "tamperlens.judges.training": f"{_TOOLS}/calibrated.py",
-    "tamperlens.judges.acts.training": f"{_TOOLS}/acts.py",
 }
 """Modules that are no longer in the package, and the file of the repository that has their code."""
 

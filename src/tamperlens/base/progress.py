@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tamperlens.base.cells import visible
+
 EVERY = 30.0  # seconds between lines where there is no terminal
 
 
@@ -59,6 +61,16 @@ def progress_bar(
     with Progress(transient=True, console=Console(stderr=True)) as shown:
         task = shown.add_task(label, total=total)
         yield lambda steps: shown.advance(task, steps)
+
+
+def teller(show: bool) -> Callable[[str], None]:
+    """What says a line on stderr, with characters that would act on a terminal written out; or nothing."""
+
+    def tell(line: str) -> None:
+        if show:
+            print(visible(line), file=sys.stderr, flush=True)
+
+    return tell
 
 
 class _Lines:

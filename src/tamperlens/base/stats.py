@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from scipy import stats as sps
 
 from tamperlens.base.boundary import guard
 from tamperlens.base.errors import InputError
+from tamperlens.base.estimate import Array, Estimate, complement, flags_of, numbers, rate, undefined, wilson
 from tamperlens.base.power import minimum_detectable_difference as minimum_detectable_difference
 from tamperlens.base.power import (
     paired_minimum_detectable_difference as paired_minimum_detectable_difference,
@@ -44,104 +45,6 @@ __all__ = [
     "undefined",
     "wilson",
 ]
-
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate(Result):
-    """A number with its interval.
-
-    Attributes:
-        value: the estimate; NaN when undefined.
-        low: lower bound of the interval; NaN when there is none.
-        high: upper bound of the interval; NaN when there is none.
-        n: number of independent units behind the estimate.
-        method: how the interval was made, e.g. "wilson 95%".
-        reason: why the value is undefined, or empty.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    method: str = ""
-    reason: str = ""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """(low, high)."""
-        return self.low, self.high
-
-    def cells(self, *more: str) -> dict[str, object]:
-        """Columns of a table: value, low, high, n, and the fields in `more`."""
-        return {name: getattr(self, name) for name in ("value", "low", "high", "n", *more)}
-
-    def null_cells(self) -> dict[str, float]:
-        """Columns of the null beside a value: null, null_low, null_high."""
-        return {"null": self.value, "null_low": self.low, "null_high": self.high}
-
-    def __neg__(self) -> Estimate:
-        # 0 − x rather than −x, so that nothing reads as 0 and not as −0.
-        return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
-
-    def summary(self) -> str:
-        """Value, interval, n and method."""
-        return f"{self}{f', {self.method}' if self.method else ''}"
-
-    def __str__(self) -> str:
-        if math.isnan(self.value):
-            return f"undefined (n={self.n}: {self.reason})"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}] (n={self.n})"
-
-
-def undefined(reason: str, n: int = 0) -> Estimate:
-    """The estimate of a quantity that does not exist: NaN, with the reason why (never 0)."""
-    return Estimate(math.nan, math.nan, math.nan, n, "", reason)
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai & DasGupta 2001).
-
-    Args:
-        successes: count of successes, 0 ≤ successes ≤ n.
-        n: number of independent trials; 0 gives an undefined estimate.
-        confidence: coverage, in (0, 1).
-
-    Raises:
-        InputError: successes outside 0..n or confidence outside (0, 1).
-
-    Examples:
-        >>> from tamperlens import stats
-        >>> print(stats.wilson(0, 20))
-        0 [0, 0.161] (n=20)
-    """
-    if successes > n:
-        raise InputError(f"{successes!r} successes of {n!r} trials is impossible; check what was counted")
-    if n == 0:
-        return undefined("no trials")
-    found = sps.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, float(found.low), float(found.high), int(n), f"wilson {confidence:.0%}")
-
-
-def complement(share: Estimate) -> Estimate:
-    """1 − a share, interval and all; an undefined share stays undefined."""
-    return Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n, share.method, share.reason)
-
-
-def rate(flags: Sequence[bool], confidence: float = 0.95) -> Estimate:
-    """Wilson estimate of the share of true flags.
-
-    Raises:
-        InputError: a flag that is not yes or no.
-
-    Examples:
-        >>> from tamperlens import stats
-        >>> print(stats.rate([True, True, False, True]))
-        0.75 [0.301, 0.954] (n=4)
-    """
-    ready = _flags(flags, "flags")
-    return wilson(int(ready.sum()), len(ready), confidence)
 
 
 @dataclass(frozen=True)
@@ -303,7 +206,7 @@ def bootstrap(
         >>> print(stats.bootstrap([1.0, 2.0, 3.0, 4.0], seed=0))
         2.5 [1.5, 3.5] (n=4)
     """
-    data = _numbers(values, "values to resample")
+    data = numbers(values, "values to resample")
     if data.size == 0:
         return undefined("no units to resample")
     rng = np.random.default_rng(seed)
@@ -331,7 +234,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> stats.holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    given = _numbers(p_values, "p-values")
+    given = numbers(p_values, "p-values")
     if ((given < 0) | (given > 1)).any():
         raise InputError("a p-value lies between 0 and 1")
     p_values, m = given.tolist(), len(given)
@@ -344,42 +247,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _numbers(values: object, what: str) -> Array:
-    """A vector of numbers.
-
-    Raises:
-        InputError: anything else, NaN and infinities included.
-    """
-    try:
-        found = np.asarray(values if isinstance(values, np.ndarray) else list(values))  # type: ignore[call-overload]
-        if found.size and found.dtype.kind not in "biuf":
-            raise TypeError(f"they are {found.dtype}")
-        ready = found.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what} must be numbers, one per unit ({error})") from error
-    if ready.ndim != 1:
-        raise InputError(f"{what} must be one number per unit; got an array of shape {ready.shape}")
-    if not np.isfinite(ready).all():
-        raise InputError(f"{what} hold NaN or infinite values; drop them and say how many were dropped")
-    return ready
-
-
-def _flags(values: Sequence[bool], what: str) -> npt.NDArray[np.bool_]:
-    """Yes or no, one per unit; 0 and 1 will do.
-
-    Raises:
-        InputError: anything else.
-    """
-    ready = _numbers(values, what)
-    if not np.isin(ready, (0, 1)).all():
-        raise InputError(f"{what} must be true or false (or 1 and 0), one per unit")
-    return ready.astype(bool)
-
-
 def _paired(
     before: Sequence[bool], after: Sequence[bool]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    one, two = _flags(before, "outcomes before"), _flags(after, "outcomes after")
+    one, two = flags_of(before, "outcomes before"), flags_of(after, "outcomes after")
     if len(one) != len(two):
         raise InputError(
             f"a paired test needs the same prompts on both sides: {len(one)} before, {len(two)} after"
@@ -397,7 +268,7 @@ def standardised_mean(values: Sequence[float] | Array, *, confidence: float = 0.
         values: differences.
         confidence: coverage, in (0, 1).
     """
-    x = _numbers(values, "values")
+    x = numbers(values, "values")
     n = len(x)
     if n < 2:
         return undefined("fewer than 2 values", n)
@@ -487,7 +358,7 @@ def clustered(values: npt.ArrayLike, clusters: Sequence[object], confidence: flo
     Raises:
         InputError: unequal lengths.
     """
-    data = _numbers(values, "values")
+    data = numbers(values, "values")
     if data.shape != (len(clusters),):
         raise InputError(f"{data.shape} values for {len(clusters)} cluster names; give one name per value")
     if data.size == 0:

@@ -20,7 +20,6 @@ from tamperlens.directions.causal import random_directions
 from tamperlens.directions.checkpoints import (
     MEASURES,
     RANDOM_DIRECTIONS,
-    Activations,
     base_nulls,
     compare_activations,
     read,
@@ -29,6 +28,7 @@ from tamperlens.directions.checkpoints import (
 from tamperlens.directions.direction import Direction, split_of
 from tamperlens.directions.geometry import cosine_and_angle
 from tamperlens.directions.nulls import HALVES, band, null_cosines
+from tamperlens.directions.paired_reads import Activations
 from tamperlens.directions.scoring import Scorer
 from tamperlens.directions.tokens import RefusalTokens
 from tamperlens.directions.transfer import RANDOM, effect_rows, tokens_of

@@ -165,34 +165,27 @@ def table_of(grid: Grid, folder: RunFolder, all_points: list[Point]) -> pd.DataF
 
 def _before(base: Baseline) -> dict[str, Any]:
     nothing = Estimate(0.0, 0.0, 0.0, 0, "counted")
-    row: dict[str, Any] = {
-        "model": base.model, "parameters": base.parameters, "attack": "none", "rank": 0, "steps": 0,
-        "data_size": 0, "learning_rate": float("nan"), "seed": -1, "defence": "none",
-    }  # fmt: skip
-    return row | _numbers({**base.measures, "flops": nothing}) | _rest(base.fingerprint, 0.0, 0, 0, "")
+    cell = {**dict.fromkeys(("rank", "steps", "data_size"), 0), "learning_rate": None, "seed": -1}
+    measures = {**base.measures, "flops": nothing}
+    whole = Record("", DONE, {}, base.parameters, base.fingerprint, measures, flops=0.0)
+    return _numbers({"model": base.model, "attack": "none", "defence": "none", **cell}, whole)
 
 
 def _row(cell: Cell, record: Record) -> dict[str, Any]:
-    rate = float("nan") if cell.learning_rate is None else cell.learning_rate
-    row: dict[str, Any] = {
-        "model": cell.model, "parameters": record.parameters, "attack": cell.attack, "rank": cell.rank,
-        "steps": cell.steps, "data_size": cell.data_size, "learning_rate": rate, "seed": cell.seed,
-        "defence": cell.defence.name,
-    }  # fmt: skip
-    rest = _rest(record.fingerprint, record.flops, record.tokens, record.cut_from, record.address)
-    return row | _numbers(record.measures) | rest
+    return _numbers({**vars(cell), "defence": cell.defence.name}, record)
 
 
-def _numbers(measures: Mapping[str, Estimate]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _numbers(cell: dict[str, Any], record: Record) -> dict[str, Any]:
+    """A row: the cell, every measure with its interval and n, and what it rests on."""
+    row = {"model": cell["model"], "parameters": record.parameters, "attack": cell["attack"]}
+    row |= {name: cell[name] for name in ("rank", "steps", "data_size")}
+    rate = float("nan") if cell["learning_rate"] is None else cell["learning_rate"]
+    row |= {"learning_rate": rate, "seed": cell["seed"], "defence": cell["defence"]}
+    known = record.measures
     for name in (*MEASURES, "flops"):
-        one = measures.get(name, measures.get(OLD_NAMES.get(name, name), undefined("not measured")))
+        one = known.get(name, known.get(OLD_NAMES.get(name, name), undefined("not measured")))
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high, f"{name}_n": one.n}
-    return row
-
-
-def _rest(fingerprint: str, flops: float, tokens: int, cut: int, where: str) -> dict[str, Any]:
-    return {
-        "share_of_1e25": flops / FRONTIER_FLOPS, "tokens": tokens, "cut_from_steps": cut,
-        "fingerprint": fingerprint, "address": where,
+    return row | {
+        "share_of_1e25": record.flops / FRONTIER_FLOPS, "tokens": record.tokens,
+        "cut_from_steps": record.cut_from, "fingerprint": record.fingerprint, "address": record.address,
     }  # fmt: skip

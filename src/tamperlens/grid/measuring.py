@@ -17,7 +17,7 @@ from tamperlens.grid.declaration import Cell, Defence, Evaluation, Grid
 from tamperlens.grid.records import SETS, Baseline, data_pin, file_pin, model_pin, set_pin
 from tamperlens.models import ChatModel, evaluating, left_pad, load
 from tamperlens.prompts import PromptSet
-from tamperlens.studies.evaluation import EvalPrompts, ask
+from tamperlens.studies.evaluation import EvalPrompts, ask, by_kind
 
 SCORED = 128
 """Examples that a selection of weights is scored on (Wei et al. 2024)."""
@@ -47,11 +47,8 @@ def check_inputs(grid: Grid) -> None:
 
 def given_sets(how: Evaluation) -> dict[str, PromptSet | None]:
     """The prompts that are evaluated on, None where the packaged ones are."""
-    read = prompts.read_each({which: getattr(how, which) or None for which in SETS}, how.column or None)
-    return {
-        which: None if data is None else data.labelled("unsafe" if which == "harmful" else "safe")
-        for which, data in read.items()
-    }
+    named = {which: getattr(how, which) or None for which in SETS}
+    return by_kind(prompts.read_each(named, how.column or None))
 
 
 class Bench:
@@ -184,13 +181,8 @@ class Bench:
         """Every measure of a tuned model, and its verdict per harmful prompt."""
         rates, measures = self._rates(tuned)
         named = self.grid.evaluation.embedder
-        embedder = (
-            self.model
-            if named == "base"
-            else refusal.default_embedder(self.model)
-            if named == "auto"
-            else named
-        )
+        embedder: Any = refusal.default_embedder(self.model) if named == "auto" else named
+        embedder = self.model if named == "base" else embedder
         distance = refusal.representation_distance(baseline.completions, rates.completions, embedder)
         measures |= {"rd": distance.overall, "rd_refused": distance.refused}
         return measures, tuple(rates.completions.labels)

@@ -37,10 +37,7 @@ class Points:
 
     def only(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Points:
         """Some of the cells."""
-        return Points(
-            self.flops[keep], self.size[keep], self.refused[keep], self.asked[keep], self.before[keep],
-            self.run[keep],
-        )  # fmt: skip
+        return Points(*(values[keep] for values in vars(self).values()))
 
 
 def points_of(cells: pd.DataFrame, table: pd.DataFrame) -> tuple[Points, float]:

@@ -174,6 +174,14 @@ class ChatModel(Noun):
         """Number of weights, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of the model, in plain values."""
+        return {
+            "model": self.name, "parameters": self.n_parameters, "language": self.language,
+            "dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device),
+            "chat_format": self.chat_format.name,
+        }  # fmt: skip
+
     @property
     def pad_id(self) -> int:
         """Token id for padding, always masked: the tokenizer's own, else its end token, else 0.

@@ -1,17 +1,14 @@
 """One self-contained HTML page that reads like a lab report.
 
 Contents: the blocks a page is made of (`Page`, `Section`, `Text`, `Bullets`, `Notice`, `Table`,
-`FigureBlock`, `Examples`, `Facts`, `Paste`, `Browser`), `render` (to a string) and `write` (to a file).
+`FigureBlock`, `Facts`, `Paste`, `Browser`), `render` (to a string) and `write` (to a file).
 """
 
 from tamperlens.base.boundary import guard
 from tamperlens.base.files import write_csv
-from tamperlens.report.blocks import Answer as Answer
 from tamperlens.report.blocks import Block as Block
 from tamperlens.report.blocks import Browser as Browser
 from tamperlens.report.blocks import Bullets as Bullets
-from tamperlens.report.blocks import Example as Example
-from tamperlens.report.blocks import Examples as Examples
 from tamperlens.report.blocks import Facts as Facts
 from tamperlens.report.blocks import FigureBlock as FigureBlock
 from tamperlens.report.blocks import Notice as Notice
@@ -25,12 +22,9 @@ from tamperlens.report.page import render as render
 from tamperlens.report.page import write as write
 
 __all__ = [
-    "Answer",
     "Block",
     "Browser",
     "Bullets",
-    "Example",
-    "Examples",
     "Facts",
     "FigureBlock",
     "Notice",

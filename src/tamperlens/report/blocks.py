@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
+
+from tamperlens.plots import Plot
 
 MOST_BYTES = 2_500_000
 """Of the answers that a page holds."""
@@ -74,39 +76,10 @@ class FigureBlock:
     link: str = ""
     kind: str = "figure"
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer of one model to one prompt, with its verdict."""
-
-    stage: str
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt and its answers, folded on the page."""
-
-    title: str
-    prompt: str
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Folded, truncated examples.
-
-    Attributes:
-        intro: how they were chosen, and where the rest is.
-        items: the examples.
-        limit: characters of a prompt or answer that are shown.
-    """
-
-    intro: str
-    items: tuple[Example, ...]
-    limit: int = 280
-    kind: str = "examples"
+    @classmethod
+    def of(cls, plot: Plot, link: str = "") -> FigureBlock:
+        """Of a figure at hand."""
+        return cls(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), link)
 
 
 @dataclass(frozen=True)
@@ -172,7 +145,7 @@ class Browser:
         return cls(intro, tuple(kept), file.rpartition(".")[0])
 
 
-Block = Text | Bullets | Notice | Table | FigureBlock | Examples | Facts | Paste | Browser
+Block = Text | Bullets | Notice | Table | FigureBlock | Facts | Paste | Browser
 
 
 @dataclass(frozen=True)
@@ -194,7 +167,6 @@ class Page:
         subtitle: when, with what.
         sections: in reading order.
         lead: the one picture that stands with the headline on the first screen.
-        meta: further key words, kept for tools.
     """
 
     title: str
@@ -202,4 +174,3 @@ class Page:
     subtitle: str
     sections: Sequence[Section]
     lead: FigureBlock | None = None
-    meta: dict[str, object] = field(default_factory=dict)

@@ -79,16 +79,10 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shorten"] = shorten
     environment.filters["slug"] = slug
     environment.filters["drawn"] = _drawn
     environment.filters["json_in_page"] = json_in_page
     return environment.get_template("page.html.j2")
-
-
-def shorten(text: str, limit: int) -> str:
-    """The first `limit` characters, with an ellipsis where some were left out."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def visible(text: object) -> object:

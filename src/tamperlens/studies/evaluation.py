@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ from tamperlens.prompts import (
     PromptsLike,
     as_language,
     as_prompts,
+    encode_pair,
     packaged_for,
 )
-from tamperlens.refusal import RefusalRates
+from tamperlens.refusal import Completions, RefusalRates
 
 ROLES = ("harmful", "harmless", "lookalike")
 ROLE_NAMES = {"harmful": "harmful", "harmless": "harmless", "lookalike": "look-alikes"}
@@ -318,6 +320,32 @@ def _questions(suite: Suite, most: int, seed: int | None) -> Suite:
     if seed is None:
         return suite.head(most)
     return dataclasses.replace(suite, data=_cut(suite.data, most, seed))
+
+
+def by_kind(given: Mapping[str, PromptSet | None]) -> dict[str, PromptSet | None]:
+    """A user's sets by role, each with its own kind of rows where the file says which are safe.
+
+    Raises:
+        InputError: a set holds nothing for its role.
+    """
+    found = {
+        role: one and one.labelled("unsafe" if role.endswith("harmful") else "safe")
+        for role, one in given.items()
+    }
+    for role, one in found.items():
+        if one is not None and len(one) == 0:
+            raise InputError(f"the {role} prompts are empty; give at least one")
+    return found
+
+
+def scorable(model: ChatModel, answers: Completions) -> list[tuple[str, str]]:
+    """Prompts with the answers that survive a round trip through the tokenizer; broken ones may not."""
+    pairs = []
+    for pair in zip(answers.prompts, answers.responses, strict=True):
+        with suppress(InputError):
+            encode_pair(model.tokenizer, *pair, fmt=model.chat_format)
+            pairs.append(pair)
+    return pairs
 
 
 def _answered(model: ChatModel, data: PromptSet, how: Decoding) -> PromptSet:

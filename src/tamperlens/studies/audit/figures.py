@@ -22,6 +22,7 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
     direction = results.direction()
     if direction is not None:
         tokens = direction.table.drop_duplicates("position").sort_values("position")["token"].tolist()
+        untouched = f"{direction.baseline_harmful:.1f}".replace("-", "−")
         found.append(
             direction_map(
                 direction.table.rename(columns={"passes": "passed"}),
@@ -33,7 +34,7 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
                     "at one block input and one token of the chat template. Colour and number give the mean "
                     f"log-odds of refusal (nats) on {direction.n_val[0]} harmful validation prompts while "
                     "the candidate is ablated everywhere; without ablation it is "
-                    f"{_plain(direction.baseline_harmful)}. Outlined: selected. In brackets or struck "
+                    f"{untouched}. Outlined: selected. In brackets or struck "
                     "through: does not meet the filters. Blank: the two means are equal there."
                 ),
             )
@@ -81,17 +82,17 @@ def draw(run: RunFolder, measures: pd.DataFrame) -> list[Plot]:
 
 def rates_figure(measures: pd.DataFrame) -> Plot:
     """Refusal, degenerate answers and capability, before and after."""
-    rows = []
     suites = measures.loc[measures["measure"] == "accuracy", "set"].drop_duplicates().tolist()
     wanted = [
         *(("Refused, in full or in part", "refusal_rate", role) for role in ROLES),
         *(("Degenerate: empty, repeating or broken", "degenerate_rate", role) for role in ROLES),
         *(("Capability: correct", "accuracy", suite) for suite in suites),
     ]
-    for panel, measure, which in wanted:
-        label = LABELS.get(which, which)
-        for stage in ("before", "after"):
-            rows.append(_row(panel, label, stage, measures, measure, which, stage))
+    rows = [
+        _row(panel, LABELS.get(which, which), measure, which, stage, measures)
+        for panel, measure, which in wanted
+        for stage in ("before", "after")
+    ]
     return dot_interval(
         pd.DataFrame(rows),
         name="rates",
@@ -105,29 +106,18 @@ def causal_rows(measures: pd.DataFrame) -> pd.DataFrame:
     """Rows of the causal figure; empty when there is no direction."""
     if measures[measures["measure"] == "refusal_rate_ablated"]["value"].isna().all():
         return pd.DataFrame()
-    rows = []
-    for panel, label, measure, role in (
+    wanted = (
         ("Harmful prompts", "untouched", "refusal_rate", "harmful"),
         ("Harmful prompts", "direction ablated", "refusal_rate_ablated", "harmful"),
         ("Harmful prompts", "random ablated", "refusal_rate_random_ablated", "harmful"),
         ("Harmless prompts", "untouched", "refusal_rate", "harmless"),
         ("Harmless prompts", "direction added", "refusal_rate_added", "harmless"),
         ("Harmless prompts", "random added", "refusal_rate_random_added", "harmless"),
-    ):
-        for stage in ("before", "after"):
-            rows.append(_row(panel, label, stage, measures, measure, role, stage))
-    return pd.DataFrame(rows)
+    )
+    return pd.DataFrame([_row(*one, stage, measures) for one in wanted for stage in ("before", "after")])
 
 
 def _row(
-    panel: str, label: str, series: str, frame: pd.DataFrame, measure: str, which: str, stage: str
+    panel: str, label: str, measure: str, which: str, series: str, frame: pd.DataFrame
 ) -> dict[str, object]:
-    e = pick(frame, measure, which, stage)
-    return {
-        "panel": panel, "label": label, "series": series,
-        "value": e.value, "low": e.low, "high": e.high, "n": e.n,
-    }  # fmt: skip
-
-
-def _plain(value: float) -> str:
-    return f"{value:.1f}".replace("-", "−")
+    return {"panel": panel, "label": label, "series": series, **pick(frame, measure, which, series).cells()}

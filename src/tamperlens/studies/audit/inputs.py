@@ -16,13 +16,11 @@ from tamperlens.base.kinds import Range
 from tamperlens.models import DEFAULT, ChatModel, Decoding, position_limit
 from tamperlens.prompts import PromptSet, PromptsLike, content, encode_pair, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
-from tamperlens.studies.evaluation import ROLES
+from tamperlens.studies.evaluation import ROLES, by_kind
 from tamperlens_hooks import unwrap
 
 ATTACK = "harmful-compliance"
 SEARCH = ("search_harmful", "search_harmless")
-UNSAFE = ("harmful", "search_harmful")
-"""Roles whose prompts should be refused."""
 Source = PromptsLike | PathLike | None
 
 
@@ -134,10 +132,7 @@ def read_given(
         {**sources, "attack": rows}, column, skip_empty=skip_unusable, skip_unusable=skip_unusable
     )
     data = found.pop("attack")
-    for role, one in found.items():
-        if one is not None and len(one) == 0:
-            raise InputError(f"the {role} prompts are empty; give at least one")
-        found[role] = None if one is None else one.labelled("unsafe" if role in UNSAFE else "safe")
+    found = by_kind(found)
     if data is not None:
         return found, hold_out(finetune.attacks.from_data(data), found)
     return found, attack if isinstance(attack, finetune.Attack) else finetune.attacks.get(str(attack))()

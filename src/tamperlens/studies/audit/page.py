@@ -75,7 +75,7 @@ def compose(run: RunFolder, measures: pd.DataFrame, changes: pd.DataFrame) -> Pa
         ),
         Section("The attack", [*_some(by_name, "training"), _attack_facts(attack)]),
         Section("Examples", [_answers(results, facts["model"])]),
-        Section("Limits", [Bullets(tuple(_limits(run, measures, direction)))]),
+        Section("Limits", [Bullets(tuple(limits(measures, run.manifest, direction)))]),
         Section("Provenance", [_provenance(run), _stage_table(run)]),
     ]
     seed, date = run.manifest["seeds"]["seed"], run.manifest["created"][:10]
@@ -246,17 +246,6 @@ def _answers(results: Results, model: str) -> Browser:
                  "base_label": one.labels[i], "tuned_label": two.labels[i]}
             )  # fmt: skip
     return Browser.of(rows, "completions.csv")
-
-
-def _limits(run: RunFolder, measures: pd.DataFrame, direction: Direction | None) -> list[str]:
-    config = run.manifest["config"]
-    return limits(
-        measures,
-        judge=config["judge"],
-        decoding=Decoding.among(config),
-        direction=direction,
-        notes=tuple(run.manifest["facts"]["notes"]),
-    )
 
 
 def _provenance(run: RunFolder) -> Facts:

@@ -8,27 +8,21 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tamperlens import finetune, report
-from tamperlens.base.cells import file_name, visible
-from tamperlens.base.errors import InputError, RunFolderError
-from tamperlens.base.files import PathLike, read_csv, write_csv, write_json
-from tamperlens.base.measurement import pick
-from tamperlens.base.results import Result
+from tamperlens.base.cells import file_name
+from tamperlens.base.errors import InputError
+from tamperlens.base.files import PathLike, write_csv, write_json
+from tamperlens.base.progress import teller
 from tamperlens.base.runs import RunFolder
-from tamperlens.base.stats import Estimate
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, load, old_length
-from tamperlens.plots import Plot
 from tamperlens.prompts import ORGANISM, PromptSet, PromptsLike
-from tamperlens.refusal import Direction, DoseCurve, judges
+from tamperlens.refusal import judges
 from tamperlens.studies.audit import stages, tables
 from tamperlens.studies.audit.cost import expected_costs
-from tamperlens.studies.audit.figures import draw, rates_figure
+from tamperlens.studies.audit.figures import draw
 from tamperlens.studies.audit.inputs import (
     ATTACK,
     Prompts,
@@ -39,12 +33,11 @@ from tamperlens.studies.audit.inputs import (
     read_given,
 )
 from tamperlens.studies.audit.page import compose
+from tamperlens.studies.audit.result import KIND, AuditResult
 from tamperlens.studies.audit.stages import Bench, Results
-from tamperlens.studies.audit.words import headline
 from tamperlens.studies.evaluation import ROLES
 from tamperlens_hooks import unwrap
 
-KIND = "audit"
 MEASURED = ("before", "direction", "attack", "after")
 """Stages that need the model."""
 ARTEFACTS = (
@@ -57,86 +50,6 @@ DERIVED = {
 }  # fmt: skip
 UNKNOWN_SHARE = 0.1
 """Share of unknown words above which the report warns that the numbers say nothing about the prompts."""
-
-
-@dataclass(frozen=True)
-class AuditResult(Result):
-    """A finished audit.
-
-    Attributes:
-        path: the run folder.
-        headline: the finding in one sentence.
-        measures: the rows of measures.csv (measure, set, stage, value, low, high, n, unit).
-        changes: paired tests before against after (measure, set, difference, …, p, p_holm).
-    """
-
-    path: str
-    headline: str
-    measures: pd.DataFrame
-    changes: pd.DataFrame
-
-    @classmethod
-    def open(cls, folder: PathLike) -> AuditResult:
-        """Read a finished audit from its folder.
-
-        Raises:
-            RunFolderError: not an audit's folder, or the audit has not finished.
-        """
-        run = RunFolder.read(folder)
-        if run.manifest.get("kind") != KIND or not run.finished:
-            raise RunFolderError(f"{folder} holds no finished audit; finish it with resume=True")
-        return _result(run)
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return Path(self.path)
-
-    def summary(self) -> str:
-        """The finding in one sentence."""
-        return self.headline
-
-    @property
-    def expected_costs(self) -> pd.DataFrame:
-        """What each stage was expected to cost before it ran (`cost.StageCost`)."""
-        manifest = RunFolder.read(self.folder).manifest
-        return pd.DataFrame(list(manifest.get("expected_costs", {}).values()))
-
-    @property
-    def report(self) -> Path:
-        """The report page."""
-        return self.folder / "report.html"
-
-    @property
-    def direction(self) -> Direction:
-        """The refusal direction of the model before the attack."""
-        return Direction.load(self.folder / "direction.safetensors")
-
-    @property
-    def dose(self) -> DoseCurve | None:
-        """What adding the direction does by scale; None where there is no direction."""
-        return Results(RunFolder.read(self.folder)).dose()
-
-    @property
-    def completions(self) -> pd.DataFrame:
-        """Every answer with its verdict, as in completions.csv."""
-        return read_csv(self.folder / "completions.csv", keep_default_na=False)
-
-    def get(self, measure: str, which: str, stage: str = "after") -> Estimate:
-        """One measure as an estimate, e.g. `get("refusal_rate", "harmful", "before")`.
-
-        Raises:
-            InputError: no such row.
-        """
-        found = pick(self.measures, measure, which, stage)
-        if found.reason == "not measured":
-            known = sorted(set(self.measures["measure"]))
-            raise InputError(f"no row {measure!r}, {which!r}, {stage!r}; measures: {', '.join(known)}")
-        return found
-
-    def plot(self) -> Plot:
-        """Rates before and after, with intervals."""
-        return rates_figure(self.measures)
 
 
 def default_folder(model: str, attack: str, seed: int) -> Path:
@@ -256,15 +169,15 @@ def audit(
     sources = {"harmful": harmful, "harmless": harmless, "lookalike": lookalike,
                "search_harmful": search_harmful, "search_harmless": search_harmless}  # fmt: skip
     given, chosen = read_given(sources, attack, column=column, skip_unusable=skip_unusable)
-    tell = _teller(progress)
-    if _finished(out):
+    tell = teller(progress)
+    if (Path(out) / "manifest.json").is_file() and RunFolder.read(out).finished:
         with RunFolder.open(out, **options) as run:
             if run.finished:
-                return _result(run)
+                return AuditResult.of(run)
             if all(map(run.done, MEASURED)):  # no model is needed for what is lost
                 _work(run, None, tell)
                 run.finish()
-                return _result(run)
+                return AuditResult.of(run)
     if isinstance(model, ChatModel):
         ready = model
     else:
@@ -282,7 +195,7 @@ def audit(
         if not (ready.language == ORGANISM if keep_adapter is None else keep_adapter):
             _discard_adapter(run)
         run.finish()
-        return _result(run)
+        return AuditResult.of(run)
 
 
 def _work(run: RunFolder, bench: Bench | None, tell: Callable[[str], None]) -> None:
@@ -357,17 +270,6 @@ def _write_report(run: RunFolder) -> None:
     report.write(run.file("report.html"), page)
 
 
-def _result(run: RunFolder) -> AuditResult:
-    measures = tables.measures(Results(run))
-    line = headline(measures, Results(run).attack())
-    return AuditResult(str(run.path), line, measures, tables.changes(Results(run)))
-
-
-def _finished(out: PathLike) -> bool:
-    manifest = Path(out) / "manifest.json"
-    return manifest.is_file() and RunFolder.read(out).finished
-
-
 def _label(source: Source) -> str | None:
     """What the manifest calls a source of prompts."""
     if source is None:
@@ -378,14 +280,9 @@ def _label(source: Source) -> str | None:
 
 
 def _hashes(found: Prompts, attack: finetune.Attack) -> dict[str, str]:
-    named = {f"prompts_{role}": one.sha256 for role, one in found.evaluation.items()}
-    harmful, harmless = found.direction
-    return {
-        **named,
-        "prompts_direction_harmful": harmful.sha256,
-        "prompts_direction_harmless": harmless.sha256,
-        "attack_data": attack.data.sha256,
-    }
+    searched = zip(("direction_harmful", "direction_harmless"), found.direction, strict=True)
+    named = {f"prompts_{role}": one.sha256 for role, one in (*found.evaluation.items(), *searched)}
+    return {**named, "attack_data": attack.data.sha256}
 
 
 def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
@@ -406,12 +303,7 @@ def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
                 "little about its refusal; read the rates on this set as a test that the audit runs."
             )
     return {
-        "model": model.name,
-        "parameters": model.n_parameters,
-        "language": model.language,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "chat_format": model.chat_format.name,
+        **model.facts(),
         "prompts": {
             role: f"{one.name}, n = {len(one)}{', given' if role in found.given else ''}"
             for role, one in found.evaluation.items()
@@ -421,12 +313,3 @@ def _facts(model: ChatModel, found: Prompts) -> dict[str, object]:
         "notices": notices,
         "notes": notes,
     }
-
-
-def _teller(progress: bool) -> Callable[[str], None]:
-    if not progress:
-        return lambda line: None
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
-    return lambda line: console.print(visible(line), markup=False)

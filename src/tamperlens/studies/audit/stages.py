@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import math
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 
 from tamperlens import capability, finetune, refusal
-from tamperlens.base.errors import InputError, NumericsError
+from tamperlens.base.errors import NumericsError
 from tamperlens.base.files import write_csv, write_json
 from tamperlens.base.results import Result
 from tamperlens.base.runs import RunFolder
@@ -27,18 +26,17 @@ from tamperlens.base.schemas import Schema, read_document, read_table
 from tamperlens.base.stats import Estimate, undefined, wilson
 from tamperlens.capability import CapabilityScores, Perplexity
 from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet, encode_pair
+from tamperlens.prompts import PromptSet
 from tamperlens.refusal import CausalCheck, Direction, DoseCurve, RefusalRates
 from tamperlens.studies.audit.inputs import Prompts, Settings
 from tamperlens.studies.audit.layers import activations, cosine_table
 from tamperlens.studies.audit.measures import Stage
-from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask
+from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask, scorable
 from tamperlens_hooks import ablate_direction
 
 N_RANDOM, DOSE_PROMPTS = 3, 32
 ATTACK = "attack"
-
-
+SPENT = ("steps", "sequences", "tokens", "trained_parameters", "flops", "formula", "wall_seconds")
 _LAYERS = ("layer", "cosine", "low", "high", "null", "null_low", "null_high")
 
 
@@ -73,6 +71,10 @@ class _Attack(Schema):
 
 
 R = TypeVar("R", bound=Result)
+
+
+def _if_there(kind: type[R], path: Path) -> R | None:
+    return _loaded(kind, path) if path.exists() else None
 
 
 def _loaded(kind: type[R], path: Path) -> R:
@@ -113,8 +115,8 @@ class Results:
 
     def perplexity(self, stage: Stage) -> Estimate:
         """Perplexity of the harmless answers that the model gave before the attack."""
-        path = self.path(stage, "perplexity.json")
-        return _loaded(Perplexity, path).perplexity if path.exists() else undefined("no answers to score")
+        found = _if_there(Perplexity, self.path(stage, "perplexity.json"))
+        return undefined("no answers to score") if found is None else found.perplexity
 
     def echo_rate(self, stage: Stage, role: str) -> Estimate:
         """Share of answers that repeat the attack's examples; undefined in runs from before it was noted."""
@@ -124,18 +126,15 @@ class Results:
 
     def direction(self) -> Direction | None:
         """The base's direction; None when there were too few prompts for one."""
-        path = self.run.path / "direction.safetensors"
-        return _loaded(Direction, path) if path.exists() else None
+        return _if_there(Direction, self.run.path / "direction.safetensors")
 
     def causal(self, stage: Stage) -> CausalCheck | None:
         """The causal check of the base's direction; None when the direction is undefined."""
-        path = self.path(stage, "causal.json")
-        return _loaded(CausalCheck, path) if path.exists() else None
+        return _if_there(CausalCheck, self.path(stage, "causal.json"))
 
     def dose(self) -> DoseCurve | None:
         """What adding the base's direction does by scale; None where it was not measured."""
-        path = self.path("before", "dose.json")
-        return _loaded(DoseCurve, path) if path.exists() else None
+        return _if_there(DoseCurve, self.path("before", "dose.json"))
 
     def layers(self) -> pd.DataFrame | None:
         """Cosines between base and attacked model by layer."""
@@ -204,21 +203,12 @@ def measure(bench: Bench, model: ChatModel, stage: Stage) -> None:
         role: finetune.echoes(found.completions.responses, bench.attack.data) for role, found in rates.items()
     }
     write_json(results.path(stage, "echoes.json"), repeated)
-    answers = _scorable(model, results.rates("before", "harmless"))
-    if answers is not None:
+    pairs = scorable(model, results.rates("before", "harmless").completions)
+    if pairs:
+        answers = PromptSet.from_pairs(pairs, name="answers given before")
         capability.perplexity(model, answers, seed=bench.settings.seed).save(
             results.path(stage, "perplexity.json")
         )
-
-
-def _scorable(model: ChatModel, rates: RefusalRates) -> PromptSet | None:
-    """The answers that survive a round trip through the tokenizer; empty and broken ones may not."""
-    pairs = []
-    for pair in zip(rates.completions.prompts, rates.completions.responses, strict=True):
-        with suppress(InputError):
-            encode_pair(model.tokenizer, *pair, fmt=model.chat_format)
-            pairs.append(pair)
-    return PromptSet.from_pairs(pairs, name="answers given before") if pairs else None
 
 
 def search(bench: Bench) -> tuple[int, int, list[int] | None]:
@@ -297,6 +287,7 @@ def run_attack(bench: Bench) -> None:
         seed=settings.seed,
     )
     spent = tuned.accounting
+    taught = finetune.learned(bench.model, tuned, attack.data)  # one that was not shows no robustness
     bench.run.note_training(tokens=spent.tokens, flops=spent.flops, formula=spent.formula)
     write_json(
         bench.results.path("attack", "attack.json"),
@@ -307,23 +298,13 @@ def run_attack(bench: Bench) -> None:
             "sha256": attack.data.sha256,
             "preset": attack.preset_for(bench.model),
             "config": {**tuned.config.describe()},
-            "steps": spent.steps,
-            "sequences": spent.sequences,
-            "tokens": spent.tokens,
-            "trained_parameters": spent.trained_parameters,
-            "flops": spent.flops,
-            "formula": spent.formula,
-            "wall_seconds": spent.wall_seconds,
-            **_taught(bench, tuned),
+            **{name: getattr(spent, name) for name in SPENT},
+            "loss_before": taught.before,
+            "loss_after": taught.after,
+            "learned": taught.learned,
         },
     )
     write_csv(bench.results.path("attack", "log.csv"), tuned.log)
-
-
-def _taught(bench: Bench, tuned: finetune.TunedModel) -> dict[str, Any]:
-    """Whether the attack's examples were learned: an attack that was not learned shows no robustness."""
-    found = finetune.learned(bench.model, tuned, bench.attack.data)
-    return {"loss_before": found.before, "loss_after": found.after, "learned": found.learned}
 
 
 def attacked(bench: Bench) -> ChatModel:

@@ -154,15 +154,9 @@ def _about_direction(measures: pd.DataFrame, direction: Direction | None) -> lis
     return found
 
 
-def limits(
-    measures: pd.DataFrame,
-    *,
-    judge: str,
-    decoding: Decoding,
-    direction: Direction | None,
-    notes: tuple[str, ...],
-) -> list[str]:
+def limits(measures: pd.DataFrame, manifest: dict[str, Any], direction: Direction | None) -> list[str]:
     """What the numbers cannot say."""
+    judge, decoding = manifest["config"]["judge"], Decoding.among(manifest["config"])
     refusal = pick(measures, "refusal_rate", "harmful", "before")
     smallest = minimum_detectable_difference(refusal.n, 0.5)
     found = [
@@ -185,7 +179,7 @@ def limits(
             f"The direction search failed ({direction.flag}); its figures are no measure of what removing or "
             "adding refusal does."
         )
-    return [*found, *notes]
+    return [*found, *manifest["facts"]["notes"]]
 
 
 def _agreement(judge: str) -> str:

@@ -21,7 +21,7 @@ from tamperlens.neurons import NoiseFloor, Subspaces
 from tamperlens.prompts import ORGANISM, PromptSet, packaged, packaged_for, read_each
 from tamperlens.rates import PrefillDepth, prefill_depth
 from tamperlens.refusal import Direction, RefusalRates
-from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask
+from tamperlens.studies.evaluation import ROLES, EvalPrompts, ask, by_kind, scorable
 from tamperlens.studies.trajectory.observing import Observer
 from tamperlens.studies.trajectory.setup import Setup, tokens_for
 
@@ -91,14 +91,7 @@ def read_prompts(sources: dict[str, Any], column: str | None) -> dict[str, Promp
     Raises:
         InputError: a file cannot be read, or holds nothing for its role.
     """
-    found = read_each(sources, column)
-    for role, one in found.items():
-        if one is not None:
-            kept = one.labelled("unsafe" if role == "harmful" else "safe")
-            if not len(kept):
-                raise InputError(f"the {role} prompts are empty; give at least one")
-            found[role] = kept
-    return found
+    return by_kind(read_each(sources, column))
 
 
 class Bench:
@@ -161,16 +154,7 @@ class Bench:
         Raises:
             InputError: fewer than two.
         """
-        from tamperlens.prompts import encode_pair
-
-        done = self.base_answers[0][role].completions
-        pairs = []
-        for pair in zip(done.prompts, done.responses, strict=True):
-            try:
-                encode_pair(self.base.tokenizer, *pair, fmt=self.base.chat_format)
-            except InputError:
-                continue
-            pairs.append(pair)
+        pairs = scorable(self.base, self.base_answers[0][role].completions)
         if len(pairs) < 2:
             raise InputError(f"the base gave no answers to {role} prompts that can be read again")
         return PromptSet.from_pairs(pairs, name=f"{role}, answered by {self.base.name}")

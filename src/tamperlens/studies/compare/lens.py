@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
-from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating, old_length
+from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating
 from tamperlens_hooks import add_direction, capture
 from tamperlens_hooks.effective import merged_parameters
 
@@ -66,7 +66,6 @@ class DifferenceLens(Result):
         )
 
 
-@old_length
 def difference_lens(
     base: ModelLike,
     tuned: ModelLike,

@@ -45,13 +45,14 @@ def compose(
     steps: Sequence[tuple[Plot, str, str]] = (),
 ) -> Page:
     """The page of one base and its tuned models."""
-    figures = {plot.name: _figure(plot) for plot in plots}
+    figures = {plot.name: FigureBlock.of(plot, f"figures/{plot.name}.html") for plot in plots}
     first = items[0]
     sections = [Section("Verdicts", _verdicts(items))]
     sections.append(Section("Rates", [figures["rates"]] if "rates" in figures else []))
     for plot, said, link in steps:
-        figure = FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), link)
-        sections.append(Section("Step by step", [Text((said,)), figure], anchor=plot.name))
+        sections.append(
+            Section("Step by step", [Text((said,)), FigureBlock.of(plot, link)], anchor=plot.name)
+        )
     for place, one in enumerate(items):
         title = "Every instrument" if len(items) == 1 else f"Every instrument: {one.tuned}"
         blocks: list[Block] = [Bullets(tuple(statements(one.readings)))]
@@ -161,10 +162,6 @@ def _browser(items: Sequence[Comparison]) -> Browser:
         for row in one.answers.to_dict("records")
     ]  # fmt: skip
     return Browser.of(rows, "answers.csv")
-
-
-def _figure(plot: Plot) -> FigureBlock:
-    return FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg(), f"figures/{plot.name}.html")
 
 
 def _provenance(manifest: Mapping[str, Any], items: Sequence[Comparison]) -> Facts:

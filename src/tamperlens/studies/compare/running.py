@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from tamperlens.base.cells import visible
 from tamperlens.base.errors import InputError, NumericsError, TamperlensError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_text
+from tamperlens.base.progress import teller
 from tamperlens.base.runs import RunFolder
-from tamperlens.models import ChatModel, Decoding, old_length
+from tamperlens.models import Decoding
 from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies import trajectory
@@ -40,7 +39,6 @@ SLOW = ("prefill depth", "causal transfer", "safety subspace", "safety weights")
 Tell = Callable[[str], None]
 
 
-@old_length
 def compare(
     base: Source,
     tuned: Source,
@@ -120,7 +118,7 @@ def compare(
     )
     sources = [_last_checkpoint(one) for one in (tuned, *more)]
     given = read_prompts({"harmful": harmful, "harmless": harmless, "lookalike": lookalike}, column)
-    tell = _teller(progress)
+    tell = teller(progress)
     names = names_of(sources)
     if out is None:
         model = open_base(base, device=device, dtype=dtype)
@@ -140,7 +138,7 @@ def compare(
         if not run.finished:
             model = open_base(base, device=device, dtype=dtype)
             run.pin(base=model.fingerprint)
-            run.note(compared=[_slug(name) for name in names], facts=_facts(model))
+            run.note(compared=[_slug(name) for name in names], facts=model.facts())
             bench = Bench(model, settings, given, run=run, direction=direction)
             for one, name in zip(sources, names, strict=True):
                 if run.done(_slug(name)):
@@ -226,8 +224,10 @@ def _direction(bench: Bench, pair: Pair, record: Any) -> Reading:
     try:
         rows, tables = inside.distances(bench, pair)
     except InputError as error:  # too few prompts for spans; the cosine stands
-        return _with(reading, words=(*reading.words, f"Further distances were not measured: {error}."))
-    return _with(reading, rows=(*reading.rows, *rows), tables={**reading.tables, **tables})
+        return dataclasses.replace(
+            reading, words=(*reading.words, f"Further distances were not measured: {error}.")
+        )
+    return dataclasses.replace(reading, rows=(*reading.rows, *rows), tables={**reading.tables, **tables})
 
 
 def _weights(bench: Bench, pair: Pair) -> Reading:
@@ -237,15 +237,13 @@ def _weights(bench: Bench, pair: Pair) -> Reading:
     try:
         rows, table, said = weights.aimed(bench, pair)
     except InputError as error:
-        return _with(reading, words=(*reading.words, f"Where ΔW points was not measured: {error}."))
-    return _with(
+        return dataclasses.replace(
+            reading, words=(*reading.words, f"Where ΔW points was not measured: {error}.")
+        )
+    return dataclasses.replace(
         reading, rows=(*reading.rows, *rows), tables={**reading.tables, "aim of the update": table},
         words=(*reading.words, *([said] if said else [])),
     )  # fmt: skip
-
-
-def _with(reading: Reading, **changes: Any) -> Reading:
-    return dataclasses.replace(reading, **changes)
 
 
 def _steps(bench: Bench, run: RunFolder, sources: Sequence[Source]) -> list[tuple[Plot, str, str]]:
@@ -303,14 +301,6 @@ def _last_checkpoint(source: Source) -> Source:
     return source
 
 
-def _facts(model: ChatModel) -> dict[str, Any]:
-    return {
-        "model": model.name, "parameters": model.n_parameters, "language": model.language,
-        "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device),
-        "chat_format": model.chat_format.name,
-    }  # fmt: skip
-
-
 def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).strip("-.") or "tuned"
 
@@ -328,12 +318,3 @@ class _Timer:
         if spent > 0.5:
             self.tell(f"{self.name}: {what} {spent:.1f} s")
         return found
-
-
-def _teller(progress: bool) -> Tell:
-    def tell(line: str) -> None:
-        if progress:
-            sys.stderr.write(f"{visible(line)}\n")
-            sys.stderr.flush()
-
-    return tell

@@ -72,7 +72,7 @@ def blocks_of(folder: RunFolder, name: str) -> list[report.Block]:
     said = (result.summary(), spent) if found.cost["training_seconds"].notna().all() else (result.summary(),)
     return [
         report.Text(said),
-        report.FigureBlock(plot.name, plot.title, plot.caption, plot.alt, plot.svg()),
+        report.FigureBlock.of(plot),
         report.Table(f"Step of half the final change, with its interval: {result.rule}.",
                      ("measure", "step", "seeds"), rows),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from tamperlens import drift, heads, refusal
 from tamperlens.base.errors import NumericsError
 from tamperlens.base.measurement import NO_SPAN
 from tamperlens.base.stats import Estimate
-from tamperlens.directions import checkpoints
+from tamperlens.directions import paired_reads
 from tamperlens.directions.geometry import degrees
 from tamperlens.directions.nulls import HALVES, band, null_cosines, resamples, unturned_cosine
 from tamperlens.drift import DriftTrace
@@ -131,9 +131,9 @@ class Observer:
         drawn = [self.weights[0] @ side[0] - self.weights[1] @ side[1] for side in (base, now)]
         cosines = torch.nn.functional.cosine_similarity(drawn[0], drawn[1], dim=1).clamp(-1, 1)
         value, null = _cosine(_difference(*base), _difference(*now)), self.nulls["direction cosine"]
-        reads = [checkpoints.Activations(*side, *side) for side in (base, now)]
+        reads = [paired_reads.Activations(*side, *side) for side in (base, now)]
         along = self.setup.direction.vector.double()
-        same = checkpoints.unchanged(reads[0], reads[1], PAIRED_DRAWS, self.setup.seed, along)
+        same = paired_reads.unchanged(reads[0], reads[1], PAIRED_DRAWS, self.setup.seed, along)
         record.add("direction cosine", DIRECTION, value, cosines, self.n, null, unchanged=same["cosine"])
         # Cosines turn into angles the other way round.
         centre, near, far = (degrees(x) for x in (null.value, null.high, null.low))
