@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import hashlib
+import importlib.util
 import json
 import math
 import re
@@ -165,14 +166,25 @@ def behind(register: dict[str, Any]) -> dict[str, list[str]]:
     for one in register["quoted"]:
         found.setdefault(one["page"], []).extend(quotations(one))
     for one in register.get("made", []):
-        found.setdefault(one["page"], []).extend(lines_of(one["artefact"]))
+        found.setdefault(one["page"], []).extend(lines_of(one))
     return found
 
 
-def lines_of(artefact: str) -> list[str]:
-    """Lines with numbers of a text that a script wrote from its results."""
-    lines = map(plain, (ROOT / artefact).read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if numbers(line)]
+def lines_of(one: dict[str, Any]) -> list[str]:
+    """Lines with numbers of a text that a script wrote from its results, or that its `maker` makes of them.
+
+    A maker is a script with `page_of(rows)`, which takes what is stored.
+    """
+    if "maker" in one:
+        spec = importlib.util.spec_from_file_location("maker", ROOT / one["maker"])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        text = module.page_of(stored(one["artefact"]))
+    else:
+        text = (ROOT / one["artefact"]).read_text(encoding="utf-8")
+    return [line for line in map(plain, text.splitlines()) if numbers(line)]
 
 
 def quotations(one: dict[str, Any]) -> list[str]:
@@ -241,7 +253,7 @@ def table(register: dict[str, Any]) -> str:
         said = " … ".join(text.strip("| ").replace("|", "·") for text in quotations(one))
         lines.append(f"| {one['page']} | {said} | {one['kind']} | {one['source']} | this register |")
     for one in register.get("made", []):
-        count = sum(len(numbers(line)) for line in lines_of(one["artefact"]))
+        count = sum(len(numbers(line)) for line in lines_of(one))
         said = f"what {one['source']} wrote: {count} numbers"
         lines.append(f"| {one['page']} | {said} | measured | `{one['artefact']}` | `{one['test']}` |")
     backed = behind(register)
