@@ -30,7 +30,8 @@ REAL = (  # model, preset, what stands below the axis
 )
 ORDER = {
     "drift: top safety": "drift of safety weights", "direction cosine": "refusal direction (cosine)",
-    "refusal log-odds": "first-token log-odds", "head cosine": "heads (cosine)", "refusal rate": "refusal rate",
+    "refusal log-odds": "first-token log-odds", "head cosine": "heads (cosine)",
+    "refusal rate": "refusal rate",
 }  # fmt: skip
 
 GROUPS = {"safety-critical": (style.BLUE, "-"), "control of safety-critical": (style.VERMILLION, "--")}
@@ -180,8 +181,10 @@ def _refused(axis: plt.Axes) -> None:
                  (after, [0.1, 0.2, 0.3], style.VERMILLION, "o", "after, three seeds"))  # fmt: skip
         for part, at, colour, marker, label in sides:
             reach = [part["value"] - part["low"], part["high"] - part["value"]]
-            axis.errorbar([place + x for x in at], part["value"], reach, color=colour, fmt=marker, ms=4.5, lw=1,
-                          label=label if place == 0 else None)  # fmt: skip
+            axis.errorbar(
+                [place + x for x in at], part["value"], reach, color=colour, fmt=marker, ms=4.5, lw=1,
+                label=label if place == 0 else None,
+            )  # fmt: skip
     axis.set(title="Harmful requests refused", ylabel="share, n = 24", ylim=(-0.03, 1.03), xlim=(-0.5, 2.6))
     axis.set_xticks(range(len(REAL)), [words for _, _, words in REAL])
     axis.legend(loc="upper right", fontsize=8)
