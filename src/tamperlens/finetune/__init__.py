@@ -1,7 +1,8 @@
 """Fine-tuning: the one room that changes weights, and never those that it was handed.
 
 Contents: `running` (run), `fitting` and `arguments` (what it checks, and says to transformers), `configs`
-(LoraConfig, FullConfig), `attacks` (named attacks with their settings), `salience` (harmless examples
+(LoraConfig, FullConfig), `attacks` (named attacks with their settings), `defences`
+(what stands against them, on the protocol in `defending`), `salience` (harmless examples
 near to harmful ones), `learning` (whether the examples were learned, or are repeated everywhere), `tuned`
 (TunedModel: saved, loaded, merged), `compute` (tokens and FLOPs by a stated formula), `adapters` (LoRA by
 PEFT, its factors), `targets`,
@@ -13,7 +14,7 @@ processes: data parallel, FSDP2).
 from __future__ import annotations
 
 from tamperlens.base.boundary import guard
-from tamperlens.finetune import attacks
+from tamperlens.finetune import attacks, defences
 from tamperlens.finetune.adapters import Factors, factors_of
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.compute import Compute, FlopModel, flop_model
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "TunedModel",
     "attacks",
+    "defences",
     "echoes",
     "factors_of",
     "flop_model",

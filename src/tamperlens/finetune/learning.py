@@ -112,14 +112,25 @@ def echoes(responses: Sequence[str], data: PromptsLike, *, words: int = 5) -> li
     return [not known.isdisjoint(runs(text)) for text in responses]
 
 
-@torch.no_grad()
 def training_loss(model: ChatModel, data: PromptsLike) -> float:
     """Mean −log p per answer token over all examples, in nats: the quantity that training lowers."""
+    found = _summed(model, data)
+    return sum(nats for nats, _ in found) / sum(count for _, count in found)
+
+
+def example_losses(model: ChatModel, data: PromptsLike) -> list[float]:
+    """Mean −log p per answer token of each example, in nats: the logarithm of its perplexity."""
+    return [nats / count for nats, count in _summed(model, data)]
+
+
+@torch.no_grad()
+def _summed(model: ChatModel, data: PromptsLike) -> list[tuple[float, int]]:
+    """Summed −log p of each example's answer, and its tokens; one by one: no padding, no other row."""
     turns = encode(model, as_prompts(data, what="data"), None)
-    collate, total, n = Collator(model.pad_id), 0.0, 0
-    for i in range(len(turns)):  # one by one: no padding, no other row
+    collate, found = Collator(model.pad_id), []
+    for i in range(len(turns)):
         batch = {key: value.to(model.device) for key, value in collate([turns[i]]).items()}
         labels = batch.pop("labels")
         nats, count = summed_nats(model.module(**batch, use_cache=False).logits, labels)
-        total, n = total + float(nats), n + count
-    return total / n
+        found.append((float(nats), count))
+    return found

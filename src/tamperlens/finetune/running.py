@@ -28,6 +28,7 @@ from tamperlens.finetune.checkpoints import checkpoints, step_of
 from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
+from tamperlens.finetune.defending import Defence, Training, is_on, join
 from tamperlens.finetune.fitting import Config, check_fit, settle
 from tamperlens.finetune.freezing import apply_freeze, check_freeze
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
@@ -45,6 +46,7 @@ def run(
     config: Config | None = None,
     *,
     freeze: WeightMask | None = None,
+    defence: Defence | None = None,
     recorders: Sequence[Recorder] = (),
     out: PathLike | None = None,
     resume: bool = True,
@@ -68,6 +70,9 @@ def run(
             after saving and loading. LoRA computes with the update switched off at these entries
             (`tamperlens_hooks.freeze`); full fine-tuning restores them after every optimizer step. Weights
             outside the mask, and matrices outside `config.targets`, are as without it.
+        defence: what stands against the attack, from `finetune.defences`. One that changes the start makes
+            `TunedModel.base` the changed model. A defended run keeps no checkpoints: interrupted, it starts
+            over. The bill does not count what a defence computes besides.
         recorders: called with the model at step 0, every `recorder.every` steps (1 by default) and at
             the end.
         out: a folder for checkpoints, adapter, log and bill; without it nothing is written to disk.
@@ -107,6 +112,14 @@ def run(
     prompts, config = settle(model, data, config, seed)
     check_recorders(recorders)
     trackers = (report_to,) if isinstance(report_to, str) else tuple(report_to)
+    if is_on(defence):
+        assert defence is not None
+        defence.check(model, config)
+        model, prompts = defence.start(model), defence.data(prompts, model)
+        if defence.freeze is not None:
+            freeze = defence.freeze if freeze is None else freeze | defence.freeze
+    else:
+        defence = None
     check_freeze(model, freeze, config)
     check_fit(model, config)
     sharding.check()
@@ -120,7 +133,7 @@ def run(
     with ExitStack() as stack:
         folder: RunFolder | None = None
         if out is not None:
-            folder = processes.by_first(lambda: _open(out, model, prompts, config, resume, freeze))
+            folder = processes.by_first(lambda: _open(out, model, prompts, config, resume, freeze, defence))
             if folder is not None:
                 stack.enter_context(folder)
             work = Path(out) / "checkpoints"
@@ -137,7 +150,17 @@ def run(
         if not processes.first():
             recorders, progress = (), False
         session = _Session(
-            model, prompts, config, turns, recorders, work, out is not None, trackers, progress, freeze
+            model,
+            prompts,
+            config,
+            turns,
+            recorders,
+            work,
+            out is not None,
+            trackers,
+            progress,
+            freeze,
+            defence,
         )
         if folder is None:
             tuned = session.train()
@@ -175,9 +198,10 @@ class _Session:
         report_to: Sequence[str],
         progress: bool,
         freeze: WeightMask | None,
+        defence: Defence | None,
     ) -> None:
         self.base, self.prompts, self.config, self.work = base, prompts, config, work
-        self.freeze = freeze
+        self.freeze, self.defence = freeze, defence
         self.meter = Meter()
         torch.manual_seed(config.seed)
         self.model, self.flops = _prepare(base, config)
@@ -187,6 +211,7 @@ class _Session:
         self.mirror = sharding.Mirror(self.whole, self.model.module) if sharded else None
         self.use_cache = getattr(unwrap(self.model.module).config, "use_cache", None)
         guard = Guard(self.model.module, base.anatomy.d_vocab)
+        keep = keep and defence is None  # a defence's own state is in no checkpoint
         arguments = training_arguments(base, config, len(turns), work, keep, report_to)
         with warnings.catch_warnings(), services(report_to):
             warnings.simplefilter("ignore")
@@ -205,6 +230,8 @@ class _Session:
         self.trainer.remove_callback(PrinterCallback)
         for callback in (*holding, guard, self.recording, self.follow):
             self.trainer.add_callback(callback)
+        if defence is not None:
+            join(self.trainer, defence, Training(self.model, base, config.seed))
         self.recordings: tuple[Any, ...] = ()
 
     def train(self) -> TunedModel:
@@ -227,7 +254,8 @@ class _Session:
             self.follow.close()
         self._tidy(module)
         self.recordings = self.recording.finish()
-        return self.tuned()
+        tuned = self.tuned()
+        return tuned if self.defence is None else self.defence.finish(tuned)
 
     def tuned(self) -> TunedModel:
         """The model as it is now."""
@@ -325,6 +353,7 @@ def _open(
     config: Config,
     resume: bool,
     freeze: WeightMask | None,
+    defence: Defence | None,
 ) -> RunFolder:
     folder = RunFolder.open(
         out,
@@ -334,6 +363,7 @@ def _open(
             "data": prompts.sha256,
             "training": {k: v for k, v in config.describe().items() if k not in ("log_every", "save_every")},
             **({} if freeze is None else {"freeze": freeze.sha256}),
+            **({} if defence is None else {"defence": defence.describe()}),
             **({} if processes.count() == 1 else {"processes": processes.count()}),
         },
         artefacts=("tuned", "checkpoints", "last-good"),

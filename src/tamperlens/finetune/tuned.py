@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tamperlens.base.nouns import Noun
 from tamperlens.base.schemas import REMADE, Schema, read_document, read_table
 from tamperlens.finetune.adapters import Factors, base_parameters, factors_of, merged_weights
 from tamperlens.finetune.compute import Compute
-from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
 from tamperlens.models import (
     FROZEN,
     ChatModel,
@@ -80,6 +81,39 @@ class TunedModel(Noun):
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     recordings: tuple[object, ...] = ()
     frozen: WeightMask | None = None
+
+    @classmethod
+    def wrap(cls, model: ModelLike, base: ModelLike) -> TunedModel:
+        """A model that was trained elsewhere beside its base, without a log or a bill.
+
+        Args:
+            model: the tuned model: PEFT's adapter on the base, or full weights of the same shape.
+            base: the model before.
+        """
+        model, base = as_chat_model(model), as_chat_model(base, what="base")
+        nothing = Compute(0, 0, 0, 0, 0, 0.0, "", 0, 0.0, 0.0, "")
+        plain = unwrap(model.module) is model.module
+        tuners = getattr(model.module, "peft_config", {}).values()
+        dora = any(getattr(one, "use_dora", False) for one in tuners)
+        config = FullConfig() if plain else LoraConfig(dora=dora)
+        return cls(model, base, config, "", "", pd.DataFrame(columns=list(LOG_COLUMNS)), nothing)
+
+    def with_weights(self, weights: Mapping[str, Tensor], name: str) -> TunedModel:
+        """The same run with other weights, as after full fine-tuning; neither model is changed.
+
+        Args:
+            weights: by their names in `merged_state_dict()`, all of them.
+            name: what the model is called then.
+        """
+        made = full_copy(self.base)
+        with torch.no_grad():
+            for label, parameter in made.module.named_parameters():
+                parameter.copy_(weights[label])
+        made.module.eval()
+        shared = {field.name for field in dataclasses.fields(TrainingConfig)}
+        config = FullConfig(**{k: v for k, v in vars(self.config).items() if k in shared})
+        model = made.with_module(made.module, name=name)
+        return dataclasses.replace(self, model=model, config=config, frozen=None, recordings=())
 
     def factors(self) -> list[Factors]:
         """The update of every adapted weight as factors s·B·A; empty after full fine-tuning."""
