@@ -39,6 +39,8 @@ SCRIPTS: dict[str, list[str]] = {
     "refusal_robustness": ["--models", "organism:tiny", "--seeds", "1", "--steps", "1", "2", "--n-test", "6"],
     "alignment_trajectory": ["--seeds", "1", "--steps", "4", "--n", "8", "--n-score", "16"],
     "planted_truth": ["--quick"],
+    "defences": ["--model", "organism:tiny", "--only", "safety-aware merge", "--seeds", "1",
+                 "--prompts", "2", "4", "--keep", "1", "1"],
 }  # fmt: skip
 
 

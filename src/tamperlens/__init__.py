@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tamperlens.models import Decoding as Decoding
     from tamperlens.models import load as load
     from tamperlens.prompts import PromptSet as PromptSet
+    from tamperlens.studies.arena import ArenaResult as ArenaResult
+    from tamperlens.studies.arena import arena as arena
     from tamperlens.studies.audit import AuditResult as AuditResult
     from tamperlens.studies.audit import audit as audit
     from tamperlens.studies.brittleness import brittleness as brittleness
@@ -57,6 +59,7 @@ _ROOMS = {
     "trajectory": "tamperlens.studies.trajectory",
 }
 _NAMES = {
+    "ArenaResult": "tamperlens.studies.arena",
     "AuditResult": "tamperlens.studies.audit",
     "ChatModel": "tamperlens.models",
     "Comparison": "tamperlens.studies.compare",
@@ -66,6 +69,7 @@ _NAMES = {
     "PromptSet": "tamperlens.prompts",
     "Rule": "tamperlens.studies.monitor",
     "SpilloverReport": "tamperlens.studies.spillover",
+    "arena": "tamperlens.studies.arena",
     "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",
     "compare": "tamperlens.studies.compare",

@@ -15,7 +15,7 @@ import tamperlens
 from tamperlens import neurons
 from tamperlens.models import ChatModel, Decoding
 
-STUDIES = ("audit", "brittleness", "evaluation", "monitor", "spillover")
+STUDIES = ("arena", "audit", "brittleness", "evaluation", "monitor", "spillover")
 PACKAGES = (
     *(
         "capability",

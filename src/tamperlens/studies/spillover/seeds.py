@@ -51,7 +51,7 @@ def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -
     for name in rates_of(before):
         one = np.asarray(before.outcome(name), dtype=float)
         runs = np.stack([np.asarray(side.outcome(name), dtype=float) for side in afters])
-        shift = _shift(one, runs, np.ones(one.size), seed)
+        shift = shifted(one, runs, np.ones(one.size), seed)
         if shift.low == shift.high:
             shift = paired_difference(before.outcome(name), afters[0].outcome(name))
         add(name, float(one.mean()), runs.mean(1), shift)
@@ -61,7 +61,7 @@ def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -
         LOSS,
         float(losses.sum() / tokens.sum()),
         after.sum(1) / tokens.sum(),
-        _shift(losses, after, tokens, seed),
+        shifted(losses, after, tokens, seed),
     )
     taxes = {one.set: one for one in tax_rows(rows)}
     nothing = Measurement("tax", "", "after", math.nan)
@@ -72,7 +72,7 @@ def over_seeds(before: Outcomes, afters: Sequence[Outcomes], *, seed: int = 0) -
     return pd.concat([table(rows, columns), pd.DataFrame(each)], axis=1)
 
 
-def _shift(before: Any, after: Any, weights: Any, seed: int) -> Estimate:
+def shifted(before: Any, after: Any, weights: Any, seed: int) -> Estimate:
     """Mean over runs of Σ(after − before)/Σ weights, resampling units and runs."""
     gap = after - before
     runs, n = gap.shape

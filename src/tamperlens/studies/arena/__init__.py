@@ -1,0 +1,14 @@
+"""Defences judged under the worst attack that there is.
+
+Contents: `settings` (the attacks, and those of one who knows the defence), `running` (`arena`, successive
+halving), `judging` (scores and verdicts), `sets` (every defence of `finetune.defences` made for a model).
+"""
+
+from tamperlens.base.boundary import guard
+from tamperlens.studies.arena.running import ArenaResult, arena
+from tamperlens.studies.arena.sets import every
+from tamperlens.studies.arena.settings import Setting, standard
+
+__all__ = ["ArenaResult", "Setting", "arena", "every", "standard"]
+
+guard(globals(), __all__)
