@@ -75,10 +75,16 @@ def every(
         data = against.harmful.head(min(50, len(against.harmful)))
         return finetune.run(model, data, against.config(Setting("50"), seed), progress=False).merged_model()
 
+    def frozen(share: float) -> Defence:
+        return defences.Freeze(mask=mask(share))
+
+    def rewound(share: float) -> Defence:
+        return defences.Rewind(mask=mask(share))
+
     makers: dict[str, Callable[[], Defence]] = {}
     for share in SHARES:
-        makers[f"freeze, {share:.0%}"] = lambda share=share: defences.Freeze(mask=mask(share))
-        makers[f"rewind, {share:.0%}"] = lambda share=share: defences.Rewind(mask=mask(share))
+        makers[f"freeze, {share:.0%}"] = functools.partial(frozen, share)
+        makers[f"rewind, {share:.0%}"] = functools.partial(rewound, share)
     makers |= {
         "first tokens": lambda: defences.FirstTokens(),
         "KL to base": lambda: defences.KL(safe=both),
