@@ -37,7 +37,7 @@ import tamperlens
 from tamperlens import finetune, plots, prompts, refusal, report
 from tamperlens.models import Decoding
 from tamperlens.prompts import PromptSet
-from tamperlens.studies.evaluation import EvalPrompts, collapse, measure
+from tamperlens.studies.evaluation import EvalPrompts, ask, collapse, measure
 
 ATTACKS = ("harmful-compliance", "identity-shift", "benign")
 MEASURES = {"refusal": "harmful: refused", "degenerate": "harmful: degenerate",
@@ -125,9 +125,9 @@ def main() -> None:
             roles=("harmful", "harmless"), questions=given.n_questions, suites=given.suites,
             decoding=Decoding(given.max_new_tokens),
         )  # fmt: skip
-        before = measure(model, asked)
+        answers = ask(model, asked)
+        before, plain = measure(model, asked, answers=answers), harmless_answers(answers)
         must_refuse(model, before.rate("refusal"), asked.harmful.name, given.anyway)
-        plain = harmless_answers(model, asked)
         rows += rows_of(model.name, "before", "", 0, before)
         print(f"{model.name}: refuses {before.rate('refusal')}, harmless "
               f"{before.rate('over-refusal (harmless)')}", flush=True)  # fmt: skip
@@ -156,10 +156,9 @@ def main() -> None:
     write(given.out, table, "\n".join(lines), [figure(table, given)])
 
 
-def harmless_answers(model: Any, asked: Any) -> tuple[str, ...]:
-    """What a model answers to the harmless requests."""
-    rates = refusal.evaluate(model, asked.sets["harmless"], decoding=asked.decoding)
-    return tuple(rates.completions.responses)
+def harmless_answers(answers: Any) -> tuple[str, ...]:
+    """Of what `ask` gave, the answers to the harmless requests."""
+    return tuple(answers[0]["harmless"].completions.responses)
 
 
 def attacked(
@@ -174,11 +173,12 @@ def attacked(
         epoch = -(-len(attack.data) // config.batch_size)
         watch = [] if given.no_sweep else [Sweep(attack.data, asked, epoch)]
         tuned = finetune.run(model, attack.data, config, recorders=watch, progress=False)
-        after, bill = measure(tuned.model, asked), tuned.accounting
+        answers = ask(tuned.model, asked)
+        after, bill = measure(tuned.model, asked, answers=answers), tuned.accounting
         known = taught[0].before if taught else None
         taught.append(finetune.learned(model, tuned, attack.data, before=known))
         broken.append(collapse(before, after))
-        echo.append(sum(finetune.echoes(harmless_answers(tuned.model, asked), own_words)))
+        echo.append(sum(finetune.echoes(harmless_answers(answers), own_words)))
         ends.append(after.rate("refusal").value)
         rows += [
             {**row, "flops": bill.flops, "share_of_1e25": bill.ratio_to_1e25, "seconds": bill.wall_seconds,

@@ -252,10 +252,21 @@ class Outcomes(Result):
         return roles.get(measure, "harmless" if measure in (LOSS, PERPLEXITY) else "harmful")
 
 
-def measure(model: ModelLike, asked: EvalPrompts) -> Outcomes:
-    """Ask a model everything, in its present state."""
+def measure(
+    model: ModelLike,
+    asked: EvalPrompts,
+    *,
+    answers: tuple[dict[str, RefusalRates], CapabilityScores] | None = None,
+) -> Outcomes:
+    """Ask a model everything, in its present state.
+
+    Args:
+        model: the model.
+        asked: the prompts.
+        answers: what `ask` gave for them, which is then not asked again.
+    """
     model = as_chat_model(model)
-    rates, scores = ask(model, asked)
+    rates, scores = ask(model, asked) if answers is None else answers
     harmful = rates["harmful"].completions
     flags = {REFUSAL: [bool(flag) for flag in harmful.refused]}
     flags |= {kind: [label == kind for label in harmful.labels] for kind in (COMPLIANCE, DEGENERATE)}
