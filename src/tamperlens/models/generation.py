@@ -10,7 +10,6 @@ answers may differ there.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from tamperlens.models.batching import (
 )
 from tamperlens.models.cache import RoomyLayer, roomy_cache
 from tamperlens.models.prefix import Prefix, can_share, shared_prefix
+from tamperlens.models.unembedding import logits_kept
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.state import evaluating
 
@@ -162,15 +162,15 @@ def forward_last(
     **kwargs: Any,
 ) -> Float[Tensor, "batch vocab"]:
     """One forward pass; logits of the last position only."""
-    if "logits_to_keep" in inspect.signature(unwrap(module).forward).parameters:
-        kwargs["logits_to_keep"] = 1
-    output = module(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        return_dict=True,
-        **kwargs,
-    )
+    with logits_kept(module, 1) as keep:
+        output = module(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            return_dict=True,
+            **keep,
+            **kwargs,
+        )
     logits: Tensor = output.logits[:, -1]
     return logits
 

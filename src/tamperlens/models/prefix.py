@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tamperlens.models.batching import left_pad
 from tamperlens.models.cache import KeysValues, is_roomy, keys_and_values, roomy_cache
+from tamperlens.models.unembedding import logits_kept
 from tamperlens_hooks import unwrap
 from tamperlens_hooks.tokenwise import tokenwise
 
@@ -103,15 +104,15 @@ def shared_prefix(
         return none
     cache = roomy_cache(base.config, length)
     ids = torch.tensor([list(sequences[0][:length])], device=device)
-    settings = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
-    module(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        position_ids=torch.arange(length, device=device)[None],
-        past_key_values=cache,
-        use_cache=True,
-        **settings,
-    )
+    with logits_kept(module, 1) as keep:
+        module(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            position_ids=torch.arange(length, device=device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            **keep,
+        )
     layers = keys_and_values(cache)
     return none if layers is None else Prefix(length, layers, base.config, pad_id, device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from tamperlens.base.errors import InputError
 from tamperlens.models import ChatModel
+from tamperlens.models.unembedding import logits_kept
 from tamperlens.prompts import IGNORE, Encoded, PromptsLike, as_prompts, batch_pairs
-from tamperlens_hooks import unwrap
 
 Pairs = PromptsLike
 BatchSize = int | Literal["auto"]
@@ -157,8 +156,7 @@ def example_losses(model: ChatModel, batch: Batch, loss: LossOf) -> Float[Tensor
         "use_cache": False,
     }
     predicting = (batch.labels[:, 1:] != IGNORE).any(0).nonzero().flatten()
-    if "logits_to_keep" in inspect.signature(unwrap(model.module).forward).parameters:
-        logits = model.module(**inputs, logits_to_keep=predicting).logits
-    else:
-        logits = model.module(**inputs).logits[:, predicting]
+    with logits_kept(model.module, predicting) as keep:
+        logits = model.module(**inputs, **keep).logits
+    logits = logits if keep else logits[:, predicting]
     return loss(logits, batch.labels[:, predicting + 1].to(logits.device))

@@ -5,11 +5,10 @@ Qi et al. 2024, "Safety alignment should be made more than just a few tokens dee
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,9 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, bootstrap, undefined, wilson
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating, left_pad, old_length
 from tamperlens.models.generation import BatchSize, generate_tokens, in_batches
+from tamperlens.models.unembedding import logits_kept
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.rates.completions import Prompts, judged, prompt_texts
-from tamperlens_hooks import unwrap
 
 Towards = Literal["base||tuned", "tuned||base"]
 DEPTHS = (0, 1, 2, 3, 5, 7, 10)
@@ -308,11 +307,9 @@ def _answer_logits(
     """Logits that predict each answer token; the last token itself need not be read."""
     rows = [prompt + answer[:-1] for prompt, answer in turns]
     batch = left_pad(rows, model.pad_id, model.device)
-    settings: dict[str, Any] = {"use_cache": False}
-    if "logits_to_keep" in inspect.signature(unwrap(model.module).forward).parameters:
-        settings["logits_to_keep"] = n_tokens
-    logits = model.module(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
-        return_dict=True, **settings,
-    ).logits  # fmt: skip
+    with logits_kept(model.module, n_tokens) as keep:
+        logits = model.module(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids,
+            return_dict=True, use_cache=False, **keep,
+        ).logits  # fmt: skip
     return [row[-len(answer) :] for row, (_, answer) in zip(logits, turns, strict=True)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -15,7 +13,8 @@ from tamperlens.base.errors import NumericsError
 from tamperlens.models import ChatModel, evaluating
 from tamperlens.models.generation import generate_tokens, in_batches
 from tamperlens.models.prefix import shared_prefix
-from tamperlens_hooks import capture, unwrap
+from tamperlens.models.unembedding import logits_kept
+from tamperlens_hooks import capture
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,14 @@ class Turns:
         """
         residual: list[Tensor] = [torch.empty(0)] * len(self.rows)
         logits: list[Tensor] = [torch.empty(0)] * len(self.rows)
-        settings: dict[str, Any] = {}
-        if "logits_to_keep" in inspect.signature(unwrap(model.module).forward).parameters:
-            settings["logits_to_keep"] = self.n_tokens
 
         def read(rows: list[int]) -> None:
             batch = prefix.inputs([self.rows[row] for row in rows])
-            with capture(model, sites="resid_pre", positions=[self.at]) as tape:
-                out = model.module(**batch, return_dict=True, **settings).logits[:, -self.n_tokens :]
+            with (
+                capture(model, sites="resid_pre", positions=[self.at]) as tape,
+                logits_kept(model.module, self.n_tokens) as keep,
+            ):
+                out = model.module(**batch, return_dict=True, **keep).logits[:, -self.n_tokens :]
             kept = tape["resid_pre"][:, :, 0].double().cpu()
             for i, row in enumerate(rows):
                 residual[row], logits[row] = kept[:, i], out[i, : len(self.answers[row])].float().cpu()
