@@ -104,14 +104,14 @@ def shared_prefix(
         return none
     cache = roomy_cache(base.config, length)
     ids = torch.tensor([list(sequences[0][:length])], device=device)
-    with logits_kept(module, 1) as keep:
+    with logits_kept(module, 1) as kept:
         module(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             position_ids=torch.arange(length, device=device)[None],
             past_key_values=cache,
             use_cache=True,
-            **keep,
+            **kept,
         )
     layers = keys_and_values(cache)
     return none if layers is None else Prefix(length, layers, base.config, pad_id, device)
