@@ -19,6 +19,8 @@ from _shared import attack_name, command, fine_tuning, header, options, scored, 
 import tamperlens
 from tamperlens import drift, report, trajectory
 
+LEAST = 8
+"""Prompts a set that a trajectory needs."""
 STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 26, 32, 45, 64, 90, 128, 180, 256, 360, 512, 724, 1024)
 
 
@@ -32,6 +34,8 @@ def main() -> None:
     given = parser.parse_args()
     model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"n": 32}, {"n": 16})
+    if given.n < LEAST:
+        parser.error(f"--n {given.n}: at least {LEAST} prompts a set are needed for the null band")
     attack = fine_tuning(given.attack, model)
     safety, utility, data = scored(model, given)
     groups = drift.groups(model, safety=safety, utility=utility, fraction=given.fraction)

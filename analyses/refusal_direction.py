@@ -49,15 +49,22 @@ def sets(model: Any, given: Any) -> tuple[PromptSet, PromptSet]:
 def subspaces(
     model: Any, direction: refusal.Direction, split: refusal.Split, k: int, steps: int
 ) -> tuple[pd.DataFrame, dict[str, refusal.Subspace]]:
-    """Several directions at the selected place by three methods, each put to the causal test."""
+    """Several directions at the selected place by three methods, each put to the causal test.
+
+    A method that finds none on these prompts is said and left out.
+    """
     place = (split.harmful_train, split.harmless_train, direction.layer, direction.position, k)
-    found = {
-        "svd of the contrast": refusal.contrast_subspace(model, *place),
-        "iterative nullspace": refusal.nullspace_subspace(model, *place),
-        "gradient-optimised": refusal.optimise_subspace(
-            model, *place, refusal_tokens=direction.tokens, steps=steps
-        ),
-    }
+    tokens = {"refusal_tokens": direction.tokens, "steps": steps}
+    found = {}
+    for name, method, more in (
+        ("svd of the contrast", refusal.contrast_subspace, {}),
+        ("iterative nullspace", refusal.nullspace_subspace, {}),
+        ("gradient-optimised", refusal.optimise_subspace, tokens),
+    ):
+        try:
+            found[name] = method(model, *place, **more)
+        except tamperlens.errors.InputError as error:
+            print(f"{name}: left out: {error}", flush=True)
     frames = []
     for name, subspace in found.items():
         check = refusal.validate_subspace(

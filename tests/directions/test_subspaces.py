@@ -85,7 +85,7 @@ def test_nullspace_rounds(planted: Any) -> None:
     assert torch.equal(found.basis, again.basis)
     # One kind against itself: nothing to find.
     same = PromptSet.from_prompts(GOOD).split([20, 20], 1)
-    with pytest.raises(InputError, match="no linear classifier"):
+    with pytest.raises(InputError, match="no linear classifier is shown"):
         refusal.nullspace_subspace(model, *same, 1, -2, held_out=0.5)
 
 

@@ -268,8 +268,9 @@ def nullspace_subspace(
         vectors[-1] = vectors[-1] / vectors[-1].norm()
     if not vectors:
         raise InputError(
-            f"no linear classifier tells held-out prompts apart at layer {layer}, position {position} "
-            f"(AUROC {log[0]['auroc']:.2f}); try another place or more prompts"
+            f"no linear classifier is shown to tell held-out prompts apart at layer {layer}, position "
+            f"{position} (AUROC {log[0]['auroc']:.2f} [{log[0]['low']:.2f}, {log[0]['high']:.2f}] on "
+            f"{len(test[0])} and {len(test[1])} of them); give more prompts, or another place"
         )
     weights = torch.tensor([row["auroc"] for row in log[: len(vectors)]])
     return make_subspace(
