@@ -2,7 +2,8 @@
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `coercion` (what callers give as a
 model), `gguf`, `sizes` (what will not fit is said before it is read), `vision_text`; `generation` (batched =
-one by one), `decoding` (Decoding), `thinking`, `batching` (how many prompts at once), `prefix` (tokens that
+one by one), `decoding` (Decoding), `thinking`, `serving` (answers from
+vLLM and the like), `batching` (how many prompts at once), `prefix` (tokens that
 all prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
 `ownership` (attached without writing into it), `fingerprint`, `language`; `organism/` (the embedded models).
 """
@@ -18,6 +19,7 @@ from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.language import language_of_tokenizer
 from tamperlens.models.loading import ORGANISM, load
+from tamperlens.models.serving import Server, with_server
 from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
 
@@ -29,6 +31,7 @@ __all__ = [
     "ChatModel",
     "Decoding",
     "ModelLike",
+    "Server",
     "Settings",
     "as_chat_model",
     "attach_adapter",
@@ -45,6 +48,7 @@ __all__ = [
     "refuse_nonfinite_weights",
     "save_adapter",
     "share_parameters_copy",
+    "with_server",
 ]
 
 guard(globals(), __all__)

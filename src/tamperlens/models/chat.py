@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,9 @@ from tamperlens.prompts import (
 )
 from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
 
+if TYPE_CHECKING:
+    from tamperlens.models.serving import Server
+
 # In the plain format models without chat training go on to write the user's next turn.
 _NEXT_TURN = re.compile(r"\n[ \t]*(?:User|Assistant):")
 """A model without a template that goes on with the next turn of its own; base models write both sides."""
@@ -71,6 +74,7 @@ class ChatModel(Noun):
     _stop_ids: frozenset[int] | None = field(default=None, repr=False)
     _thoughts: Mapping[bytes, str] | None = field(default=None, repr=False)
     _language: tuple[object, Language] | None = field(default=None, repr=False)
+    _server: Server | None = field(default=None, repr=False)
 
     @classmethod
     def from_parts(
@@ -209,7 +213,9 @@ class ChatModel(Noun):
 
     def with_module(self, module: nn.Module, *, name: str | None = None) -> ChatModel:
         """The same tokenizer, anatomy and format around another module of this shape, e.g. PEFT-wrapped."""
-        return replace(self, module=module, name=name or self.name, _fingerprint=None, _stop_ids=None)
+        return replace(
+            self, module=module, name=name or self.name, _fingerprint=None, _stop_ids=None, _server=None
+        )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write module, tokenizer and a model card as a plain folder that `load` and transformers read.
@@ -399,6 +405,12 @@ class ChatModel(Noun):
         how = Decoding.of(decoding, settings)
         asked = self.with_format(thinking=how.thinking, date=how.date)
         sequences = asked.token_ids(prompts, system=how.system, prefill=how.prefill)
+        if self._server is not None and not how.thinking and self._server.speaks_for(self.module):
+            texts = self._server.answer(
+                sequences, self.tokenizer, max_new_tokens=how.max_new_tokens, temperature=how.temperature,
+                seed=how.seed, progress=progress,
+            )  # fmt: skip
+            return [self._own(text if how.prefill else text.strip()) for text in texts]
         answer = functools.partial(
             generation.generate_tokens,
             self.module,

@@ -22,6 +22,7 @@ from tamperlens.models.chat import ChatModel
 from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once, require_gguf
 from tamperlens.models.language import WEIGHTS
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
+from tamperlens.models.serving import Server, with_server
 from tamperlens.models.sizes import check_layers, check_memory, check_stored, vocabulary_notes
 from tamperlens.models.vision_text import TEXT_KEYS, text_config
 from tamperlens_hooks import describe
@@ -52,6 +53,7 @@ def load(
     allow_pickle: bool = False,
     language: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    generation: str | Server | None = None,
 ) -> ChatModel:
     """Load a chat model, check its weights and its anatomy, and say plainly if something does not fit.
 
@@ -73,6 +75,8 @@ def load(
         language: "organism" or "english", which packaged prompts are the defaults for the model; by default
             what its tokenizer says (`ChatModel.language`).
         tokenizer: in place of the model's own, e.g. its base's for a checkpoint that was saved without one.
+        generation: URL of an OpenAI-compatible server of the same model ("http://localhost:8000/v1" of
+            `vllm serve` or `transformers serve`), which then writes the answers (see `with_server`).
 
     Raises:
         ModelLoadError: unknown model, missing or damaged files, no tokenizer, an encoder, an adapter made for
@@ -134,7 +138,8 @@ def load(
         module = _to_device(module, target, name)
     notes += vocabulary_notes(tokenizer, int(module.get_input_embeddings().weight.shape[0]))
     model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes, language=language)
-    return model if adapter is None else attach_adapter(model, adapter)
+    model = model if adapter is None else attach_adapter(model, adapter)
+    return model if generation is None else with_server(model, generation)
 
 
 @dataclass(frozen=True)
