@@ -28,7 +28,7 @@ def place(anatomy: Anatomy, site: str, layer: int) -> tuple[str, bool]:
         case "mlp_out":
             return anatomy.mlp_writes[layer], False
         case "head_z":
-            return anatomy.output_projections[layer], True
+            return anatomy.output_projection(layer), True
         case "final":
             return anatomy.final_norm, False
     raise HookError(f"there is no site {site!r}; sites are {', '.join(SITES)}")

@@ -11,27 +11,36 @@ from transformers.pytorch_utils import Conv1D
 
 from tamperlens_hooks._modules import base_layer, running
 from tamperlens_hooks._parts import Projection
-from tamperlens_hooks.errors import AnatomyError, UnsupportedModelError
+from tamperlens_hooks.errors import AnatomyError
 
 # Attribute names that public decoders use, best known first. Shapes and then numbers confirm each guess.
 SEPARATE = {"q": ("q_proj", "wq"), "k": ("k_proj", "wk"), "v": ("v_proj", "wv")}
 FUSED_QKV = ("qkv_proj", "c_attn", "query_key_value", "Wqkv")
 PER_HEAD_QKV = ("query_key_value",)  # rows run head by head, q k v inside each; elsewhere all q, all k, all v
 OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "wo")
-GATE = ("gate_proj",)
-UP = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "fc_in")
-DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out")
+GATE = ("gate_proj", "w1")
+UP = ("up_proj", "c_fc", "dense_h_to_4h", "fc1", "fc_in", "w3")
+DOWN = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 FUSED_GATE_UP = ("gate_up_proj",)
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-EXPERTS = ("experts", "router", "block_sparse_moe", "shared_expert")
+# What stands in attention's place in linear-attention, convolution and state-space blocks: it has no heads.
+MIXERS = (*ATTENTION, "linear_attn", "conv", "mamba", "temporal_block")
+# A feed-forward part that is no single pair of maps: it routes tokens to experts.
+ROUTED = ("mlp", "feed_forward", "block_sparse_moe", "moe", "ffn")
 
-ATTENTION_NORMS = ("input_layernorm", "ln_1", "attention_norm", "pre_attention_layernorm")
-MLP_NORMS = ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm", "ffn_norm")
-ATTENTION_POST_NORMS = ("post_self_attn_layernorm", "post_attention_layernorm")
-MLP_POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
+ATTENTION_NORMS = (
+    "input_layernorm", "ln_1", "attention_norm", "pre_attention_layernorm", "operator_norm",
+    "attention_layernorm", "temporal_pre_norm",
+)  # fmt: skip
+MLP_NORMS = (
+    "pre_feedforward_layernorm", "pre_ff_layernorm", "feedforward_layernorm", "ln_2",
+    "post_attention_layernorm", "ffn_norm", "channel_pre_norm",
+)  # fmt: skip
+ATTENTION_POST_NORMS = ("post_self_attn_layernorm", "post_attention_layernorm", "post_norm1")
+MLP_POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_norm2")
 ATTENTION_DROPOUTS = ("post_attention_dropout", "resid_attn_dropout")
 MLP_DROPOUTS = ("post_mlp_dropout", "resid_mlp_dropout")
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "embedding_norm")
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Block:
 
     attention: str
     mlp: str
-    output_projection: str
+    output_projection: str | None
     attention_write: str
     mlp_write: str
     attention_norm: str | None
@@ -79,8 +88,11 @@ def linears(module: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def is_norm(module: nn.Module, d_model: int) -> bool:
-    """A module whose weight is one vector as wide as the residual stream."""
-    weight = getattr(base_layer(module), "weight", None)
+    """A module whose weight is one vector as wide as the residual stream, or a norm without a weight."""
+    inner = base_layer(module)
+    weight = getattr(inner, "weight", None)
+    if weight is None:
+        return "norm" in type(inner).__name__.lower() and not any(True for _ in inner.parameters())
     return weight is not None and weight.ndim == 1 and weight.shape[0] == d_model
 
 
@@ -103,18 +115,22 @@ def find_mlp(block: nn.Module) -> str | None:
     return None
 
 
-def refuse_experts(model: nn.Module, family: str, blocks: str) -> None:
-    """Raise for sparse-expert models.
+def find_mixer(block: nn.Module) -> str | None:
+    """Name of the child that mixes tokens: an attention, or what stands in its place."""
+    children = dict(running(block).named_children())
+    return find_attention(block) or first(MIXERS, children)
 
-    Raises:
-        UnsupportedModelError: a block routes tokens to experts.
-    """
-    for name, _ in model.get_submodule(blocks).named_modules():
-        if name.rpartition(".")[2] in EXPERTS:
-            raise UnsupportedModelError(
-                f"not supported yet: {family!r} is a sparse-expert model ({blocks}.{name}); "
-                "load a dense decoder"
-            )
+
+def find_feed_forward(block: nn.Module) -> str | None:
+    """Name of the child that works on each token alone: an MLP, or one that routes to experts."""
+    children = dict(running(block).named_children())
+    routed = [name for name in ROUTED if name in children and has_experts(children[name])]
+    return find_mlp(block) or first(ROUTED, routed)
+
+
+def has_experts(module: nn.Module) -> bool:
+    """Whether it holds weights of several experts: a module of that name, or a list of them."""
+    return any(name.rpartition(".")[2] in ("experts", "input_linear") for name, _ in module.named_modules())
 
 
 def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: Any) -> Block:
@@ -124,7 +140,7 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
         AnatomyError: a part has no known place or an impossible shape; the message names it.
     """
     children = dict(running(block).named_children())
-    attention_name, mlp_name = find_attention(block), find_mlp(block)
+    attention_name, mlp_name = find_mixer(block), find_feed_forward(block)
     for part, name in (("attention", attention_name), ("MLP", mlp_name)):
         if name is None:
             raise AnatomyError(
@@ -136,8 +152,13 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
     attention, mlp = children[attention_name], children[mlp_name]
     attention_path, mlp_path = f"{path}.{attention_name}", f"{path}.{mlp_name}"
 
-    maps, n_heads, n_kv_heads, d_head = _attention_maps(attention, attention_path, layer, d_model, config)
-    mlp_maps, d_mlp = _mlp_maps(mlp, mlp_path, layer, d_model)
+    maps: list[Projection] = []
+    n_heads = n_kv_heads = d_head = d_mlp = 0
+    if find_attention(block):
+        maps, n_heads, n_kv_heads, d_head = _attention_maps(attention, attention_path, layer, d_model, config)
+    mlp_maps: list[Projection] = []
+    if find_mlp(block):
+        mlp_maps, d_mlp = _mlp_maps(mlp, mlp_path, layer, d_model)
 
     norms = [name for name, child in children.items() if is_norm(child, d_model)]
     mlp_post = first(MLP_POST_NORMS, norms)
@@ -150,6 +171,8 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
         raise AnatomyError(f"could not place the norm {path}.{sorted(unplaced)[0]} ({type(block).__name__})")
 
     parallel = bool(getattr(block, "use_parallel_residual", mlp_norm is None and mlp_post is None))
+    if parallel and mlp_norm is None and mlp_post is None:
+        mlp_norm = attention_norm  # one norm in front of both (Phi, GPT-J, Cohere)
     attention_write = first(ATTENTION_DROPOUTS, children) or attention_post or attention_name
     mlp_write = first(MLP_DROPOUTS, children) or mlp_post or mlp_name
 
@@ -159,7 +182,7 @@ def place_block(block: nn.Module, path: str, layer: int, d_model: int, config: A
     return Block(
         attention=attention_path,
         mlp=mlp_path,
-        output_projection=next(part.module for part in maps if part.name == "o"),
+        output_projection=next((part.module for part in maps if part.name == "o"), None),
         attention_write=f"{path}.{attention_write}",
         mlp_write=f"{path}.{mlp_write}",
         attention_norm=full(attention_norm),
@@ -206,7 +229,10 @@ def _attention_maps(
             part: slice(0, shapes[name][0]) for part, name in names.items()
         }
         d_kv = shapes[names["k"]][0]
-        fits = shapes[names["q"]][0] == d_z and shapes[names["v"]][0] == d_kv
+        d_q = shapes[names["q"]][0]
+        if d_q == 2 * d_z:  # each head's query, then the gate of its output (Qwen3-Next)
+            rows["q"] = tuple(head * 2 * d_head + i for head in range(n_heads) for i in range(d_head))
+        fits = d_q in (d_z, 2 * d_z) and shapes[names["v"]][0] == d_kv
     else:
         assert fused is not None
         names = dict.fromkeys("qkv", fused)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from tamperlens_hooks._modules import base_layer, unwrap
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks._structure import (
-    ATTENTION,
     FINAL_NORMS,
+    MIXERS,
     Block,
     find_attention,
-    find_mlp,
+    find_feed_forward,
+    find_mixer,
     first,
     is_norm,
     place_block,
-    refuse_experts,
 )
 from tamperlens_hooks.errors import AnatomyError, HookError, UnsupportedModelError
 from tamperlens_hooks.stored import logical_bias, logical_weight
@@ -35,15 +35,17 @@ class Anatomy:
         family: the text model's `model_type`, such as "llama".
         n_layers: number of blocks.
         d_model: width of the residual stream.
-        n_heads: query heads of a block.
+        n_heads: query heads of a block that has them; 0 where no block does.
         n_kv_heads: key/value heads of a block; head h reads key/value head `h // (n_heads // n_kv_heads)`.
         d_head: width of a head; `n_heads * d_head` need not be `d_model`.
-        d_mlp: hidden width of the MLP.
+        d_mlp: hidden width of the MLP; 0 where every block routes tokens to experts.
         d_vocab: rows of the unembedding, unused ones included.
         blocks: module path of each block.
-        attention: of each block's attention module.
+        attention: of each block's attention module, or of what stands in its place (linear attention, a
+            convolution), which has no heads.
         mlp: of each block's MLP module.
         output_projections: of each attention's output projection; its input is the heads' z side by side.
+            None where a block has no heads.
         attention_writes: of the module whose output is added to the residual stream for the attention: the
             attention itself, the norm after it (Gemma 2 and 3, OLMo-2), or the dropout after it.
         mlp_writes: likewise for the MLP.
@@ -58,7 +60,7 @@ class Anatomy:
         post_norm: a norm sits between attention or MLP and the residual stream: head outputs then do not add
             up to the residual write, and orthogonalising weights is not ablating activations.
         parallel: attention and MLP both read the block's input (GPT-NeoX `use_parallel_residual`).
-        maps: every projection, block by block.
+        maps: every projection, block by block. Experts and linear attention have none among them.
     """
 
     family: str
@@ -72,7 +74,7 @@ class Anatomy:
     blocks: tuple[str, ...]
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
-    output_projections: tuple[str, ...]
+    output_projections: tuple[str | None, ...]
     attention_writes: tuple[str, ...]
     mlp_writes: tuple[str, ...]
     attention_norms: tuple[str | None, ...]
@@ -108,6 +110,28 @@ class Anatomy:
                 return part
         known = ", ".join(part.name for part in self.projections(layer))
         raise HookError(f"{self.blocks[layer]} ({self.family}) has no projection {name!r}; it has {known}")
+
+    def output_projection(self, layer: int) -> str:
+        """Path of the module that reads the heads' z of one block.
+
+        Raises:
+            HookError: the block has no heads.
+        """
+        path = self.output_projections[self.layer_index(layer)]
+        if path is None:
+            raise HookError(
+                f"{self.blocks[layer]} ({self.family}) has no heads here: {self.attention[layer]}"
+            )
+        return path
+
+    def require_heads(self) -> None:
+        """For measures of every head of the model.
+
+        Raises:
+            HookError: a block has none.
+        """
+        for layer in range(self.n_layers):
+            self.output_projection(layer)
 
     def head_slice(self, head: int) -> slice:
         """Where head `head` sits in the output projection's input.
@@ -146,7 +170,7 @@ def describe(model: nn.Module) -> Anatomy:
             model with an adapter attached gives the same anatomy as without.
 
     Raises:
-        UnsupportedModelError: a recognised kind that is not supported yet (sparse experts, encoder-decoder).
+        UnsupportedModelError: a recognised kind that is not supported yet (encoder-decoder).
         AnatomyError: a part could not be placed; the message names the module.
 
     Examples:
@@ -170,7 +194,6 @@ def describe(model: nn.Module) -> Anatomy:
 
     embedding, d_vocab, d_model = _embedding(model)
     list_path = _block_list(model, family)
-    refuse_experts(model, family, list_path)
     decoder = list_path.rpartition(".")[0]
     paths = tuple(f"{list_path}.{name}" for name, _ in model.get_submodule(list_path).named_children())
     blocks = [
@@ -182,7 +205,7 @@ def describe(model: nn.Module) -> Anatomy:
     final_norm = first(FINAL_NORMS, norms)
     if final_norm is None:
         raise AnatomyError(f"could not place the final norm in {decoder or type(model).__name__}")
-    start = blocks[0]
+    start = next((block for block in blocks if block.n_heads), blocks[0])
     return Anatomy(
         family=family,
         n_layers=len(blocks),
@@ -190,7 +213,7 @@ def describe(model: nn.Module) -> Anatomy:
         n_heads=start.n_heads,
         n_kv_heads=start.n_kv_heads,
         d_head=start.d_head,
-        d_mlp=start.d_mlp,
+        d_mlp=max(block.d_mlp for block in blocks),
         d_vocab=d_vocab,
         blocks=paths,
         attention=tuple(block.attention for block in blocks),
@@ -268,7 +291,12 @@ def _block_list(model: nn.Module, family: str) -> str:
         for name, part in model.named_modules()
         if isinstance(part, nn.ModuleList) and len(part) > 0 and (not inside or id(part) in inside)
     ]
-    whole: list[str] = [name for name, part in lists if find_attention(part[0]) and find_mlp(part[0])]
+    whole: list[str] = [
+        name
+        for name, part in lists
+        if all(find_mixer(block) and find_feed_forward(block) for block in part)
+        and (len(lists) == 1 or not any(name.startswith(f"{other}.") for other, _ in lists))
+    ]
     if len(whole) > 1:
         raise AnatomyError(
             f"could not tell which of {', '.join(whole)} are the blocks of {type(model).__name__}"
@@ -276,8 +304,7 @@ def _block_list(model: nn.Module, family: str) -> str:
     if whole:
         return whole[0]
     for name, part in lists:  # the list that looks most like blocks names the part that is missing
-        if find_attention(part[0]) or any(hasattr(part[0], candidate) for candidate in ATTENTION):
-            refuse_experts(model, family, name)
+        if find_attention(part[0]) or any(hasattr(part[0], candidate) for candidate in MIXERS):
             place_block(part[0], f"{name}.0", 0, _embedding(model)[2], getattr(model, "config", None))
     raise AnatomyError(
         f"could not place the blocks of {type(model).__name__} ({family}): no ModuleList among "
@@ -287,10 +314,11 @@ def _block_list(model: nn.Module, family: str) -> str:
 
 def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
     for block, path in zip(blocks, paths, strict=True):
-        for size in ("n_heads", "n_kv_heads", "d_head", "d_mlp", "parallel"):
-            mine, others = getattr(block, size), getattr(blocks[0], size)
-            if mine != others:
+        for size in ("n_heads", "n_kv_heads", "d_head", "d_mlp"):
+            found = {getattr(one, size) for one in blocks} - {0}
+            mine, others = getattr(block, size), next(iter(found), 0)
+            if len(found) > 1 and mine not in (0, others):
                 raise UnsupportedModelError(
                     f"not supported yet: blocks of different build ({path} has {size} {mine}, "
-                    f"{paths[0]} {others})"
+                    f"others {others})"
                 )

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -55,7 +55,8 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
     with evaluating(model):
         tape = _run(model, anatomy, ids)
         for layer in range(anatomy.n_layers):
-            _check_heads(model, anatomy, layer, tape, errors)
+            if anatomy.output_projections[layer] is not None:
+                _check_heads(model, anatomy, layer, tape, errors)
             _check_weights(model, anatomy, layer, tape, errors)
             _check_mlp(model, anatomy, layer, tape, errors)
             _check_block(model, anatomy, layer, tape, errors)
@@ -68,7 +69,8 @@ def check(model: nn.Module, anatomy: Anatomy, *, tolerance: float | None = None)
         )
         tape = _run(model, anatomy, ids[:, :1])
         for layer in range(anatomy.n_layers):
-            _check_values(anatomy, layer, tape, errors)
+            if anatomy.output_projections[layer] is not None:
+                _check_values(model, anatomy, layer, tape, errors)
     return errors.worst
 
 
@@ -164,7 +166,7 @@ def _call(model: nn.Module, path: str, x: Tensor) -> Tensor:
 
 
 def _check_heads(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
-    path = anatomy.output_projections[layer]
+    path = anatomy.output_projection(layer)
     z, attention = _get(tape, path, "in"), _get(tape, anatomy.attention[layer], "out")
     if z.shape[-1] != anatomy.n_heads * anatomy.d_head:
         raise AnatomyError(
@@ -193,12 +195,22 @@ def _check_weights(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, e
         )
 
 
-def _check_values(anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
+def _check_values(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, errors: _Errors) -> None:
     part = anatomy.projection("v", layer)
     values = _rows(_get(tape, part.module, "out"), part)
     group = anatomy.n_heads // anatomy.n_kv_heads
     expected = repeat(values, "... (kv d) -> ... (kv group d)", kv=anatomy.n_kv_heads, group=group)
-    z = _get(tape, anatomy.output_projections[layer], "in")
+    z = _get(tape, anatomy.output_projection(layer), "in")
+    query = anatomy.projection("q", layer)
+    asked = _get(tape, query.module, "out")
+    if isinstance(query.rows, tuple) and asked.shape[-1] == 2 * z.shape[-1]:  # a gate behind each query
+        gate = rearrange(asked, "... (head two d) -> two ... (head d)", two=2, d=anatomy.d_head)[1]
+        expected = expected * torch.sigmoid(gate)
+    if hasattr(model.get_submodule(anatomy.attention[layer]), "sinks"):
+        # A sink takes a share of each head's attention: z is the value, shortened.
+        own, short = (rearrange(x, "... (head d) -> ... head d", d=anatomy.d_head) for x in (expected, z))
+        share = (own * short).sum(-1, keepdim=True) / (own * own).sum(-1, keepdim=True).clamp_min(1e-30)
+        expected = rearrange(own * share.clamp(0, 1), "... head d -> ... (head d)")
     errors.add("values", z, expected, part.module)
 
 
@@ -210,6 +222,8 @@ def _check_mlp(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, error
     if activation is None:
         return
     names = {part.name: part for part in anatomy.projections(layer)}
+    if "down" not in names:
+        return
     outputs = {
         name: _rows(_get(tape, part.module, "out"), part)
         for name, part in names.items()
@@ -233,18 +247,16 @@ def _check_block(model: nn.Module, anatomy: Anatomy, layer: int, tape: Tape, err
             anatomy.blocks[layer + 1],
         )
     middle = pre if anatomy.parallel else pre + attention
-    for norm, source, readers in (
-        (anatomy.attention_norms[layer], pre, [p for p in anatomy.projections(layer) if p.name in "qkv"]),
-        (
-            anatomy.mlp_norms[layer],
-            middle,
-            [p for p in anatomy.projections(layer) if p.name in ("gate", "up")],
-        ),
+    for norm, source, module, names in (
+        (anatomy.attention_norms[layer], pre, anatomy.attention[layer], ("q", "k", "v")),
+        (anatomy.mlp_norms[layer], middle, anatomy.mlp[layer], ("gate", "up")),
     ):
         expected = source if norm is None else _call(model, norm, source)
-        for part in readers:
-            found = _get(tape, part.module, "in")
-            errors.add("norms", found, expected.to(found), norm or part.module)
+        # Where there are no maps (linear attention, experts) it is the module that reads.
+        readers = [p.module for p in anatomy.projections(layer) if p.name in names] or [module]
+        for path in readers:
+            found = _get(tape, path, "in")
+            errors.add("norms", found, expected.to(found), norm or path)
 
 
 def _rows(y: Tensor, part: Projection) -> Tensor:

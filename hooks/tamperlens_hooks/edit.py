@@ -201,7 +201,7 @@ def _attach_heads(
     """One hook per output projection that replaces the slices of its chosen heads."""
     return [
         attach(
-            model.get_submodule(anatomy.output_projections[layer]),
+            model.get_submodule(anatomy.output_projection(layer)),
             True,
             partial(_replace, anatomy, layer, [h for at, h in heads if at == layer], replacement),
             tokenwise=tokenwise,

@@ -60,7 +60,7 @@ class Prefix:
                 block, attention = self.anatomy.blocks[layer], self.anatomy.attention[layer]
                 for store, path in (
                     (self._inputs, block),
-                    (self._z, self.anatomy.output_projections[layer]),
+                    (self._z, self.anatomy.output_projection(layer)),
                 ):
                     module = self.model.get_submodule(path)
                     handles.append(attach(module, True, partial(_keep, store, layer)))
@@ -120,7 +120,7 @@ class Prefix:
         if z is not None:
             z = z[:, -1:] if last_only else z
             attention = self.anatomy.attention[layer]
-            projection = self.model.get_submodule(self.anatomy.output_projections[layer])
+            projection = self.model.get_submodule(self.anatomy.output_projection(layer))
             stubs[attention] = partial(
                 _project, projection, rearrange(z, "... head d -> ... (head d)"), self._tuples[attention]
             )

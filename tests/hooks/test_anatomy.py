@@ -197,14 +197,14 @@ def test_logical_weights_of_slices_are_views_and_carry_gradients(tiny):
 
 
 @pytest.mark.parametrize("kind", MOE)
-def test_sparse_experts_are_refused_by_name(kind):
+def test_sparse_experts_are_placed_and_have_no_dense_maps(kind):
     model = from_config(kind, **{**SMALL, **MOE[kind]})
-    with pytest.raises(
-        UnsupportedModelError, match=r"not supported yet: .*sparse-expert model \(model\.layers\.\d"
-    ) as error:
-        describe(model)
-    assert kind in str(error.value)
-    assert "\n" not in str(error.value)
+    anatomy = describe(model)
+    routed = [at for at in range(anatomy.n_layers) if "down" not in {p.name for p in anatomy.projections(at)}]
+    assert routed
+    for layer in routed:
+        with pytest.raises(HookError, match="no projection 'down'"):
+            anatomy.projection("down", layer)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def attribute(
     """
     model = as_chat_model(model)
     rows = make_rows(model, prompts, corrupt)
+    model.anatomy.require_heads()
     if metric is not None:
         if target != "refusal_direction":
             raise InputError("target= and metric= are two names of one thing; give one")

@@ -5,6 +5,7 @@ Contents:
   `passes` (portions, shards, the sequential mode) and `examples` (encoding, losses) are what they share.
 - `choosing` (a fraction of the scores, over `cutoffs`: exact top-k) -> WeightMask; `selection`
   (set_difference, sweep).
+- `experts` (expert_snip): the same score for the stacked weights of sparse experts.
 - `ranks`: ActSVD, removal of ranks, orthogonal difference, subspace overlap.
 - `units`: scores by row, neuron and head; activation contrast; contrastive attribution.
 - `presets` (published, calibrated: options that go together; normalised).
@@ -16,6 +17,7 @@ from __future__ import annotations
 from tamperlens.base.boundary import guard
 from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.parts import Part
+from tamperlens.neurons.experts import ExpertScores, expert_snip
 from tamperlens.neurons.interventions import control, zeroed
 from tamperlens.neurons.overlaps import NoiseFloor, Overlap, compare, noise_floor, overlap
 from tamperlens.neurons.presets import PRESETS, Preset, normalised, preset, preset_scores
@@ -45,6 +47,7 @@ from tamperlens.neurons.units import (
 
 __all__ = [
     "PRESETS",
+    "ExpertScores",
     "Jaccard",
     "NoiseFloor",
     "Overlap",
@@ -63,6 +66,7 @@ __all__ = [
     "compare",
     "contrastive_attribution",
     "control",
+    "expert_snip",
     "magnitude",
     "noise_floor",
     "normalised",

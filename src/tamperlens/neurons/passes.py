@@ -85,6 +85,16 @@ def chosen_projections(
         InputError: a name that the model does not have, or nothing left.
     """
     known = list(dict.fromkeys(part.name for part in model.anatomy.projections()))
+    anatomy = model.anatomy
+    layers = None if layers is None else list(layers)
+    asked = range(anatomy.n_layers) if layers is None else [anatomy.layer_index(int(at)) for at in layers]
+    partial = [at for at in asked if not {"o", "down"} <= {part.name for part in anatomy.projections(at)}]
+    if modules is None and partial:
+        raise InputError(
+            f"{model.name}: {anatomy.blocks[partial[0]]} routes tokens to experts or mixes them without "
+            f"heads, and those weights are no projections; name the ones to score (modules={known}), and "
+            "score experts with neurons.expert_snip"
+        )
     wanted = known if modules is None else [modules] if isinstance(modules, str) else list(modules)
     for name in wanted:
         if name not in known:
