@@ -13,19 +13,20 @@ PAGE = ROOT / "docs" / "families.md"
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 HEAD = """# Families and measures
 
-Loading finds a model's parts by attribute names and shapes and confirms them by numbers: block input, attention
-(or what stands in its place) and feed-forward part must add up to the block's output, norms must be where they
-are said to be, heads must add up to the attention's output. Everything works on GPT-2, GPT-NeoX, Llama, Mistral,
-Qwen2, Qwen3, Gemma 1/2/3, Phi-3 and OLMo-2. Those below are newer or less common; each row was measured on a small
-model with random weights of transformers' own architecture: the numbers are right, no trained model was studied.
+Loading finds a model's parts by attribute names and shapes and confirms them by numbers: block input,
+attention (or what stands in its place) and feed-forward part must add up to the block's output, norms must
+be where they are said to be, heads must add up to the attention's output. Everything works on GPT-2, GPT-
+NeoX, Llama, Mistral, Qwen2, Qwen3, Gemma 1/2/3, Phi-3 and OLMo-2. Those below are newer or less common;
+each row was measured on a small model with random weights of transformers' own architecture: the numbers
+are right, no trained model was studied.
 
 - *generation*: the text of transformers' own greedy decoding, batched as one by one.
 - *direction*: mean activations, batched as one by one. *ablation*: nothing is left along the direction.
 - *SNIP*: the projections that `neurons.snip` scores ("yes": all of the model). *SNIP of experts*:
   `neurons.expert_snip` equals a loop of single examples.
 - *heads*: exact ablation of every head. Where some blocks have none that can be read (linear attention,
-  convolutions, state spaces, latent attention), heads of the others can be ablated one by one, and measures of
-  all heads say that there are no heads here.
+  convolutions, state spaces, latent attention), heads of the others can be ablated one by one, and measures
+  of all heads say that there are no heads here.
 
 """
 

@@ -1,4 +1,4 @@
-"""Sparse experts, linear attention and other newer architectures, small and random, and what works on them."""
+"""Sparse experts, linear attention and other newer architectures, small and random; what works on them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ NEWER: dict[str, dict[str, Any]] = {
     "glm4_moe": {**_S, **_GROUPED, "n_shared_experts": 1},
     "dots1": {**_S, **_GROUPED, "n_shared_experts": 1},
     "deepseek_v3": {
-        **_LATENT, **_GROUPED, "num_key_value_heads": 6, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+        **_LATENT, **_GROUPED, "num_key_value_heads": 6, "q_lora_rank": 16, "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 8,
         "qk_nope_head_dim": 4,
     },
     "lfm2": {**_S, **_CONV, "block_auto_adjust_ff_dim": False},
@@ -58,7 +59,8 @@ NEWER: dict[str, dict[str, Any]] = {
         "mamba_d_state": 8, "mamba_n_groups": 1,
     },
     **dict.fromkeys(
-        ("apertus", "arcee", "cohere2", "exaone4", "glm4", "granite", "helium", "nanochat", "nemotron", "olmo",
+        ("apertus", "arcee", "cohere2", "exaone4", "glm4", "granite", "helium", "nanochat", "nemotron",
+         "olmo",
          "olmo3", "phi", "seed_oss", "smollm3", "stablelm", "starcoder2"), _S,
     ),
     "gptj": {"vocab_size": 264, "n_embd": 48, "n_layer": 2, "n_head": 6, "rotary_dim": 4, "n_positions": 512},
@@ -104,7 +106,7 @@ def measured(model: ChatModel) -> dict[str, str]:
     assert together == [model.generate([one], max_new_tokens=6)[0] for one in ASKED], "batched ≠ one by one"
     batch = model.encode(ASKED[:1])
     plain = model.module.generate(**batch, max_new_tokens=6, do_sample=False, eos_token_id=4, pad_token_id=0)
-    new = [t for t in plain[0, batch["input_ids"].shape[1] :].tolist()]
+    new = plain[0, batch["input_ids"].shape[1] :].tolist()
     text = model.tokenizer.decode(new[: new.index(4)] if 4 in new else new, skip_special_tokens=True).strip()
     assert together[0] == text, "other text than transformers"
     found["generation"] = "yes"
@@ -112,12 +114,12 @@ def measured(model: ChatModel) -> dict[str, str]:
     alone = torch.stack([mean_activations(model, [one], positions=[-1]) for one in ASKED]).mean(0)
     torch.testing.assert_close(read, alone, rtol=1e-3, atol=1e-3)
     found["direction"] = "yes"
-    unit = torch.nn.functional.normalize(
-        torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)), dim=0
-    )
-    with hooks.ablate_direction(model, unit), hooks.capture(model, sites=["resid_pre", "resid_post"]) as seen:
+    unit = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+    unit = unit / unit.norm()
+    with hooks.ablate_direction(model, unit), hooks.capture(model, ["resid_pre", "resid_post"]) as tape:
         model.module(**batch)
-    along = max(float((x.float() @ unit).abs().max() / x.float().norm(dim=-1).max()) for x in seen.values())
+    seen = (tape["resid_pre"], tape["resid_post"])
+    along = max(float((x @ unit).abs().max() / x.norm(dim=-1).max()) for x in seen)
     assert along < 1e-5, along
     found["ablation"] = "yes"
     pairs = [("Name a tree.", "An oak."), ("Hi", "Hello there."), ("And now?", "No.")]

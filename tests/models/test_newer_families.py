@@ -1,0 +1,64 @@
+"""Newer architectures: every number of a measure is right, or the measure says that it does not apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from newer_families import MEASURES, NEWER, literal_experts, make, measured
+
+from tamperlens import heads, neurons, prompts
+from tamperlens.base.errors import InputError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+FAST = ("qwen3_moe", "lfm2")
+PAIRS = [("Name a tree.", "An oak."), ("Hi", "Hello there."), ("And now?", "No.")]
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=() if one in FAST else pytest.mark.slow) for one in NEWER]
+)
+def test_the_page_says_what_is_measured(family):
+    rows = [
+        line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {family} |")
+    ]
+    found = measured(make(family))
+    assert rows == [f"| {family} | {' | '.join(found[name] for name in MEASURES)} |"]
+
+
+def test_scores_of_experts_are_absolute_inside_the_mean_and_count_every_example():
+    model = make("mixtral")
+    data = prompts.PromptSet.from_pairs(PAIRS, name="pairs")
+    found = neurons.expert_snip(model, data)
+    name = next(iter(found.scores))
+    one = [neurons.expert_snip(model, prompts.PromptSet.from_pairs([pair], name="one")) for pair in PAIRS]
+    mean = torch.stack([each.scores[name] for each in one]).mean(0)
+    torch.testing.assert_close(found.scores[name], mean, rtol=1e-4, atol=1e-9)
+    # The tempting variant, |mean of gradients|, is another number.
+    signed = torch.zeros_like(mean)
+    model.module.requires_grad_(True)
+    for turn in model.encode_pairs(data):
+        ids, labels = torch.tensor([turn.input_ids]), torch.tensor(turn.labels)[1:]
+        logits = model.module(input_ids=ids, use_cache=False).logits[0, :-1]
+        torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100).backward()
+    weight = model.module.get_parameter(name)
+    signed = weight.grad.abs() / len(PAIRS) * weight.detach().abs()
+    model.module.zero_grad()
+    assert float((signed - mean).abs().max() / mean.abs().max()) > 0.1
+    torch.testing.assert_close(literal_experts(model, PAIRS)[name], mean, rtol=1e-4, atol=1e-9)
+    table = found.to_frame()
+    assert set(table["expert"]) == {0, 1, 2, 3}
+    assert "scores highest" in found.summary()
+
+
+def test_what_a_model_lacks_is_named():
+    model = make("lfm2")
+    with pytest.raises(InputError, match=r"model\.layers\.0 routes"):
+        neurons.snip(model, prompts.PromptSet.from_pairs(PAIRS, name="pairs"))
+    with pytest.raises(InputError, match="no sparse experts"):
+        neurons.expert_snip(model, prompts.PromptSet.from_pairs(PAIRS, name="pairs"))
+    with pytest.raises(
+        ValueError, match=r"lfm2 has no heads here: none can be read in model\.layers\.0\.conv"
+    ):
+        heads.attribute(model, ["Hi"], metric=lambda logits: logits[:, -1, 5], method="gradient")
