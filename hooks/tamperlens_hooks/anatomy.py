@@ -315,9 +315,9 @@ def _block_list(model: nn.Module, family: str) -> str:
 def _refuse_uneven(blocks: list[Block], paths: tuple[str, ...]) -> None:
     for block, path in zip(blocks, paths, strict=True):
         for size in ("n_heads", "n_kv_heads", "d_head", "d_mlp"):
-            found = {getattr(one, size) for one in blocks} - {0}
-            mine, others = getattr(block, size), next(iter(found), 0)
-            if len(found) > 1 and mine not in (0, others):
+            mine = getattr(block, size)
+            others = next((found for one in blocks if (found := getattr(one, size))), 0)
+            if mine not in (0, others):
                 raise UnsupportedModelError(
                     f"not supported yet: blocks of different build ({path} has {size} {mine}, "
                     f"others {others})"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from newer_families import MEASURES, NEWER, literal_experts, make, measured
+from newer_families import MEASURES, NEWER, last, literal_experts, make, measured
 
 from tamperlens import heads, neurons, prompts
 from tamperlens.base.errors import InputError
@@ -34,7 +34,7 @@ def test_scores_of_experts_are_absolute_inside_the_mean_and_count_every_example(
     name = next(iter(found.scores))
     one = [neurons.expert_snip(model, prompts.PromptSet.from_pairs([pair], name="one")) for pair in PAIRS]
     mean = torch.stack([each.scores[name] for each in one]).mean(0)
-    torch.testing.assert_close(found.scores[name], mean, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(found.scores[name], mean, rtol=1e-3, atol=1e-4 * float(mean.max()))
     # The tempting variant, |mean of gradients|, is another number.
     signed = torch.zeros_like(mean)
     model.module.requires_grad_(True)
@@ -46,7 +46,9 @@ def test_scores_of_experts_are_absolute_inside_the_mean_and_count_every_example(
     signed = weight.grad.abs() / len(PAIRS) * weight.detach().abs()
     model.module.zero_grad()
     assert float((signed - mean).abs().max() / mean.abs().max()) > 0.1
-    torch.testing.assert_close(literal_experts(model, PAIRS)[name], mean, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(
+        literal_experts(model, PAIRS)[name], mean, rtol=1e-3, atol=1e-4 * float(mean.max())
+    )
     table = found.to_frame()
     assert set(table["expert"]) == {0, 1, 2, 3}
     assert "scores highest" in found.summary()
@@ -61,4 +63,4 @@ def test_what_a_model_lacks_is_named():
     with pytest.raises(
         ValueError, match=r"lfm2 has no heads here: none can be read in model\.layers\.0\.conv"
     ):
-        heads.attribute(model, ["Hi"], metric=lambda logits: logits[:, -1, 5], method="gradient")
+        heads.attribute(model, ["Hi"], metric=last, method="gradient")

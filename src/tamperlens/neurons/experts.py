@@ -53,7 +53,7 @@ class ExpertScores(Result):
     def summary(self) -> str:
         """The expert that matters most, and how many no example reached."""
         table = self.to_frame()
-        top = table.loc[table["score"].idxmax()]
+        top = table.iloc[int(table["score"].to_numpy().argmax())]
         idle = int((table.groupby(["layer", "expert"])["reached"].max() == 0).sum())
         return (
             f"Expert {top['expert']} of block {top['layer']} scores highest ({top['score']:.3g} summed over "
