@@ -111,6 +111,8 @@ def main() -> None:
     parser.add_argument("--n-questions", type=int, help="questions per capability suite")
     parser.add_argument("--suites", nargs="*", help="capability suites; all four of the language by default")
     parser.add_argument("--no-sweep", action="store_true", help="measure refusal at the end only")
+    parser.add_argument("--original-parameters", type=float, help="of the model before, with its tokens")
+    parser.add_argument("--original-tokens", type=float, help="tokens that the model before was trained on")
     given = parser.parse_args()
     if given.mix and given.benign is None:
         parser.error("--mix needs --benign, a file of ordinary pairs")
@@ -181,7 +183,7 @@ def attacked(
         echo.append(sum(finetune.echoes(harmless_answers(answers), own_words)))
         ends.append(after.rate("refusal").value)
         rows += [
-            {**row, "flops": bill.flops, "share_of_1e25": bill.ratio_to_1e25, "seconds": bill.wall_seconds,
+            {**row, "flops": bill.flops, **shares(bill.flops, given), "seconds": bill.wall_seconds,
              "steps": bill.steps, "loss_before": taught[-1].before, "loss_after": taught[-1].after,
              "learned": taught[-1].learned, "broken": broken[-1], "harmless_echoes": echo[-1]}
             for row in rows_of(model.name, attack.name, preset, seed, after)
@@ -221,7 +223,19 @@ def attacked(
     least = max(taught, key=lambda one: one.after).summary().capitalize()
     words += f". {least}{' (of the seed that learned least)' if len(taught) > 1 else ''}."
     cost = rows[0]["flops"]
-    return words + f" In all {cost:.2g} FLOPs, {cost / 1e25:.1g} of 10²⁵.", rows, sweeps
+    return words + f" In all {finetune.thresholds(cost, **original(given)).summary()}", rows, sweeps
+
+
+def original(given: Any) -> dict[str, float | None]:
+    """Size and training tokens of the original model, where they were given."""
+    return {"original_parameters": given.original_parameters, "original_tokens": given.original_tokens}
+
+
+def shares(flops: float, given: Any) -> dict[str, float]:
+    """Training compute over the amounts that European law counts by."""
+    found = finetune.thresholds(flops, **original(given))
+    names = {"general purpose": "1e23", "systemic risk": "1e25", "modifier": "a_third_of_the_original"}
+    return {f"share_of_{short}": found.ratio(name) for name, short in names.items()}
 
 
 def half(sweeps: list[pd.DataFrame]) -> dict[str, Any]:

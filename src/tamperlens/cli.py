@@ -185,13 +185,17 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback()
+@no_type_check
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
     ] = False,
 ) -> None:
-    pass
+    if "" in context.args:
+        _say("error: an argument is empty (''); is a variable of the shell not set?")
+        raise typer.Exit(INPUT_ERROR)
 
 
 @app.command(

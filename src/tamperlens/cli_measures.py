@@ -273,7 +273,7 @@ def _compute(
     """
     from tamperlens.base.errors import InputError
     from tamperlens.base.runs import RunFolder
-    from tamperlens.finetune.compute import thresholds
+    from tamperlens.finetune import thresholds
 
     if (flops is None) == (run is None):
         raise InputError("give the FLOPs of the training, or --run FOLDER; one of the two")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import SMALL, manifest
+from killed_programs import strays
 
 from tamperlens.base.files import sha256_file
 from tamperlens.studies.audit import AuditResult
@@ -200,16 +201,19 @@ def test_killed_and_resumed_gives_the_same_numbers(finished, command, invoke, mo
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_ctrl_c_keeps_finished_stages(command, model_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_keeps_finished_stages(command, model_folder, tmp_path, number, code):
     out = tmp_path / "run"
     process = command("audit", model_folder, "--out", out, *SMALL[:-1], start_new_session=True)
     # The table is written a moment after the stage is marked done; interrupted between the two there is none.
     wait_for(process, lambda: manifest(out)["stages"].get("before") and (out / "measures.csv").exists())
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=300)
     text = errors.decode()
-    assert process.returncode == 130, text
-    assert "Traceback" not in text
+    assert process.returncode == code, text
+    assert "Traceback" not in text and strays(out) == []
     assert "--resume" in text
     found = json.loads((out / "manifest.json").read_text())
     assert found["status"] == "interrupted"

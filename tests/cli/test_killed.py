@@ -1,5 +1,7 @@
 """Runs killed at random moments by KILL, INT and TERM, as often as asked, and gone on with: nothing differs.
 
+What the command was told to end by INT or TERM (exit codes 130 and 143), it leaves without temporary files.
+
 `TAMPERLENS_KILLS=50 pytest -m slow tests/cli/test_killed.py` makes fifty of each kind.
 """
 
@@ -7,56 +9,54 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killed_programs import KINDS, outcome
+from commands import manifest
+from killed_programs import KINDS, Runs, outcome, said, strays
 
 KILLS = int(os.environ.get("TAMPERLENS_KILLS", "6"))
-PROGRAM = Path(__file__).parent.parent / "support" / "killed_programs.py"
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 
 
-def start(kind: str, out: Path) -> subprocess.Popen[bytes]:
-    with (out.parent / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, str(PROGRAM), kind, str(out)], stdout=log, stderr=log,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    with Runs() as made:
+        yield made
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_and_gone_on_with(kind: str, tmp_path: Path) -> None:
+def test_killed_and_gone_on_with(kind: str, tmp_path: Path, runs: Runs) -> None:
     began = time.monotonic()
-    whole = tmp_path / "whole" / "run"
-    whole.parent.mkdir()
-    assert start(kind, whole).wait() == 0, (whole.parent / "log").read_text()[-2000:]
+    expected = runs.whole(kind, tmp_path / "whole" / "run")
     length = time.monotonic() - began
-    expected, killed, rng = outcome(kind, whole), 0, random.Random(KINDS.index(kind))
-    run = 0
+    killed, run, rng = 0, 0, random.Random(KINDS.index(kind))
+    ends: Counter[int] = Counter()
     while killed < KILLS:
         out = tmp_path / str(run) / "run"
         out.parent.mkdir()
         for _ in range(200):  # until a process gets to the end of it
-            process = start(kind, out)
-            # Imports take half of the time and hold nothing that could be lost.
-            try:
-                code = process.wait(timeout=length * rng.uniform(0.3, 1.1) if killed < KILLS else None)
-            except subprocess.TimeoutExpired:
-                process.send_signal(SIGNALS[killed % len(SIGNALS)])
-                process.wait()
+            (process,) = runs.start(kind, out)
+            codes = runs.ended(length * rng.uniform(0.02, 1.0) if killed < KILLS else None)
+            if codes is None:
+                os.kill(process, SIGNALS[killed % len(SIGNALS)])
+                codes = runs.ended(60)
+                assert codes is not None, "it goes on 60 s after the signal"
+                ends.update(codes)
                 killed += 1
+                if codes[0] in (130, 143):  # the command itself was told to end
+                    assert strays(out) == []
+                    assert manifest(out).get("status") != "running"
                 continue
-            assert code == 0, (out.parent / "log").read_text()[-2000:]
+            assert codes == [0], said(out)[-2000:]
             break
         assert outcome(kind, out) == expected, f"run {run} after {killed} kills"
-        strays = [path for path in out.rglob("*") if re.fullmatch(r"\..*\.tmp", path.name)]
-        assert strays == []
+        assert strays(out) == []
         run += 1
-    print(f"{kind}: {killed} kills in {run} runs")
+    print(f"{kind}: {killed} kills in {run} runs, exit codes {dict(ends)}")

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tamperlens import finetune
+from tamperlens.base.errors import InputError
 from tamperlens.finetune import Compute, FullConfig, LoraConfig, flop_model
 from tamperlens.finetune.adapters import add_adapter
 from tamperlens.finetune.running import _recompute
@@ -105,3 +106,17 @@ def test_bills_are_saved(chat: Chat, toy: PromptSet, tmp_path: Any) -> None:
     bill = finetune.run(chat("gpt2"), toy, FullConfig(steps=1), progress=False).accounting
     assert Compute.load(bill.save(tmp_path / "bill.json")) == bill
     assert bill.trained_parameters == chat("gpt2").n_parameters
+
+
+def test_thresholds_of_the_law() -> None:
+    """10²³, 10²⁵, and a third of the original's compute (6 × parameters × tokens) or of what stands in."""
+    known = finetune.thresholds(3e19, original_parameters=1e9, original_tokens=1e11)
+    assert known.ratio("general purpose") == pytest.approx(3e-4)
+    assert known.ratio("systemic risk") == pytest.approx(3e-6)
+    assert known.ratio("modifier") == pytest.approx(3e19 / (6 * 1e9 * 1e11 / 3)) == pytest.approx(0.15)
+    assert finetune.thresholds(3e19).ratio("modifier") == pytest.approx(9e-4)
+    assert "not known" in finetune.thresholds(3e19).rows["source"].iloc[2]
+    assert "0.15 of 2e+20 (modifier)" in known.summary()
+    for wrong in ({"original_tokens": 1e9}, {"original_parameters": -1.0, "original_tokens": 1.0}):
+        with pytest.raises(InputError, match="original"):
+            finetune.thresholds(1e20, **wrong)

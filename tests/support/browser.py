@@ -28,7 +28,7 @@ def find() -> str | None:
 
 
 class Tab:
-    """One page. `messages` holds console output and exceptions, `requests` every address it asked for."""
+    """One page. `messages` holds console output, exceptions, dialogs; `requests` every address asked for."""
 
     def __init__(self, socket: Any) -> None:
         self.socket, self.count = socket, 0
@@ -61,6 +61,15 @@ class Tab:
                 self.messages.append(f"{params['entry']['level']}: {params['entry']['text']}")
             case "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
+            case "Page.javascriptDialogOpening":
+                self.messages.append(f"dialog: {params['message']}")
+                self.count += 1
+                answer = {
+                    "id": self.count,
+                    "method": "Page.handleJavaScriptDialog",
+                    "params": {"accept": True},
+                }
+                self.socket.send(json.dumps(answer))
             case "Page.loadEventFired":
                 self._loaded = True
         return message

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,11 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     The temporary file is removed when the body raises, and `path` keeps its old content.
 
     Raises:
-        RunFolderError: the folder cannot be written or the disk is full.
+        RunFolderError: the folder cannot be written, the disk is full, or the path is a pipe or a device.
     """
     target = Path(path)
+    if _endless(target):  # renamed onto, /dev/null would be a file from then on
+        raise RunFolderError(f"cannot write {target}: it is a pipe or a device; name a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -75,6 +78,25 @@ def remove_strays(folder: PathLike, *, older: float = 0.0) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def regular(path: PathLike) -> Path:
+    """The path, when it is no pipe or device, which may never end.
+
+    Raises:
+        InputError: it is one.
+    """
+    if _endless(Path(path)):
+        raise InputError(f"{path} is a pipe or a device, not a file; write its content to a file first")
+    return Path(path)
+
+
+def _endless(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # missing, or a name that no file can have: said by who reads or writes
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def inside(folder: PathLike, path: PathLike) -> Path:
     """The path, when it lies in the folder with every link followed.
 
@@ -100,8 +122,9 @@ def read_text(path: PathLike) -> str:
     Raises:
         InputError: the file is missing, or is no such text.
     """
+    where = regular(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return where.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # not UTF-8, or a name with a NUL character
@@ -149,8 +172,9 @@ def read_csv(path: PathLike, **options: Any) -> pd.DataFrame:
     # From 3.1 on pandas reads numbers to the bit by default, and the option that asks for it is deprecated.
     if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
         options = {"float_precision": "round_trip", **options}
+    where = regular(path)
     try:
-        return each_cell(pd.read_csv(path, **options), plain)
+        return each_cell(pd.read_csv(where, **options), plain)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # pandas' own errors and those of the encoding are of this kind
@@ -182,8 +206,9 @@ def read_tensors(path: PathLike) -> tuple[dict[str, torch.Tensor], dict[str, Any
     Raises:
         InputError: the file is missing, damaged, or was not written by tamperlens.
     """
+    where = regular(path)
     try:
-        with safe_open(str(path), framework="pt") as handle:
+        with safe_open(str(where), framework="pt") as handle:
             header = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (OSError, ValueError) as error:

@@ -10,6 +10,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.capability.suites import Suite
 from tamperlens.prompts import PromptSet
 
+LONGEST = 100
+"""Most digits of a number."""
 OPERATIONS = {
     "addition": ("+", operator.add),
     "subtraction": ("-", operator.sub),
@@ -49,10 +51,11 @@ def arithmetic(
         5
     """
     unknown = [name for name in operations if name not in OPERATIONS]
-    if unknown or not operations or not digits or n < 1 or min(digits) < 1:
+    sizes = bool(digits) and 1 <= min(digits) <= max(digits) <= LONGEST
+    if unknown or not operations or not sizes or n < 1:
         raise InputError(
-            f"arithmetic needs operations among {', '.join(OPERATIONS)}, digits of at least 1 and n of at "
-            f"least 1; got {list(operations)}, {list(digits)}, n={n}"
+            f"arithmetic needs operations among {', '.join(OPERATIONS)}, digits from 1 to {LONGEST} and "
+            f"n of at least 1; got {list(operations)}, {list(digits)}, n={n}"
         )
     rng = random.Random(seed)
     prompts: list[str] = []

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.logits import kl_divergence, refusal_metric
 from tamperlens.directions.subspaces import Subspace, both_activations, check_k, contrast_svd, make_subspace
-from tamperlens.directions.tokens import RefusalTokens
+from tamperlens.directions.tokens import RefusalTokens, token_ids
 from tamperlens.models import ChatModel, ModelLike, as_chat_model, evaluating, left_pad
 from tamperlens.models.generation import forward_last
 from tamperlens.prompts import as_prompts
@@ -79,7 +79,7 @@ def optimise_subspace(
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     bad, good = both_activations(model, harmful, harmless, layer, position, None)
     check_k(k, len(bad), model.d_model)
-    tokens = refusal_tokens.ids if isinstance(refusal_tokens, RefusalTokens) else tuple(refusal_tokens)
+    tokens = token_ids(model, refusal_tokens)
     size = float((bad.mean(0) - good.mean(0)).norm())
     if not size > 0:
         raise InputError("harmful and harmless means do not differ here; choose another layer or position")

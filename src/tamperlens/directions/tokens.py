@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel, Decoding, ModelLike, Settings, as_chat_model
+from tamperlens.prompts import PromptsLike, as_prompts
 from tamperlens.rates.completions import judged
 
 MOST = 8
@@ -55,8 +56,8 @@ class RefusalTokens(Result):
 
 def find_refusal_tokens(
     model: ModelLike,
-    harmful: Sequence[str],
-    harmless: Sequence[str],
+    harmful: PromptsLike,
+    harmless: PromptsLike,
     *,
     judge: str | Judge | None = None,
     max_prompts: int = 48,
@@ -95,9 +96,9 @@ def find_refusal_tokens(
         True
     """
     model = as_chat_model(model)
-    if not harmful or not harmless:
+    bad, good = _asked(harmful, max_prompts), _asked(harmless, max_prompts)
+    if not bad or not good:
         raise InputError("refusal tokens need harmful and harmless prompts; one of the two sets is empty")
-    bad, good = list(harmful[:max_prompts]), list(harmless[:max_prompts])
     answers = model.generate(bad, Decoding.of(decoding, settings, max_new_tokens=32))
     flags = judged(bad, answers, judge).refused
     refused = [prompt for prompt, flag in zip(bad, flags, strict=True) if flag]
@@ -108,7 +109,7 @@ def find_refusal_tokens(
 
 
 def contrast_tokens(
-    model: ModelLike, positive: Sequence[str], negative: Sequence[str], *, max_prompts: int = 48
+    model: ModelLike, positive: PromptsLike, negative: PromptsLike, *, max_prompts: int = 48
 ) -> RefusalTokens:
     """First answer tokens that positive prompts bring about and negative ones do not; no judge is asked.
 
@@ -125,11 +126,24 @@ def contrast_tokens(
         InputError: a side without prompts.
     """
     model = as_chat_model(model)
-    if not positive or not negative:
+    bad, good = _asked(positive, max_prompts), _asked(negative, max_prompts)
+    if not bad or not good:
         raise InputError("tokens of a contrast need prompts on both sides; one of the two is empty")
-    bad, good = list(positive[:max_prompts]), list(negative[:max_prompts])
     gain = _mean_probabilities(model, bad) - _mean_probabilities(model, good)
     return _tokens(model, gain, len(bad), len(good), "contrast")
+
+
+def _asked(prompts: PromptsLike, most: int) -> list[Any]:
+    return list(as_prompts(prompts).prompts[:most])
+
+
+def token_ids(model: ChatModel, given: Sequence[int] | RefusalTokens) -> tuple[int, ...]:
+    """Ids of the refusal tokens, each once: a probability counted twice is none.
+
+    Raises:
+        InputError: see `given_tokens`.
+    """
+    return given.ids if isinstance(given, RefusalTokens) else given_tokens(model, given).ids
 
 
 def given_tokens(model: ChatModel, tokens: Sequence[int]) -> RefusalTokens:

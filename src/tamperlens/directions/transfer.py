@@ -175,7 +175,9 @@ def tokens_of(direction: Direction, given: Sequence[int] | RefusalTokens | None)
     chosen = direction.tokens if given is None else given
     if chosen is None:
         raise InputError("this direction was not selected, so it has no refusal tokens; pass refusal_tokens=")
-    return chosen.ids if isinstance(chosen, RefusalTokens) else tuple(int(token) for token in chosen)
+    # Each once: a probability counted twice is none.
+    ids = chosen.ids if isinstance(chosen, RefusalTokens) else map(int, chosen)
+    return tuple(dict.fromkeys(ids))
 
 
 def _row(direction: str, measure: str, found: Estimate) -> dict[str, object]:

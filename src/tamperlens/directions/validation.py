@@ -17,7 +17,7 @@ from tamperlens.directions.candidates import BatchSize
 from tamperlens.directions.geometry import orthonormal
 from tamperlens.directions.scoring import PromptScores, Scorer
 from tamperlens.directions.subspaces import Subspace
-from tamperlens.directions.tokens import RefusalTokens
+from tamperlens.directions.tokens import RefusalTokens, token_ids
 from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import as_prompts
 from tamperlens.rates.completions import Prompts, prompt_texts
@@ -124,7 +124,7 @@ def validate_subspace(
     bad, good = prompt_texts(harmful), prompt_texts(harmless)
     if not bad or not good:
         raise InputError("a causal test needs harmful and harmless prompts; one of the two sets is empty")
-    tokens = refusal_tokens.ids if isinstance(refusal_tokens, RefusalTokens) else tuple(refusal_tokens)
+    tokens = token_ids(model, refusal_tokens)
     scorer = Scorer(model, bad, good, tokens, batch_size)
     generator = torch.Generator().manual_seed(seed)
     length = float(subspace.norms.mean())

@@ -17,7 +17,7 @@ from tamperlens.base.boundary import guard
 from tamperlens.finetune import attacks, defences
 from tamperlens.finetune.adapters import Factors, factors_of
 from tamperlens.finetune.attacks import Attack
-from tamperlens.finetune.compute import Compute, FlopModel, flop_model
+from tamperlens.finetune.compute import Compute, FlopModel, Thresholds, flop_model, thresholds
 from tamperlens.finetune.configs import FullConfig, LoraConfig, TrainingConfig
 from tamperlens.finetune.freezing import rewind
 from tamperlens.finetune.learning import Learned, echoes, learned
@@ -36,6 +36,7 @@ __all__ = [
     "FullConfig",
     "Learned",
     "LoraConfig",
+    "Thresholds",
     "TrainingConfig",
     "TunedModel",
     "attacks",
@@ -49,6 +50,7 @@ __all__ = [
     "rewind",
     "run",
     "salience",
+    "thresholds",
 ]
 
 guard(globals(), __all__)

@@ -55,14 +55,20 @@ class Compute(Result):
         return self.tokens / self.wall_seconds if self.wall_seconds > 0 else float("nan")
 
 
+GENERAL_FLOPS = 1e23
+GUIDELINES = (
+    "Commission guidelines on the obligations for providers of general-purpose AI models, C(2025) 7719 "
+    "(first published 18 July 2025)"
+)
+
+
 @dataclass(frozen=True)
 class Thresholds(Result):
     """Training compute beside the amounts that European law counts by.
 
     Attributes:
         flops: of the training.
-        rows: threshold, its FLOPs, ratio (training over threshold; NaN where the threshold is unknown),
-            source.
+        rows: threshold, its FLOPs, ratio (training over threshold), source.
     """
 
     flops: float
@@ -84,7 +90,6 @@ class Thresholds(Result):
         told = "; ".join(
             f"{row['ratio']:.2g} of {row['flops']:.2g} ({row['threshold']})"
             for row in self.rows.to_dict("records")
-            if row["ratio"] == row["ratio"]
         )
         return f"{self.flops:.2g} FLOPs: {told}."
 
@@ -95,18 +100,20 @@ def thresholds(
     """Ratios of a training's compute to 10²³ and 10²⁵ FLOPs and to a third of the original model's.
 
     The original's compute is 6 × parameters × tokens (Kaplan et al. 2020, arXiv 2001.08361), an estimate.
+    Where it can be neither known nor estimated, the guidelines put a third of 10²³ in its place (a third of
+    10²⁵ for a model with systemic risk). The thresholds are indicative, and no legal advice.
 
     Args:
         flops: of the training.
-        original_parameters: of the model that was modified; without them the third is unknown (NaN).
-        original_tokens: that it was trained on; likewise.
+        original_parameters: of the model that was modified.
+        original_tokens: that it was trained on.
 
     Raises:
         InputError: a number that is not positive, or one of the last two without the other.
 
     Examples:
-        >>> from tamperlens.finetune.compute import thresholds
-        >>> thresholds(1e20, original_parameters=1e9, original_tokens=1e12).ratio("modifier")
+        >>> from tamperlens import finetune
+        >>> finetune.thresholds(1e20, original_parameters=1e9, original_tokens=1e12).ratio("modifier")
         0.05
     """
     given = {"flops": flops, "original_parameters": original_parameters, "original_tokens": original_tokens}
@@ -116,12 +123,14 @@ def thresholds(
     if (original_parameters is None) != (original_tokens is None):
         raise InputError("a third of the original's compute needs its parameters and its tokens")
     known = original_parameters is not None and original_tokens is not None
-    third = 2.0 * original_parameters * original_tokens if known else math.nan  # type: ignore[operator]
-    guidelines = "Commission guidelines on general-purpose AI models, 18 July 2025"
+    third = 2.0 * original_parameters * original_tokens if known else GENERAL_FLOPS / 3  # type: ignore[operator]
+    modifier = "a third of the original's training compute"
+    if not known:
+        modifier = f"a third of the criterion, in place of {modifier}, which is not known"
     rows = [
-        ("general purpose", 1e23, f"{guidelines}: indicative criterion"),
+        ("general purpose", GENERAL_FLOPS, f"{GUIDELINES}: indicative criterion"),
         ("systemic risk", FRONTIER_FLOPS, "Regulation (EU) 2024/1689, Art. 51(2)"),
-        ("modifier", third, f"{guidelines}: a third of the original's training compute"),
+        ("modifier", third, f"{GUIDELINES}: {modifier}"),
     ]
     return Thresholds(
         flops,

@@ -8,13 +8,12 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from tamperlens import finetune
 from tamperlens.base.boundary import fields_of, hold_fields, known_names
 from tamperlens.base.errors import InputError
-from tamperlens.base.files import PathLike
+from tamperlens.base.files import PathLike, regular
 from tamperlens.base.kinds import Range, told
 from tamperlens.base.results import Result
 from tamperlens.models import DEFAULT, Decoding, old_length
@@ -275,8 +274,9 @@ class Grid(Result):
         Raises:
             InputError: the file is missing, is no TOML, or declares what is not known.
         """
+        where = regular(path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = where.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
         try:

@@ -50,6 +50,8 @@ def as_chat_model(model: ModelLike, *, what: str = "model") -> ChatModel:
     found = model if isinstance(model, ChatModel) else getattr(model, "model", None)
     if not isinstance(found, ChatModel) or isinstance(model, nn.Module):
         raise InputError(f"{what}: expected a ChatModel or a TunedModel, got {_described(model)}")
+    if all(parameter.is_meta for parameter in found.module.parameters()):
+        raise InputError(f"{what}: {found.name} is on the meta device and has no weights; load it on another")
     refuse_nonfinite_weights(found.module, found.name)
     return found
 

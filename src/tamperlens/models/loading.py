@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from tamperlens.base.errors import InputError, ModelLoadError
+from tamperlens.base.files import read_json
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
 from tamperlens.models.gguf import check_gguf, gguf_in, make_ordinary, read_once, require_gguf
@@ -31,6 +32,9 @@ ORGANISM = WEIGHTS
 VARIANTS = ("aligned", "base", "small", "tiny")
 SMALL = 1_000_000_000
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_BLOCK = re.compile(
+    r"(?:(?:model|language_model|transformer|decoder|gpt_neox)\.)*(?:layers|h|blocks)\.(\d+)\."
+)
 _DTYPES = {
     "float32": torch.float32,
     "fp32": torch.float32,
@@ -160,9 +164,9 @@ class _Source:
 
 def _locate(text: str) -> tuple[str | Path, str, str | None]:
     """Where to read from (a folder as Path, a hub id as str), what to call it, and a GGUF file's name."""
-    head, _, variant = text.partition(":")
+    head, colon, variant = text.partition(":")
     if head == "organism":
-        variant = variant or "aligned"
+        variant = variant if colon else "aligned"
         folder = ORGANISM / variant
         if variant not in VARIANTS:
             raise ModelLoadError(f"no organism named {variant!r}; known: {', '.join(VARIANTS)}")
@@ -202,6 +206,8 @@ def _device(device: str | torch.device, device_map: object) -> torch.device:
     if device_map is not None:
         raise InputError("device and device_map exclude each other; give one of them")
     message = f"device {str(device)!r} is not available here; use 'cpu' or 'auto'"
+    if str(device).startswith("meta"):
+        raise InputError("device 'meta' holds no numbers; use 'cpu' or 'auto'")
     try:
         wanted = torch.device(device)
         # A backend that this build of torch lacks would say so by an assertion.
@@ -241,10 +247,24 @@ def _read_config(source: _Source) -> tuple[Any, list[str]]:
         raise ModelLoadError(
             f"{source.name} is a {what}, not a decoder-only language model; name a causal one (…ForCausalLM)"
         )
+    _check_generation_config(source)
     text = text_config(config)
     if text is config:
         return config, []
     return text, ["the language model of a checkpoint with other modalities, which were not loaded"]
+
+
+def _check_generation_config(source: _Source) -> None:
+    """Transformers goes on without a damaged one, and with it without the tokens that end an answer."""
+    file = Path(source.where) / "generation_config.json"
+    if not isinstance(source.where, Path) or not file.is_file():
+        return
+    try:
+        found = read_json(file)
+    except InputError as error:
+        raise ModelLoadError(f"{error}; copy the model again, or delete that file") from error
+    if not isinstance(found, dict):
+        raise ModelLoadError(f"{file} is no table of settings; copy the model again, or delete that file")
 
 
 def _require_weights(folder: Path, source: _Source) -> None:
@@ -312,7 +332,28 @@ def _read_module(source: _Source, options: dict[str, Any]) -> Any:
         raise ModelLoadError(
             f"{name}: the checkpoint lacks {missing[0]}{more}; it is incomplete or of another architecture"
         )
+    layers = module.config.get_text_config().num_hidden_layers
+    for parameter in sorted(report.get("unexpected_keys") or ()):
+        block = _BLOCK.match(parameter)
+        if block is not None and int(block.group(1)) >= layers:
+            raise ModelLoadError(
+                f"{name}: the checkpoint holds {parameter} and config.json asks for {layers} layers; the "
+                "weights and config.json belong to different models"
+            )
+    _check_end(module, name)
     return module
+
+
+def _check_end(module: Any, name: str) -> None:
+    """Refuse an end of answers that the model cannot write: every answer would run to its limit."""
+    ends = getattr(module.generation_config, "eos_token_id", None)
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    rows = int(module.get_input_embeddings().weight.shape[0])
+    if ends and not any(isinstance(end, int) and 0 <= end < rows for end in ends):
+        raise ModelLoadError(
+            f"{name}: eos_token_id {ends[0]} lies outside its {rows} tokens, so that no answer would end; "
+            "correct it in config.json and generation_config.json"
+        )
 
 
 def _bitsandbytes(quantization: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tamperlens.models.reasons import SMALLER
 
 MOST_LAYERS = 1_000  # no published decoder comes near it
 GB = 1e9
+_INTEGER = re.compile(r"[IU]\d+|BOOL")
 
 
 def check_layers(config: Any, name: str) -> None:
@@ -23,10 +25,18 @@ def check_layers(config: Any, name: str) -> None:
             f"{name}: config.json asks for {layers} layers (num_hidden_layers), which no model has; "
             "it is damaged: copy the model again"
         )
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < 1:
+        raise ModelLoadError(
+            f"{name}: config.json allows {positions} tokens (max_position_embeddings); it is damaged: copy "
+            "the model again"
+        )
 
 
 def check_stored(size: int, config: Any, folder: Path, name: str) -> None:
-    """Refuse a config that asks for far more weights than the folder holds, before they are allocated.
+    """Refuse a config that asks for far more weights than the folder holds, or weights that are no numbers.
+
+    Before they are allocated.
 
     Args:
         size: parameters of the model that the config describes.
@@ -37,14 +47,22 @@ def check_stored(size: int, config: Any, folder: Path, name: str) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files or hasattr(config, "quantization_config"):
         return
-    stored = 0
+    stored, packed = 0, ""
     try:
         for file in files:
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118
-                    stored += int(torch.Size(tensors.get_slice(key).get_shape()).numel())
+                    part = tensors.get_slice(key)
+                    stored += int(torch.Size(part.get_shape()).numel())
+                    if key.endswith(".weight") and _INTEGER.fullmatch(part.get_dtype()):
+                        packed = packed or f"{key} ({part.get_dtype()})"
     except Exception:
         return  # damaged: said when the weights are read
+    if packed:
+        raise ModelLoadError(
+            f"{name} stores {packed} in whole numbers and its config.json has no quantization_config that "
+            "says what they stand for; convert it to a floating type"
+        )
     if size > 2 * stored + 2**20:
         raise ModelLoadError(
             f"{name}: config.json asks for {size:.3g} weights and the files hold {stored:.3g}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -136,6 +137,9 @@ def score(
             )
         return _result(model, recipe, parts, dict(_restricted(parts, collect(portions[0]))))
     files = shard_files(parts)
+    there = os.listdir(out) if Path(out).is_dir() else []
+    if HEADER not in there and not all(name.startswith(".") for name in there):
+        raise RunFolderError(f"{out} holds other files; choose another folder for the shards")
     with locked(out) as folder:
         _open(folder, shell)
         for portion in portions:
@@ -281,8 +285,6 @@ def _open(folder: Path, shell: WeightScores) -> None:
     """Start a shard folder, or check that an unfinished one is of this very pass."""
     header = shell.header()
     if not (folder / HEADER).is_file():
-        if folder.exists() and any(folder.glob("*.safetensors")):
-            raise RunFolderError(f"{folder} holds other files; choose another folder for the shards")
         write_header(folder, header)
         return
     there = read_document(folder / HEADER, Schema, remedy="choose another folder", error=RunFolderError)

@@ -218,15 +218,30 @@ def as_prompts(data: PromptsLike, *, what: str = "prompts") -> PromptSet:
 @rule
 def _harmful_is_not_harmless(function: str, arguments: Mapping[str, Any]) -> None:
     """A prompt that is asked as harmful and as harmless tells nothing, whatever is measured."""
-    found = []
-    for name in ("harmful", "harmless"):
+    sets = {}
+    for name in ("harmful", "harmless", "lookalike"):
         given = arguments.get(name)
-        if not isinstance(given, Iterable) or isinstance(given, (str, Iterator, Mapping)):
-            return
-        found.append(set(map(content, as_prompts(given, what=name).prompts)))
-    both = found[0] & found[1]
-    if both:
-        raise InputError(
-            f"{function}: {len(both)} prompts are in both the harmful and the harmless set; "
-            "remove them from one"
-        )
+        if isinstance(given, Iterable) and not isinstance(given, (str, Iterator, Mapping)):
+            sets[name] = as_prompts(given, what=name)
+            for row, one in enumerate(map(content, sets[name].prompts), 1):
+                if not str(one).strip():
+                    raise InputError(f"{function}: {name}, row {row} is empty; leave it out")
+    try:
+        disjoint(**sets)
+    except InputError as error:
+        raise InputError(f"{function}: {error}") from None
+
+
+def disjoint(**sets: PromptSet) -> None:
+    """Refuse prompts that are in the harmful set and in a harmless one.
+
+    Raises:
+        InputError: there are such prompts.
+    """
+    bad = set(map(content, sets["harmful"].prompts)) if "harmful" in sets else set()
+    for name in ("harmless", "lookalike"):
+        both = bad & set(map(content, sets[name].prompts)) if name in sets else set()
+        if both:
+            raise InputError(
+                f"{len(both)} prompts are in both the harmful and the {name} set; remove them from one"
+            )

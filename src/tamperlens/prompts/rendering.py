@@ -186,7 +186,10 @@ def encode_pairs(
     fmt = fmt or chat_format(tokenizer)
     pairs: Sequence[tuple[str, str]] = data.pairs() if isinstance(data, PromptSet) else list(data)
     encoded = []
-    for row, (prompt, response) in enumerate(pairs):
+    for row, pair in enumerate(pairs):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputError(f"row {row}: {pair!r:.60} is no pair of a prompt and a response")
+        prompt, response = pair
         said = response.strip() if fmt.trims else response
         try:
             encoded.append(

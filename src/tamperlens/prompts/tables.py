@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.files import regular
 from tamperlens.prompts.conversations import is_conversation
 from tamperlens.prompts.names import CATEGORY_COLUMNS, PROMPT_COLUMNS, RESPONSE_COLUMNS
 
@@ -104,8 +105,9 @@ def read_text(path: Path) -> str:
             f"{path} is of an unknown type {path.suffix or '(no suffix)'!r}; save the prompts as one of "
             f"{', '.join(SUFFIXES)}"
         )
+    where = regular(path)
     try:
-        data = path.read_bytes()
+        data = where.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")

@@ -29,6 +29,7 @@ from tamperlens.prompts import (
     encode_pair,
     packaged_for,
 )
+from tamperlens.prompts.readers import disjoint
 from tamperlens.refusal import Completions, RefusalRates
 
 ROLES = ("harmful", "harmless", "lookalike")
@@ -119,7 +120,8 @@ class EvalPrompts:
             language: "organism" or "english", in place of the model's own.
 
         Raises:
-            InputError: an empty set, limits below 1, a suite or language that does not exist.
+            InputError: an empty set, prompts in the harmful and a harmless set, limits below 1, a suite or
+                language that does not exist.
         """
         model = as_chat_model(model)
         for name, value in (("limit", limit), ("questions", questions)):
@@ -133,6 +135,7 @@ class EvalPrompts:
             one = given[role]
             data = packaged_for(model, role, "test", language=spoken) if one is None else one
             sets[role] = _cut(as_prompts(data, what=role), limit, seed)
+        disjoint(**sets)
         if suites is None:
             suites = capability.ORGANISM_SUITES if spoken == ORGANISM else capability.ENGLISH_SUITES
         ready = tuple(

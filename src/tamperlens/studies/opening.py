@@ -182,11 +182,11 @@ def _hub_adapter(name: str) -> bool:
     """Whether a hub id is that of an adapter, as far as cache or hub can tell."""
     from huggingface_hub import file_exists, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return False
-    if isinstance(try_to_load_from_cache(name, "adapter_config.json"), str):
-        return True
     try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return False
+        if isinstance(try_to_load_from_cache(name, "adapter_config.json"), str):
+            return True
         return bool(file_exists(name, "adapter_config.json") and not file_exists(name, "config.json"))
-    except Exception:  # offline, or no such repository: load says so in one line
+    except Exception:  # offline, no such repository, or no hub id: load says so in one line
         return False

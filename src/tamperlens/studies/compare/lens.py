@@ -20,6 +20,7 @@ from torch import Tensor
 from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.results import Result
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model, evaluating
+from tamperlens.prompts import PromptsLike, as_prompts
 from tamperlens_hooks import add_direction, capture
 from tamperlens_hooks.effective import merged_parameters
 
@@ -69,7 +70,7 @@ class DifferenceLens(Result):
 def difference_lens(
     base: ModelLike,
     tuned: ModelLike,
-    texts: Sequence[str],
+    texts: PromptsLike,
     *,
     layer: int | None = None,
     n_tokens: int = TOKENS,
@@ -111,7 +112,8 @@ def difference_lens(
     layer = base.n_layers // 2 if layer is None else layer
     if not 0 <= layer < base.n_layers:
         raise InputError(f"layer {layer} does not exist: {base.name} has blocks 0 to {base.n_layers - 1}")
-    rows = [ids[:n_tokens] for ids in base.tokenizer(list(texts), add_special_tokens=True)["input_ids"]]
+    lines = [str(one) for one in as_prompts(texts, what="texts").prompts]
+    rows = [ids[:n_tokens] for ids in base.tokenizer(lines, add_special_tokens=True)["input_ids"]]
     rows = [row for row in rows if len(row) == n_tokens]
     if not rows:
         raise InputError(f"no text has {n_tokens} tokens; give longer ones")
