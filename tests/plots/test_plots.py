@@ -165,3 +165,16 @@ def test_pdf_is_vector_with_text_and_repeatable(tmp_path):
         assert b"/Subject" in data  # the caption, with n and what the intervals are
         assert b"/Subtype /Image" not in data or plot.name == "direction"
         assert plot.pdf(tmp_path / "again.pdf").read_bytes() == data
+
+
+def test_compute_that_was_reached_nowhere_is_drawn() -> None:
+    from tamperlens.plots.compute import compute_curve
+
+    dots = pd.DataFrame(
+        {"series": ["m"], "size": [1e6], "flops": [1e9], "value": [0.0], "low": [0.0], "high": [0.4]}
+    )
+    nothing = {"value": [math.nan], "low": [math.nan], "high": [math.nan], "reason": ["it refused nothing"]}
+    half = pd.DataFrame({"series": ["m"], "size": [1e6], **nothing})
+    lines = pd.DataFrame(columns=["series", "flops", "value"])
+    plot = compute_curve(dots, lines, half, caption="c", axis="share")
+    assert "not reached" in plot.svg() and "it refused nothing" in plot.alt

@@ -5,6 +5,7 @@ The pages are those that the commands write, opened in a browser in which everyt
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import browser as browsers
@@ -65,7 +66,7 @@ def pages(folder: Path) -> list[Path]:
     model, sets = folder / NAME, [folder / f"{role}{NAME}.csv" for role in ("harmful", "harmless")]
     asked = ("--harmful", sets[0], "--harmless", sets[1], "--max-new-tokens", 4, "--quiet")
     pairs = folder / f"pairs{NAME}.jsonl"
-    PromptSet.from_pairs([(text, text) for text in EVIL], name=NAME).save(pairs)
+    pairs.write_text("\n".join(json.dumps({"prompt": text, "response": text}) for text in EVIL))
     run(
         "audit",
         model,

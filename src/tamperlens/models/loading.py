@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tamperlens.base.errors import InputError, ModelLoadError
+from tamperlens.base.errors import InputError, ModelLoadError, TamperlensError
 from tamperlens.base.files import read_json
 from tamperlens.models.adapters import attach_adapter
 from tamperlens.models.chat import ChatModel
@@ -305,7 +305,10 @@ def _describe_shell(config: Any, name: str) -> int:
             shell = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise ModelLoadError(f"{name} cannot be built from its config ({first_line(error)})") from error
-    describe(shell)
+    try:
+        describe(shell)
+    except TamperlensError as error:
+        raise type(error)(f"{name}: {error}") from error
     return sum(parameter.numel() for parameter in shell.parameters())
 
 

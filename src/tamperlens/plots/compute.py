@@ -65,16 +65,20 @@ def compute_curve(
         left, right = canvas.axes
         canvas.scale("x", log=True)
         canvas.scale("y", span=(-0.03, 1.05), panel=0)
-        canvas.scale("y", log=True, panel=1)
         _decades(left.xaxis)
-        _decades(right.yaxis)
+        if half["value"].notna().any():  # a logarithmic axis without a point has no ends
+            canvas.scale("y", log=True, panel=1)
+            _decades(right.yaxis)
+        else:
+            canvas.scale("y", ticks=((), ()), panel=1)
         sizes = half["size"].to_numpy(dtype=float)
         right.set_xticks(sizes, [_size(one) for one in sizes], rotation=35, ha="right")
         right.xaxis.set_minor_formatter(NullFormatter())
         right.xaxis.set_minor_locator(NullLocator())
         right.set_xlim(sizes.min() / 1.6, sizes.max() * 1.6)
-        low, high = np.nanmin([half["low"], half["value"]]), half["value"].max()
+        high = half["value"].max()
         if math.isfinite(high):  # a whole decade, so that there is a labelled tick
+            low = np.nanmin([half["low"], half["value"]])
             right.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(1.2 * high)))
     return canvas.plot(name, title, caption, f"To half refusal: {words}.")
 
