@@ -74,13 +74,13 @@ def pages(folder: Path) -> list[Path]:
         "--attack",
         pairs,
         "--steps",
-        2,
+        1,
         "--limit",
-        12,
+        6,
         "--out",
         folder / f"audit{NAME}",
     )
-    run("compare", model, model, *asked, "--quick", "--limit", 12, "--out", folder / f"compare{NAME}")
+    run("compare", model, model, *asked, "--quick", "--limit", 4, "--out", folder / f"compare{NAME}")
     sweep = folder / f"sweep{NAME}.toml"
     quoted = str(model).replace('"', '\\"')
     sweep.write_text(
@@ -96,7 +96,7 @@ def pages(folder: Path) -> list[Path]:
         ready, PromptSet.from_pairs([(text, text) for text in EVIL], name=NAME), config, seeds=1,
         harmful=[f"{text} a{i}" for i, text in enumerate(EVIL * 2)],
         harmless=[f"{text} b{i}" for i, text in enumerate(EVIL * 2)],
-        limit=8, measures=["rates", "heads", "kl"], out=folder / f"steps{NAME}",
+        limit=6, measures=["rates", "heads", "kl"], out=folder / f"steps{NAME}",
     )  # fmt: skip
     assert any(text in str(found.examples.to_dict()) for text in EVIL)
     run("monitor", folder / f"steps{NAME}", "--out", folder / "steps.html")
@@ -106,6 +106,7 @@ def pages(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)
 @pytest.mark.skipif(browsers.find() is None, reason="no Chromium here")
 def test_no_page_obeys(pages: list[Path]) -> None:
     names = [str(path.relative_to(pages[0].parents[1])) for path in pages]
