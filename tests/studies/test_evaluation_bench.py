@@ -54,8 +54,11 @@ def test_defaults_are_in_the_models_language_and_the_settings_say_which(tiny_cha
 
 def test_outcomes_are_what_the_parts_give(tiny_chat, tmp_path) -> None:
     asked = EvalPrompts.for_model(
-        tiny_chat, harmful=HARMFUL, harmless=HARMLESS, lookalike=HARMFUL, suites=[SUITE], decoding=Decoding(4)
-    )
+        tiny_chat, harmful=HARMFUL, harmless=HARMLESS, lookalike=[f"{one}?" for one in HARMFUL],
+        suites=[SUITE], decoding=Decoding(4),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="both the harmful and the lookalike set"):
+        EvalPrompts.for_model(tiny_chat, harmful=HARMFUL, harmless=HARMLESS, lookalike=HARMFUL)
     found = measure(tiny_chat, asked)
     rates = refusal.evaluate(tiny_chat, HARMFUL, max_new_tokens=4)
     assert found.rate("refusal") == rates.refusal_rate
