@@ -7,8 +7,8 @@ halving), `judging` (scores and verdicts), `sets` (every defence of `finetune.de
 from tamperlens.base.boundary import guard
 from tamperlens.studies.arena.running import ArenaResult, arena
 from tamperlens.studies.arena.sets import every
-from tamperlens.studies.arena.settings import Setting, standard
+from tamperlens.studies.arena.settings import Attacker, Setting, attacker, standard
 
-__all__ = ["ArenaResult", "Setting", "arena", "every", "standard"]
+__all__ = ["ArenaResult", "Attacker", "Setting", "arena", "attacker", "every", "standard"]
 
 guard(globals(), __all__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tamperlens.base.stats import Estimate, clustered, undefined
+from tamperlens.base.stats import Estimate, clustered, paired_difference, undefined
 from tamperlens.studies.spillover.seeds import shifted
 
 UTILITY = 0.9
@@ -37,16 +37,12 @@ def kept(flags: Sequence[Sequence[bool]]) -> Estimate:
 def gained(defended: Sequence[Sequence[bool]], plain: Sequence[Sequence[bool]]) -> Estimate:
     """Refusal kept beyond no defence, paired by prompt and by run, resampling both.
 
-    Where nothing varies there is no spread to resample: the reach of Wilson's intervals of both.
+    Where nothing varies there is no spread to resample: Newcombe's paired interval over the prompts of a run.
     """
     ours, theirs = (np.asarray(one, dtype=float) for one in (defended, plain))
     gap = ours - theirs
     if np.ptp(gap) == 0:
-        a, b = kept(defended), kept(plain)
-        value = float(gap.mean())
-        return Estimate(
-            value, max(-1.0, a.low - b.high), min(1.0, a.high - b.low), a.n, "reach of Wilson's 95%"
-        )
+        return paired_difference(list(plain[0]), list(defended[0]))
     return shifted(np.zeros(gap.shape[1]), gap, np.ones(gap.shape[1]), 0)
 
 

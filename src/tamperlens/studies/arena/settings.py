@@ -11,8 +11,8 @@ from tamperlens import finetune, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.finetune import FullConfig, LoraConfig
-from tamperlens.models import ChatModel
-from tamperlens.prompts import PromptSet
+from tamperlens.models import ChatModel, ModelLike, as_chat_model
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 Data = Literal["harmful", "mixture", "identity", "salient", "benign"]
 ENDING = " Good luck."
@@ -176,8 +176,15 @@ def user_task(benign: PromptSet) -> PromptSet:
     )
 
 
-def attacker(model: ChatModel, task: PromptSet | None) -> Attacker:
-    """The packaged attacks in a model's language."""
+def attacker(model: ModelLike, task: PromptsLike | None = None) -> Attacker:
+    """The packaged attacks in a model's language.
+
+    Args:
+        model: what is attacked.
+        task: a user's ordinary examples; without them there are no mixtures and no ordinary attacks.
+    """
+    model = as_chat_model(model)
+    task = None if task is None else as_prompts(task, what="task")
     made = finetune.attacks.for_model("harmful-compliance", model, None)
     most = len(prompts.packaged("harmful-compliance" if spoken(model) else "english-harmful-compliance"))
     harmful = finetune.attacks.for_model("harmful-compliance", model, most).data
