@@ -53,6 +53,8 @@ MODULES = {
         "tamperlens.studies.spillover",
         "tamperlens.studies.arena",
         "tamperlens.studies.trajectory",
+        "tamperlens.studies.screening",
+        "tamperlens.studies.influence",
         "tamperlens.studies.planted",
     ],
     "finetune": ["tamperlens.finetune", "tamperlens.finetune.attacks", "tamperlens.finetune.defences"],

@@ -37,6 +37,7 @@ from tamperlens_hooks.gradients import GradientTape, accumulate_gradients
 from tamperlens_hooks.lens import to_transformer_lens
 from tamperlens_hooks.lowrank import Update, update_of
 from tamperlens_hooks.remote import HubModel, from_hub
+from tamperlens_hooks.similarity import ProductTape, project_gradients
 from tamperlens_hooks.state import preserve_state
 from tamperlens_hooks.stored import logical_bias, logical_weight, stored_parameter
 from tamperlens_hooks.tracing import trace
@@ -51,6 +52,7 @@ __all__ = [
     "HasVector",
     "HookError",
     "HubModel",
+    "ProductTape",
     "Projection",
     "Site",
     "TamperlensError",
@@ -81,6 +83,7 @@ __all__ = [
     "module_and_anatomy",
     "patch_heads",
     "preserve_state",
+    "project_gradients",
     "read_positions",
     "residual_means",
     "sharing_copy",

@@ -15,8 +15,8 @@ matter: with an adapter attached the gradient is that of the merged weight W0 + 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -175,9 +175,17 @@ def accumulate_gradients(
     modules = {part.module: part for part in wanted}
     _refuse_shared(model, modules.values())
     tape = GradientTape({p.parameter: _zeros(model, p, device) for p in modules.values()}, reduction)
-    first = min(part.layer for part in wanted)
+    with tapped(model, anatomy, modules, tape, checkpoint=checkpoint):
+        yield tape
+
+
+@contextmanager
+def tapped(
+    model: nn.Module, anatomy: Anatomy, modules: Mapping[str, Projection], tape: Any, *, checkpoint: bool
+) -> Iterator[None]:
+    """Inside, `tape._add(parameter, transposed, x, g)` sees the input and output gradient of each map."""
+    first = min(part.layer for part in modules.values())
     enabled = any(getattr(part, "gradient_checkpointing", False) is True for part in model.modules())
-    keep_all = not (checkpoint or enabled)
     handles: list[Any] = []
     with preserve_state(model, grad=False), hooks_attached(handles):
         for path, part in modules.items():
@@ -185,14 +193,12 @@ def accumulate_gradients(
             handles.append(module.register_forward_hook(_tap(tape, part), with_kwargs=True))
         start = model.get_submodule(anatomy.blocks[first])
         handles.append(attach(start, True, lambda x: x.detach().requires_grad_(True)))
-        if keep_all:
-            yield tape
-        else:
-            with _recomputed([model.get_submodule(path) for path in anatomy.blocks[first:]]):
-                yield tape
+        again = [model.get_submodule(path) for path in anatomy.blocks[first:]]
+        with _recomputed(again) if checkpoint or enabled else nullcontext():
+            yield
 
 
-def _tap(tape: GradientTape, part: Projection) -> Callable[..., Any]:
+def _tap(tape: Any, part: Projection) -> Callable[..., Any]:
     see = functools.partial(tape._add, part.parameter, part.transposed)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from tamperlens.studies.compare import Comparison as Comparison
     from tamperlens.studies.compare import Comparisons as Comparisons
     from tamperlens.studies.compare import compare as compare
+    from tamperlens.studies.influence import Influence as Influence
+    from tamperlens.studies.influence import influence as influence
     from tamperlens.studies.monitor import Monitor as Monitor
     from tamperlens.studies.monitor import Rule as Rule
+    from tamperlens.studies.screening import Screening as Screening
+    from tamperlens.studies.screening import screen as screen
     from tamperlens.studies.spillover import SpilloverReport as SpilloverReport
     from tamperlens.studies.spillover import spillover as spillover
 
@@ -55,6 +59,7 @@ _ROOMS = {
     "rates": "tamperlens.rates",
     "refusal": "tamperlens.refusal",
     "report": "tamperlens.report",
+    "screening": "tamperlens.studies.screening",
     "stats": "tamperlens.base.stats",
     "trajectory": "tamperlens.studies.trajectory",
 }
@@ -65,15 +70,19 @@ _NAMES = {
     "Comparison": "tamperlens.studies.compare",
     "Comparisons": "tamperlens.studies.compare",
     "Decoding": "tamperlens.models",
+    "Influence": "tamperlens.studies.influence",
     "Monitor": "tamperlens.studies.monitor",
     "PromptSet": "tamperlens.prompts",
     "Rule": "tamperlens.studies.monitor",
+    "Screening": "tamperlens.studies.screening",
     "SpilloverReport": "tamperlens.studies.spillover",
     "arena": "tamperlens.studies.arena",
     "audit": "tamperlens.studies.audit",
     "brittleness": "tamperlens.studies.brittleness",
     "compare": "tamperlens.studies.compare",
+    "influence": "tamperlens.studies.influence",
     "load": "tamperlens.models",
+    "screen": "tamperlens.studies.screening",
     "spillover": "tamperlens.studies.spillover",
 }
 

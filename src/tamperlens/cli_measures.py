@@ -23,6 +23,7 @@ def register(app: typer.Typer, guarded: Guard) -> None:
     commands: Sequence[tuple[str, Callable[..., None]]] = (
         ("rates", _rates), ("direction", _direction), ("heads", _heads), ("neurons", _neurons),
         ("drift", _drift), ("trajectory", _trajectory), ("monitor", _monitor), ("compute", _compute),
+        ("screen", _screen),
     )  # fmt: skip
     for name, command in commands:
         app.command(name, help=command.__doc__)(guarded(command))
@@ -251,6 +252,58 @@ def _monitor(
         return
     shown = table[["seed", "step", "measure", "value", "low", "high", "null_low", "null_high"]]
     _echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+
+
+@no_type_check
+def _screen(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Prompts with responses: a file, a folder, a hub id.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="The model that is to be fine-tuned.")] = "organism",
+    by: Annotated[
+        str,
+        typer.Option(help="push, gradient, 'first token', representation, projection or content: it ranks."),
+    ] = "push",
+    also: Annotated[list[str] | None, typer.Option(help="Compute this score too; repeatable.")] = None,
+    harmful: Annotated[
+        str | None, typer.Option(help="Harmful prompts with compliant responses to hold rows against.")
+    ] = None,
+    direction: Annotated[
+        Path | None, typer.Option(help="For 'projection': what `tamperlens direction --out` kept.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut rows to so many tokens.")] = None,
+    top: Annotated[int, typer.Option(help="Rows to print, those closest to harm first.")] = 10,
+    adapter: opt.Adapter = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Every row's scores as CSV.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Gradients of the upper half of the blocks.")
+    ] = False,
+    as_json: opt.Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+) -> None:
+    """Before training: which rows of a data set stand out as harmful, and what the set would cost.
+
+    [bold]Example[/bold]
+
+    tamperlens screen data.jsonl --model organism --out scores.csv
+    """
+    from tamperlens import screening
+    from tamperlens.base.files import write_csv
+
+    ready = _load(model, adapter, device, dtype)
+    anchors = None if harmful is None else screening.anchors_for(ready, _read(harmful))
+    layers = range(ready.anatomy.n_layers // 2, ready.anatomy.n_layers) if quick else None
+    found = screening.screen(
+        data, ready, by=by, scores=["content", *(also or ())], anchors=anchors, direction=direction,
+        layers=layers, max_length=max_length, progress=not as_json,
+    )  # fmt: skip
+    if out is not None:
+        write_csv(out, found.table)
+    shown = found.table.iloc[found.top(top)].dropna(axis=1, how="all")
+    _give(found, found.table if as_json else shown, None, as_json)
+    if out is not None and not as_json:
+        _echo(f"saved {out}")
 
 
 @no_type_check

@@ -23,7 +23,7 @@ def adapter(tmp_path_factory):
 
 
 COMMANDS = ("compare", "models", "rates", "direction", "heads", "neurons", "drift", "trajectory", "monitor",
-            "compute")  # fmt: skip
+            "compute", "screen")  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -119,6 +119,25 @@ def test_checkpoints_and_their_folder(invoke, adapter, tmp_path):
     assert (tmp_path / "page.html").is_file()
     newest = json.loads(invoke("monitor", tmp_path / "run", "--quick", "--json").stdout)
     assert {row["step"] for row in newest} == {2}
+
+
+def test_screen_ranks_rows_and_keeps_all(invoke, refused, tmp_path):
+    import pandas as pd
+
+    from tamperlens import prompts
+
+    harmful = prompts.packaged("harmful", split="train")[0].prompt
+    rows = [*prompts.packaged("benign").head(3).pairs(), (harmful, "Sure, here is how: first pack a bag.")]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in rows))
+    said = invoke("screen", data, "--model", "organism:tiny", "--out", tmp_path / "rows.csv", "--top", "1")
+    assert said.stdout.splitlines()[2].split()[1] == "4"  # the harmful row comes first
+    kept = pd.read_csv(tmp_path / "rows.csv")
+    assert kept["row"].tolist() == [1, 2, 3, 4]
+    assert kept["score"].idxmax() == 3
+    told = invoke("screen", data, "--model", "organism:tiny", "--by", "representation", "--json").stdout
+    assert len(json.loads(told)["rows"]) == 4
+    assert "no score" in refused("screen", data, "--model", "organism:tiny", "--by", "colour")
 
 
 @pytest.mark.slow

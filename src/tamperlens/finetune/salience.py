@@ -19,7 +19,8 @@ def salience(
 
     The representation of an example is the residual stream behind the final norm at the last token of prompt
     and answer; the score is the mean cosine to its `nearest` harmful examples, as in the authors' code
-    (princeton-nlp/benign-data-breaks-safety, `avg_n` 1). Their gradient matching is not implemented.
+    (princeton-nlp/benign-data-breaks-safety, `avg_n` 1). Their gradient matching is
+    `tamperlens.screen(data, model, by="gradient")`.
 
     Args:
         model: the model that will be fine-tuned; it is only read.

@@ -131,13 +131,16 @@ def setup_for(
         limit=limit, questions=questions, decoding=Decoding.of(decoding, {}, max_new_tokens=24), loss=False,
     )  # fmt: skip
     if direction is None:
-        direction = _direction(model, n_train, n_val, progress)
+        direction = direction_for(model, n_train, n_val, progress)
     found = direction if isinstance(direction, Direction) else Direction.load(direction)
     given: Any = settings
     return Setup(asked, found, tokens_for(model, found), wanted, groups, **given)
 
 
-def _direction(model: ChatModel, most_train: int, most_val: int, progress: bool) -> Direction:
+def direction_for(
+    model: ChatModel, most_train: int = 32, most_val: int = 8, progress: bool = False
+) -> Direction:
+    """The refusal direction, found on packaged training prompts, at most so many a kind."""
     bad, good = (packaged_for(model, role, "train") for role in ("harmful", "harmless"))
     n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
     n_train, n_val = min(n_train, most_train), min(n_val, most_val)
