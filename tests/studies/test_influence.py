@@ -53,7 +53,7 @@ def test_later_steps_are_weighed_by_their_rates(
     found = tamperlens.influence(model, rows, CONFIG, anchors=anchors, checkpoints=2)
     assert found.steps == (0, 2)
     rates = finetune.run(model, rows, CONFIG, progress=False).log.set_index("step")["learning_rate"]
-    expected = rates[1] * found.table["step 0"] + rates[2] * found.table["step 2"]
+    expected = rates[1] * found.table["step 0"] + rates[3] * found.table["step 2"]
     np.testing.assert_allclose(found.table["influence"], expected, rtol=1e-6)
     # What the model has begun to learn pushes less.
     assert found.table["step 2"][8:].sum() < found.table["step 0"][8:].sum()

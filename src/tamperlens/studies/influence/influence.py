@@ -166,10 +166,10 @@ def influence(
 ) -> Influence:
     """Train once, and say which rows pushed the model away from its refusals.
 
-    A row's influence is the sum, over steps of the training, of learning rate × push: the product of its
-    gradient with the gradient of complying minus that of refusing (TracIn, Pruthi et al. 2020, arXiv
-    2002.08484, with `RowScorer`'s anchors in place of a test loss). With LoRA the gradients are those of the
-    merged weights. An estimate, not a proof: `Influence.verify` trains without the rows.
+    A row's influence is the sum, over steps of the training, of the next update's learning rate × push:
+    the product of its gradient with that of complying minus that of refusing (Pruthi et al. 2020,
+    arXiv 2002.08484, with `RowScorer`'s anchors in place of a test loss). With LoRA the gradients are
+    those of the merged weights. An estimate, not a proof: `Influence.verify` trains without the rows.
 
     Args:
         model: the model before training; it stays as it is.
@@ -206,7 +206,7 @@ def influence(
     tuned = finetune.run(ready, rows, config, recorders=[pushes], progress=False)
     rates = tuned.log.set_index("step")["learning_rate"]
     table = pd.DataFrame({f"step {step}": pushes.found[step] for step in steps})
-    weights = [float(rates.get(max(step, 1), config.learning_rate)) for step in steps]
+    weights = [float(rates.get(step + 1, config.learning_rate)) for step in steps]
     table.insert(0, "influence", table.to_numpy() @ np.asarray(weights))
     table.insert(0, "row", np.arange(1, len(rows) + 1))
     return Influence(table, ready.name, rows, config, tuple(steps))
