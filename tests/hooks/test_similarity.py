@@ -32,7 +32,7 @@ def test_products_and_norms_are_those_of_single_examples(family: str, lengths: t
         assert float(norm[row]) == pytest.approx(size, rel=2e-3)
     # The norm of the summed gradient is another number.
     summed = sum(float(sum(g[n] for g in apart).square().sum()) for n in apart[0]) ** 0.5  # type: ignore[union-attr]
-    assert float(norm.square().sum().sqrt()) != pytest.approx(summed, rel=1e-2)
+    assert float(norm.square().sum().sqrt()) != pytest.approx(summed, rel=3e-3)
 
 
 def test_two_losses_of_one_forward_pass() -> None:
