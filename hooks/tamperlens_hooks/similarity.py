@@ -32,8 +32,7 @@ class ProductTape:
 
     along: Mapping[str, Mapping[str, Tensor]]
     _asked: str | None = None
-    _product: Tensor | float = 0.0
-    _square: Tensor | float = 0.0
+    _shares: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def backward(
@@ -55,15 +54,15 @@ class ProductTape:
         """
         if along not in self.along:
             raise HookError(f"no direction {along!r}; there are {', '.join(self.along)}")
-        self._asked, self._product, self._square, self._seen = along, 0.0, 0.0, set()
+        self._asked, self._shares, self._seen = along, [], set()
         losses.sum().backward(retain_graph=again)  # type: ignore[no-untyped-call]
         idle = [name for name in self.along[along] if name not in self._seen]
-        if idle or not isinstance(self._product, Tensor) or not isinstance(self._square, Tensor):
+        if idle:
             raise HookError(
-                f"no gradient reached {idle[0] if idle else 'any map'}; compute the losses from a forward "
-                "pass inside the block"
+                f"no gradient reached {idle[0]}; compute the losses from a forward pass inside the block"
             )
-        return self._product, self._square.clamp_min(0).sqrt()
+        products, squares = (torch.stack(one).sum(0) for one in zip(*self._shares, strict=True))
+        return products, squares.clamp_min(0).sqrt()
 
     def _add(self, name: str, transposed: bool, x: Tensor, g: Tensor) -> None:
         """Add one map's share for one batch: x [batch, seq, in], g [batch, seq, out]."""
@@ -71,13 +70,13 @@ class ProductTape:
         matrix = self.along[self._asked][name].to(x.dtype)
         self._seen.add(name)
         moved = x @ (matrix if transposed else matrix.T)
-        self._product = self._product + (g.float() * moved.float()).sum((1, 2))
+        product = (g.float() * moved.float()).sum((1, 2))
         wide_x, wide_g = x.float(), g.float()
         if x.shape[1] * (x.shape[2] + g.shape[2]) < x.shape[2] * g.shape[2]:
             squares = ((wide_x @ wide_x.mT) * (wide_g @ wide_g.mT)).sum((1, 2))
         else:
             squares = (wide_g.mT @ wide_x).square().sum((1, 2))
-        self._square = self._square + squares
+        self._shares.append((product, squares))
 
 
 @on_model

@@ -17,7 +17,7 @@ from tamperlens.prompts import Encoded, PromptSet, batch_pairs
 from tamperlens.refusal import Direction
 from tamperlens.studies.screening.anchors import Anchors
 from tamperlens.studies.screening.content import ContentClassifier
-from tamperlens_hooks import Projection, accumulate_gradients, capture, project_gradients
+from tamperlens_hooks import Projection, Site, accumulate_gradients, capture, project_gradients
 
 SCORES = ("push", "gradient", "first token", "representation", "projection", "content")
 """What a row can be scored by; larger is closer to harm."""
@@ -163,7 +163,7 @@ class RowScorer:
         return table
 
     @torch.no_grad()
-    def _read(self, turns: Sequence[Encoded], site: str, layer: int | None) -> list[Tensor]:
+    def _read(self, turns: Sequence[Encoded], site: Site, layer: int | None) -> list[Tensor]:
         """A site's states of each turn, [seq, d], fp32 on the CPU."""
         found: list[Tensor] = [torch.empty(0)] * len(turns)
 

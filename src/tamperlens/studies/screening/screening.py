@@ -18,7 +18,7 @@ from tamperlens.base.progress import progress_bar
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
-from tamperlens.prompts import PromptsLike, as_prompts
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.refusal import Direction
 from tamperlens.studies.screening.anchors import Anchors, anchors_for
 from tamperlens.studies.screening.scoring import SCORES, RowScorer
@@ -183,7 +183,7 @@ def screen(
     began = time.perf_counter()
     reference = scorer(held.reference)
     parts = []
-    total = len(data) if hasattr(data, "__len__") and not isinstance(data, str) else 0
+    total = len(data) if isinstance(data, PromptSet) else 0
     with progress_bar(total, "rows", progress) as advance:
         for _, rows in portions(data, portion):
             parts.append(scorer(rows))
