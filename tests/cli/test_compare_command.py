@@ -131,7 +131,7 @@ def test_screen_ranks_rows_and_keeps_all(invoke, refused, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in rows))
     said = invoke("screen", data, "--model", "organism:tiny", "--out", tmp_path / "rows.csv", "--top", "1")
-    assert said.stdout.splitlines()[2].split()[1] == "4"  # the harmful row comes first
+    assert said.stdout.splitlines()[2].split()[0] == "4"  # the harmful row comes first
     kept = pd.read_csv(tmp_path / "rows.csv")
     assert kept["row"].tolist() == [1, 2, 3, 4]
     assert kept["score"].idxmax() == 3
