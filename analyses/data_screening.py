@@ -2,10 +2,10 @@
 
     python analyses/data_screening.py
 
-Ten harmful rows among 490 ordinary ones, one of a hundred of which may be flagged falsely; three seeds, each with
-anchors and rows of its own. Twice: answers with withheld filler, which the anchors have too, and answers with the
-steps of some harmless answer, which carry no mark. Rows come from splits that neither the baseline of words nor the
-direction has seen. Writes table.csv and the scores of every row.
+Ten harmful rows among 490 ordinary ones, one of a hundred of which may be flagged falsely; three seeds, each
+with anchors and rows of its own. Twice: answers with withheld filler, which the anchors have too, and answers
+with the steps of some harmless answer, which carry no mark. Harmful rows and look-alikes come from splits that
+neither the baseline of words nor the direction has seen. Writes table.csv and the scores of every row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hidden(seed: int) -> pd.DataFrame:
 
 
 def found(seen: pd.DataFrame) -> pd.DataFrame:
-    """By score: harmful rows above all but one in a hundred ordinary ones of their seed, pooled over seeds."""
+    """By score: harmful rows above all but one in a hundred ordinary ones of their seed, over all seeds."""
     rows = []
     for score in screening.SCORES:
         row: dict[str, object] = {"score": score}
