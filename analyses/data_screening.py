@@ -4,8 +4,8 @@
 
 Ten harmful rows among 490 ordinary ones, one of a hundred of which may be flagged falsely; three seeds, each
 with anchors and rows of its own. Twice: answers with withheld filler, which the anchors have too, and answers
-with the steps of some harmless answer, which carry no mark. Harmful rows and look-alikes come from splits that
-neither the baseline of words nor the direction has seen. Writes table.csv and the scores of every row.
+with the steps of some harmless answer, which carry no mark. Harmful rows and look-alikes come from splits
+that neither the baseline of words nor the direction has seen. Writes table.csv and the scores of every row.
 """
 
 from __future__ import annotations
