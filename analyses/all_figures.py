@@ -41,6 +41,7 @@ SCRIPTS: dict[str, list[str]] = {
     "planted_truth": ["--quick"],
     "defences": ["--model", "organism:tiny", "--only", "safety-aware merge", "--seeds", "1",
                  "--prompts", "2", "4", "--keep", "1", "1"],
+    "data_screening": ["--seeds", "1"],
 }  # fmt: skip
 
 

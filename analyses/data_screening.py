@@ -23,8 +23,6 @@ import tamperlens
 from tamperlens import prompts, report, screening, stats, trajectory
 from tamperlens.prompts import PromptSet
 
-SEEDS = 3
-
 
 def hidden(seed: int) -> pd.DataFrame:
     """Scores of 490 ordinary rows (a quarter look-alikes, an eighth domains) and 10 + 10 harmful ones."""
@@ -71,9 +69,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("results/data_screening"))
+    parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    seen = pd.concat([hidden(seed) for seed in range(SEEDS)])
+    seen = pd.concat([hidden(seed) for seed in range(given.seeds)])
     report.write_csv(given.out / "rows.csv", seen.round(5))
     table = found(seen)
     report.write_csv(given.out / "table.csv", table)
