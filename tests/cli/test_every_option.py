@@ -72,7 +72,9 @@ def cases() -> Iterator[tuple[str, str, str, str, int]]:
             if getattr(parameter, "is_flag", False) or parameter.name == "help":
                 continue
             number = _NUMBER.search(str(hints[parameter.name])) is not None
-            for value in NUMBERS if number else TEXTS:
+            # Where to write may have any name.
+            texts = TEXTS[:3] if parameter.name in ("out", "page") else TEXTS
+            for value in NUMBERS if number else texts:
                 if not {(command, parameter.name), (command, parameter.name, value)} & MAY:
                     yield command, parameter.name, "" if argument else parameter.opts[0], value, place
             place += argument
