@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, no_type_check
 
 import typer
+import typer.core
 
 from tamperlens import cli_compare, cli_grid, cli_measures
 from tamperlens import cli_grid as opt
@@ -28,8 +29,21 @@ from tamperlens.cli_grid import _echo
 INPUT_ERROR = 2
 INTERRUPTED, TERMINATED = 130, 143
 
+
+class _Group(typer.core.TyperGroup):
+    """Refuses what a shell makes of a variable that is not set; as a path it would be the folder here."""
+
+    @no_type_check
+    def parse_args(self, ctx, args):
+        if "" in args:
+            _say("error: an argument is empty (''); is a variable of the shell not set?")
+            raise typer.Exit(INPUT_ERROR)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="tamperlens",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -185,17 +199,13 @@ def _show_version(wanted: bool) -> bool:
 
 
 @app.callback()
-@no_type_check
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
     ] = False,
 ) -> None:
-    if "" in context.args:
-        _say("error: an argument is empty (''); is a variable of the shell not set?")
-        raise typer.Exit(INPUT_ERROR)
+    pass
 
 
 @app.command(

@@ -23,7 +23,7 @@ TEXTS = ("", "PIPE", "DEVICE", "\x1b[2J\x07", "no/such\u202ething")
 MAY = {
     # An option that takes any text, or for which the value means something.
     ("audit", "revision"), ("grid plot", "attack"),
-    ("compute", "flops", "inf"),
+    ("compute", "flops", "inf"), ("grid run", "memory", str(2**70)),
 }  # fmt: skip
 _NUMBER = re.compile(r"\b(int|float)\b")
 RUN = ("--limit", "2", "--max-new-tokens", "2", "--quiet", "--out", "OUT")

@@ -96,7 +96,7 @@ def pages(folder: Path) -> list[Path]:
         ready, PromptSet.from_pairs([(text, text) for text in EVIL], name=NAME), config, seeds=1,
         harmful=[f"{text} a{i}" for i, text in enumerate(EVIL * 2)],
         harmless=[f"{text} b{i}" for i, text in enumerate(EVIL * 2)],
-        limit=6, measures=["rates", "heads", "kl"], out=folder / f"steps{NAME}",
+        limit=8, measures=["rates", "heads", "kl"], out=folder / f"steps{NAME}",
     )  # fmt: skip
     assert any(text in str(found.examples.to_dict()) for text in EVIL)
     run("monitor", folder / f"steps{NAME}", "--out", folder / "steps.html")

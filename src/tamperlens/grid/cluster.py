@@ -186,8 +186,8 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
 
 def _knock(address: str) -> None:
     """Fail at once where nobody listens; Ray itself would wait for a minute."""
-    parts = urlsplit(address if "//" in address else f"//{address}")
     try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
