@@ -73,12 +73,15 @@ def plain(text: str) -> str:
 def formatted(value: Any, form: str) -> str:
     """A value as our pages write it.
 
-    `span`: least–most of a list; `%`: percent without the sign; `+`: signed; `.2`, `.3`: decimals without the
-    leading zero; anything else as Python formats it. Minus signs are typographic, NaN is a dash.
+    `span`: least–most of a list, which is else written out; `%`: percent without the sign; `+`: signed; `.2`,
+    `.3`: decimals without the leading zero; anything else as Python formats it. Minus signs are typographic,
+    NaN is a dash.
     """
     if form == "span":
         low, high = min(value), max(value)
         return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+    if isinstance(value, list):
+        return ", ".join(formatted(one, form) for one in value)
     if isinstance(value, float) and math.isnan(value):
         return "–"
     if form.endswith("%") and form.lstrip("+")[:-1] in ("", ".1", ".2"):
@@ -111,31 +114,39 @@ def _number(cell: str) -> str | float:
 def filled(one: dict[str, Any]) -> list[str]:
     """The texts of a claim: its template with the values of its file, for a table one a row.
 
-    A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`); of a CSV the first part picks the row
-    by what stands in its column `by`. A table (`each`) takes the rows that `where` allows, in the file's
-    order; without `each` the places are `{mean value}`, `{least value}`, `{most value}` over those rows and
-    `{rows}`.
+    A place is `{key}` or `{key/inner/0}`, `{key:form}` (`formatted`). Of a CSV the rows that `where` allows
+    count, all by default. A table (`each`) takes them one by one. With `by`, a column or several joined by
+    ", ", the first part of a place picks the rows by what stands there; of these, or of all without `by`,
+    there are `{mean value}`, `{least value}`, `{most value}`, `{all value}` and `{rows}`, and `{value}` is
+    that of the first one.
     """
     data = stored(one["artefact"])
-    if "where" in one or one.get("each"):
-        where = one.get("where", {})
-        rows = [row for row in data if all(str(row[key]) in allowed for key, allowed in where.items())]
-        if not rows:
-            raise KeyError(f"{one['artefact']} has no rows {where}")
-        return [_fill(one["says"], row) for row in (rows if one.get("each") else [_joined(rows)])]
-    if isinstance(data, list):
-        data = {str(row[one["by"]]): row for row in data}
-    return [_fill(one["says"], data)]
+    if not isinstance(data, list):
+        return [_fill(one["says"], data)]
+    where = one.get("where", {})
+    rows = [row for row in data if all(str(row[key]) in allowed for key, allowed in where.items())]
+    if not rows:
+        raise KeyError(f"{one['artefact']} has no rows {where}")
+    if one.get("each"):
+        return [_fill(one["says"], row) for row in rows]
+    if "by" not in one:
+        return [_fill(one["says"], _joined(rows))]
+    columns = [one["by"]] if isinstance(one["by"], str) else one["by"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(", ".join(str(row[column]) for column in columns), []).append(row)
+    return [_fill(one["says"], {key: group[0] | _joined(group) for key, group in groups.items()})]
 
 
 def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, least and most of every column of numbers over the rows, and how many rows there are."""
+    """Mean, least, most and all of every column of numbers, over the rows that have one; how many rows."""
     found: dict[str, Any] = {"rows": len(rows)}
     for key in rows[0]:
         column = [row[key] for row in rows]
-        if not any(isinstance(cell, str) for cell in column):
-            found |= {f"mean {key}": sum(column) / len(rows)}
-            found |= {f"least {key}": min(column), f"most {key}": max(column)}
+        known = [cell for cell in column if isinstance(cell, float) and not math.isnan(cell)]
+        if known and not any(isinstance(cell, str) for cell in column):
+            found |= {f"mean {key}": math.fsum(known) / len(known), f"all {key}": known}
+            found |= {f"least {key}": min(known), f"most {key}": max(known)}
     return found
 
 

@@ -76,6 +76,8 @@ def measured(files: list[str]) -> Iterator[tuple[object, ...]]:
     }
     for what, count in counts.items():
         yield LEFT_OUT, what, "acts", len(partial), count, "", ""
+    for what, whole in (("partial precision", "called partial"), ("partial recall", "partial")):
+        yield LEFT_OUT, what, "acts", counts[whole], counts["partial, called so"] / counts[whole], "", ""
     yield FAMILIES, "mean", "acts", len(bench.own), judges.ActsJudge().weights.families["mean"], "", ""
 
 
@@ -116,7 +118,7 @@ def page_of(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _shown(one: dict[str, Any]) -> str:
-    value, low, high = (float(one[key] or "nan") for key in ("value", "low", "high"))
+    value, low, high = (one[key] for key in ("value", "low", "high"))
     return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
@@ -128,7 +130,7 @@ def stored() -> list[dict[str, Any]]:
     """What is stored, numbers as numbers."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    return [row | {key: float(row[key] or "nan") for key in COLUMNS[3:]} for row in rows]
+    return [row | {key: float(row[key]) if row[key] else math.nan for key in COLUMNS[3:]} for row in rows]
 
 
 if __name__ == "__main__":

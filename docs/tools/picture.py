@@ -1,9 +1,10 @@
-"""The picture of the README: one attack on the organism, step by step, and the same examples on real models.
+"""The pictures of the README: one attack on the organism, step by step, and the same examples on real models.
 
-    python docs/tools/picture.py            # measures, stores analyses/measured/picture_*.csv, draws
+    python docs/tools/picture.py            # measures, stores analyses/measured/picture_*.csv, draws both
     python docs/tools/picture.py --draw     # draws docs/assets/attack.{svg,png,json} from what is stored
+    python docs/tools/picture.py --real     # only docs/assets/real.{svg,png}: the real models
 
-The real models' part is drawn from what `alignment_degradation.py` and `alignment_trajectory.py` stored.
+The real models' picture is drawn from what `alignment_degradation.py` and `alignment_trajectory.py` stored.
 """
 
 from __future__ import annotations
@@ -133,18 +134,19 @@ def _band(axis: plt.Axes, part: pd.DataFrame, colour: str, **style_: object) -> 
 
 
 def drawn(rates: pd.DataFrame, cosine: pd.DataFrame, medians: pd.DataFrame) -> plt.Figure:
-    """The organism above, three panels over one axis of steps; real models below."""
+    """The organism: three panels over one axis of steps."""
     with style.style():
-        figure = plt.figure(figsize=(9.2, 5.4), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.02), hspace=0.04)
-        above.suptitle(
-            "Organism, 1.3 M weights, fifteen harmful examples", x=0.008, ha="left", color=style.MUTED
-        )
-        _organism(above.subplots(1, 3), rates, cosine, medians)
-        below.suptitle("Real models, the same fifteen examples", x=0.008, ha="left", color=style.MUTED)
-        one, two = below.subplots(1, 2, width_ratios=(1, 1.25))
-        _refused(one)
-        _order(two)
+        figure, axes = plt.subplots(1, 3, figsize=(9.2, 2.7), layout="constrained")
+        _organism(axes, rates, cosine, medians)
+        return figure
+
+
+def real_drawn() -> plt.Figure:
+    """Real models: refusal before and after, and when half of each change was there."""
+    with style.style():
+        figure, axes = plt.subplots(1, 2, figsize=(9.2, 2.8), layout="constrained", width_ratios=(1, 1.25))
+        _refused(axes[0])
+        _order(axes[1])
         return figure
 
 
@@ -187,7 +189,7 @@ def _refused(axis: plt.Axes) -> None:
             )  # fmt: skip
     axis.set(title="Harmful requests refused", ylabel="share, n = 24", ylim=(-0.03, 1.03), xlim=(-0.5, 2.6))
     axis.set_xticks(range(len(REAL)), [words for _, _, words in REAL])
-    axis.legend(loc="upper right", fontsize=8)
+    axis.legend(loc=(0.36, 0.24), fontsize=8)
     axis.grid(axis="y")
 
 
@@ -206,21 +208,26 @@ def _order(axis: plt.Axes) -> None:
 
 def main() -> None:
     """Measure, store, draw, write."""
-    names = ("rates", "cosine", "drift")
-    paths = [STORED / f"picture_{name}.csv" for name in names]
-    said = json.loads((OUT / "attack.json").read_text(encoding="utf-8"))
-    if "--draw" not in sys.argv:
-        *frames, verdict = measured()
-        for frame, path in zip(frames, paths, strict=True):
-            report.write_csv(path, frame)
-        said = {"drift": verdict.verdict, "drift_says": verdict.summary()}
-    tables = [pd.read_csv(path) for path in paths]
-    said = {**numbers(*tables[:2]), **{name: said[name] for name in ("drift", "drift_says")}}
-    (OUT / "attack.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    figure = drawn(*tables)
+    if "--real" not in sys.argv:
+        paths = [STORED / f"picture_{name}.csv" for name in ("rates", "cosine", "drift")]
+        said = json.loads((OUT / "attack.json").read_text(encoding="utf-8"))
+        if "--draw" not in sys.argv:
+            *frames, verdict = measured()
+            for frame, path in zip(frames, paths, strict=True):
+                report.write_csv(path, frame)
+            said = {"drift": verdict.verdict, "drift_says": verdict.summary()}
+        tables = [pd.read_csv(path) for path in paths]
+        said = {**numbers(*tables[:2]), **{name: said[name] for name in ("drift", "drift_says")}}
+        text = json.dumps(said, indent=1, ensure_ascii=False)
+        (OUT / "attack.json").write_text(text + "\n", encoding="utf-8")
+        _save(drawn(*tables), "attack")
+    _save(real_drawn(), "real")
+
+
+def _save(figure: plt.Figure, name: str) -> None:
     with style.style():
-        figure.savefig(OUT / "attack.png", dpi=110, metadata={"Software": "tamperlens"})
-        figure.savefig(OUT / "attack.svg", metadata={"Date": None})
+        figure.savefig(OUT / f"{name}.png", dpi=110, metadata={"Software": "tamperlens"})
+        figure.savefig(OUT / f"{name}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

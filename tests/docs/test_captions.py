@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -35,3 +36,19 @@ def test_the_caption_of_the_picture_is_what_was_measured(page: str) -> None:
     assert f"move {more} % [{low}, {high}] more" in caption[0]
     verdict = {"cannot tell": "inconclusive"}.get(found["drift"], found["drift"])
     assert caption[0].rstrip("*.").endswith(verdict)
+
+
+def test_the_real_models_of_the_picture_are_those_that_were_measured() -> None:
+    """Three seeds each; the two intervals of the caption overlap, which is why it says inconclusive."""
+    spec = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "tools" / "picture.py")
+    assert spec is not None and spec.loader is not None
+    picture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(picture)
+    rates, order = picture.real()
+    for model, preset, _ in picture.REAL:
+        own = rates[(rates["model"] == model) & (rates["n"] == 24)]
+        after = own[(own["attack"] == "harmful-compliance-15") & (own["preset"] == preset)]
+        assert len(after) == 3 and len(own[own["attack"] == "before"]) == 1
+    assert set(order.loc[list(picture.ORDER), "n_seeds"]) == {3}
+    direction, refused = order.loc["direction cosine"], order.loc["refusal rate"]
+    assert direction["high"] > refused["low"] and refused["high"] > direction["low"]

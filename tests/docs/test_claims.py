@@ -51,10 +51,12 @@ def test_a_new_changed_or_unbacked_number_is_found(
             {**of, "says": "(in all {other/value:.0f})", "artefact": "rows.csv", "by": "set"},
             {**of, "says": "mean {mean value:.3} [{least value:.2}, {most value:.1}] of {rows}",
              "artefact": "rows.csv", "where": {"set": ["few", "many"]}},
+            {**of, "says": "each {few, 0.5/value:.1f}, all {many, -0.25/all value:+%} %",
+             "artefact": "rows.csv", "by": ["set", "value"]},
         ],
         "quoted": [{**of, "texts": ["Published: 95 → 0"], "kind": "published", "source": "them"}],
     }  # fmt: skip
-    more = "mean .125 [−.25, .5] of 2"
+    more = "mean .125 [−.25, .5] of 2, each 0.5, all −25 %"
     rows = "| few | +50 [−.03] |\n| many | −25 [–] |\n"
     good = f"# A\n\nHalf\nby step 7–8, 25 % (in all 1).\n\n{rows}\nPublished: 95 → 0, {more}.\n"
     page.write_text(good)
@@ -80,13 +82,31 @@ def test_a_new_changed_or_unbacked_number_is_found(
         claims.filled({**register["claim"][1], "where": {"set": ["none"]}})
 
 
+def test_a_page_is_compared_with_what_its_maker_makes_of_the_stored_rows(
+    claims: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "analyses").mkdir()
+    (tmp_path / "analyses" / "README.md").write_text("# Results\n")
+    (tmp_path / "maker.py").write_text("def page_of(rows):\n    return f\"It is {rows[0]['value']:.2f}.\"\n")
+    (tmp_path / "rows.csv").write_text("value\n0.25\n")
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    made = {"page": "README.md", "artefact": "rows.csv", "maker": "maker.py", "source": ""}
+    register = {"page": [], "section": [], "claim": [], "quoted": [], "made": [made]}
+    (tmp_path / "README.md").write_text("# A\n\nIt is 0.25.\n")
+    assert claims.faults(register) == []
+    (tmp_path / "rows.csv").write_text("value\n0.26\n")
+    assert claims.faults(register)[0] == "README.md does not say “It is 0.26.”"
+
+
 @pytest.mark.parametrize(
     ("value", "form", "said"),
     [
         (0.841, "%", "84"), (-0.163, "+%", "−16"), (0.001, "+%", "0"), (0.0234, ".1%", "2.3"),
         (-0.004, ".2", "−.00"), (0.43, ".2", ".43"), (1.0, ".2", "1.00"), (0.4, "+.2", "+.40"),
         (2.4e10, ".1e", "2.4e10"), (2e-15, ".0e", "2e−15"), (float("nan"), ".2", "–"),
-        ([3, 3], "span", "3"), (64.0, ".0f", "64"), (-9.4, "+.1f", "−9.4"),
+        ([3, 3], "span", "3"), ([0.71, 0.75, 0.0], "%", "71, 75, 0"),
+        (64.0, ".0f", "64"), (-9.4, "+.1f", "−9.4"),
     ],
 )  # fmt: skip
 def test_numbers_are_written_as_the_pages_write_them(
