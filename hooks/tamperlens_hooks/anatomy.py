@@ -120,7 +120,8 @@ class Anatomy:
         path = self.output_projections[self.layer_index(layer)]
         if path is None:
             raise HookError(
-                f"{self.blocks[layer]} ({self.family}) has no heads here: {self.attention[layer]}"
+                f"{self.family} has no heads here: none can be read in {self.attention[layer]}; choose other "
+                "layers, or measure directions and weights"
             )
         return path
 
