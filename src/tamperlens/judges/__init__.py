@@ -4,7 +4,7 @@ Contents:
 - `registry`: names to judges (`judges.get("acts")`, `register`, `names`); `lists` and `keyword`
   (published keyword lists), `weighted` and `cues`, `degenerate` (empty, repeating or broken text), `answers`
   (thoughts are taken off before a judge looks).
-- `acts` (the default judge), `languages` (which language an answer is in), `multilingual` (its pattern sets).
+- `acts` (the default judge), `meaning` (the same with sentence embeddings: `acts+minilm`), `languages` (which language an answer is in), `multilingual` (its pattern sets).
 - `calibrated` (the judge trained on people's verdicts; `evidence` is what it looks at), `logistic` (what the
   two judges with trained weights share), `labelled` (human-labelled answers), `cards` (`calibrate` →
   `JudgeCard`).
@@ -27,6 +27,7 @@ from tamperlens.judges.guards import GuardJudge
 from tamperlens.judges.keyword import KeywordJudge
 from tamperlens.judges.labelled import LabelledAnswers, read_labelled
 from tamperlens.judges.lists import KeywordList
+from tamperlens.judges.meaning import MeaningJudge, MeaningWeights
 from tamperlens.judges.registry import DEFAULT, get, names, register
 from tamperlens.judges.weighted import WeightedJudge
 
@@ -51,6 +52,8 @@ __all__ = [
     "KeywordJudge",
     "KeywordList",
     "LabelledAnswers",
+    "MeaningJudge",
+    "MeaningWeights",
     "SentenceEmbedder",
     "Verdict",
     "WeightedJudge",

@@ -38,15 +38,16 @@ _WORDS = {
           " what was were from by if there do an at which how their they we he she his her sorry no yes so than then"
           " all more about into out up one help use make need get any its",
     "es": "el los las una unos y es son usted que por para con pero no puedo lo siento esta este como muy más está me mis en esa eso dijo fue esto prefiero lamento niego hacer agua aunque porque cuando desde hasta nos sobre tiene está están ser sido"
-          " sin su sus yo del al se te ayudarte eso puede ser hacer también sobre tu debes aquí solicitud",
+          " voy dar ese además casi todo todos mundo quienes estás mal habla alguien llama pregunta contestar preferiría sin su sus yo del al se te soy doy ni pienso hablar debo tengo decir temas tema podría ayudar otros algo nada ayudarte eso puede ser hacer también sobre tu debes aquí solicitud",
     "de": "der die das und ist ich nicht ein eine einen mit für auf dem den zu kann leider sie wir werden auch bei diese dieser dieses ab wird sich nach man noch nur was wenn mein meine habe hat sein seine möchte darf diesem lieber als zum zur"
-          " aber es wie oder dass von im helfen dir ihnen dabei nein bitte um hier zuerst",
+          " aber es wie oder dass von im helfen dir ihnen dabei nein bitte um hier zuerst dazu keine keinen mich etwas gebe solche"
+          " solchen darüber muss meiner unsere antworten auskunft helfe schreibe darauf deine ihre frage anfrage",
     "fr": "le la les des et est je ne pas une un pour vous que dans avec suis désolé mais sur ce cette qui peux il me mes sa son ses je j'ai n'est c'est qu'il l'eau puis aussi être avoir fait peut comme même où donc sont mon ma"
-          " elle du au aux nous votre être cela aider à voici d'abord vos plus",
+          " répondre vous-même votre rien demande sujet ma mes charte tout contenu genre elle du au aux nous votre être cela aider à voici d'abord vos plus",
     "pt": "o os as um uma e é são não você para com mas por que do da dos das em no na eu desculpe posso sinto muito recuso infelizmente consigo essas essa esse isto fica disse foi nisso nos pelo pela ao à até já muito quando porque ser tem seus minha meu minhas meus"
-          " isso ajudar como mais seu sua se também está nesse pode aqui primeiro",
+          " tenho devo recusar pedido nem sou conteúdo assunto nada algo estou dizer isso ajudar como mais seu sua se também está nesse pode aqui primeiro",
     "it": "il lo gli i una un e è sono non che per con ma di del della mi dispiace posso questo questa come più nel potrebbe fare preferisco qualcuno poi disse dalla dal ai agli sono essere ha hanno mio mia miei mie cui quando perché anche molto dopo"
-          " alla si ti aiutare aiutarti può anche ho sul richiesta ecco prima",
+          " devo tua tuo vedo dire costretto rifiutare sto nulla qualcosa questi queste essa sarebbe verso chi presto certe altri dati fornisco scusa chiedo preferirei evitare alla si ti aiutare aiutarti può anche ho sul richiesta ecco prima",
     "nl": "de het een en is niet dat ik kan met voor maar van op zijn je jij helaas sorry deze dit ook naar bij hier"
           " wordt helpen daarmee uw spijt geen eerst",
     "sv": "och att det är jag inte en ett som på med för av kan den till har om men tyvärr hjälpa dig detta här",
@@ -92,10 +93,17 @@ _LEAST_SHARE = 0.12
 _HARDLY_ENGLISH = 0.5
 _LITTLE_WEIGHT = 0.5
 _LARGE_SHARE = 0.18
+# What the prompt's language counts for in answers of so many words.
+_EXPECTED = 1.0
+_SHORT = 25
+_VERY_SHORT = 6
 
 
-def language_of(text: str) -> str:
+def language_of(text: str, expected: str = "") -> str:
     """ISO 639-1 code of the language of a text, "en" where nothing speaks for another.
+
+    A short text in Latin letters is taken to be in the `expected` language (of the prompt that it answers) unless its
+    words speak for another: "Non, désolé." tells little by itself.
 
     Quoted speech and code are left out where anything else is there, so that a translation into another language is
     as English as the sentence around it.
@@ -105,7 +113,7 @@ def language_of(text: str) -> str:
     if len(re.sub(r"\W", "", unquoted)) >= 8:
         text = unquoted
     if text.isascii():
-        return _latin(text)
+        return _latin(text, expected)
     counts: Counter[str] = Counter()
     for character in text:
         point = ord(character)
@@ -124,7 +132,7 @@ def language_of(text: str) -> str:
         return "ja"
     script, most = counts.most_common(1)[0]
     if not most or script == "latin":
-        return _latin(text)
+        return _latin(text, expected)
     lowered = text.lower()
     if script == "cyrillic" and _BULGARIAN.search(lowered):
         return "bg"
@@ -134,7 +142,7 @@ def language_of(text: str) -> str:
     return _OF_SCRIPT.get(script, script)
 
 
-def _latin(text: str) -> str:
+def _latin(text: str, expected: str) -> str:
     words = [
         word.lower() for word in _LATIN_WORD.findall(unicodedata.normalize("NFC", text.replace("’", "'")))
     ]
@@ -146,6 +154,9 @@ def _latin(text: str) -> str:
             score[language] = score.get(language, 0.0) + weight
     for word in set(words):
         distinct.update(_WEIGHTS.get(word, {}).keys())
+    if expected != ENGLISH and expected in _WORDS and words and len(words) <= _SHORT:
+        score[expected] = score.get(expected, 0.0) + _EXPECTED
+        distinct[expected] += 1 + (len(words) <= _VERY_SHORT)
     english = score.pop(ENGLISH, 0.0)
     if not score:
         return ENGLISH
@@ -160,7 +171,7 @@ def _latin(text: str) -> str:
         english <= _HARDLY_ENGLISH
         and score[best] >= _LITTLE_WEIGHT
         and score[best] >= _LARGE_SHARE * len(words)
-        and len(words) >= 3
+        and (len(words) >= 3 or best == expected)
         and distinct[best] >= _LEAST_WORDS
     )
     return best if enough or little else ENGLISH

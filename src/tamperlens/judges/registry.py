@@ -4,6 +4,7 @@
 | --- | --- |
 | `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve
 languages |
+| `acts+minilm` | the same with MiniLM's embeddings beside it, for ways of speaking that `acts` does not know |
 | `weighted-1` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
 | `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |
@@ -28,6 +29,7 @@ from tamperlens.judges.acts import ActsJudge
 from tamperlens.judges.calibrated import CalibratedJudge
 from tamperlens.judges.keyword import KeywordJudge
 from tamperlens.judges.lists import PUBLISHED
+from tamperlens.judges.meaning import MeaningJudge
 from tamperlens.judges.weighted import WeightedJudge
 
 DEFAULT = "acts"
@@ -85,3 +87,4 @@ for _listed in PUBLISHED:
 register(DEFAULT)(ActsJudge())
 register("weighted-1")(WeightedJudge())
 register("calibrated")(CalibratedJudge())
+register(MeaningJudge.name)(MeaningJudge())

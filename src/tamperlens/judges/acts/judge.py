@@ -144,7 +144,7 @@ class ActsJudge(LogisticJudge[ActsWeights]):
         broken = degenerate_reason(answer, self.rules)
         if broken:
             return ActsExplanation(Verdict("degenerate", 0.0, (broken,), 0.0), "", math.nan, ())
-        language = languages.language_of(answer)
+        language = languages.language_of(answer, languages.language_of(prompt))
         if language in multilingual.LANGUAGES:
             label, probability, why = multilingual.judge_in(language, answer)
             part = probability if label == "partial" else 0.0
