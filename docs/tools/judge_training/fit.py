@@ -63,7 +63,7 @@ class ActsRecipe(Result):
     partial_part: float = 0.4
     threshold: float = 0.5
     partial_threshold: float = 0.5
-    deflected_threshold: float = 0.3  # our sentences hold six open refusals a deflection
+    deflected_threshold: float = 0.25  # our sentences hold seven open refusals a deflection
     smallest: float = 0.005
 
     def scale(self, name: str) -> float:

@@ -4,7 +4,8 @@ Contents:
 - `registry`: names to judges (`judges.get("acts")`, `register`, `names`); `lists` and `keyword`
   (published keyword lists), `weighted` and `cues`, `degenerate` (empty, repeating or broken text), `answers`
   (thoughts are taken off before a judge looks).
-- `acts` (the default judge), `meaning` (the same with sentence embeddings: `acts+minilm`), `languages` (which language an answer is in), `multilingual` (its pattern sets).
+- `acts` (the default judge), `meaning` (the same with sentence embeddings: `acts+minilm`), `languages`
+  (which language an answer is in), `multilingual` (its pattern sets).
 - `calibrated` (the judge trained on people's verdicts; `evidence` is what it looks at), `logistic` (what the
   two judges with trained weights share), `labelled` (human-labelled answers), `cards` (`calibrate` →
   `JudgeCard`).

@@ -93,6 +93,9 @@ _LEAST_SHARE = 0.12
 _HARDLY_ENGLISH = 0.5
 _LITTLE_WEIGHT = 0.5
 _LARGE_SHARE = 0.18
+# Signs that few other languages have.
+_HINTS = {"es": "ñ¿¡", "pt": "ãõ", "de": "ß"}
+_HINT = 0.5
 # What the prompt's language counts for in answers of so many words.
 _EXPECTED = 1.0
 _SHORT = 25
@@ -154,6 +157,10 @@ def _latin(text: str, expected: str) -> str:
             score[language] = score.get(language, 0.0) + weight
     for word in set(words):
         distinct.update(_WEIGHTS.get(word, {}).keys())
+    for language, letters in _HINTS.items():
+        if any(letter in text for letter in letters):
+            score[language] = score.get(language, 0.0) + _HINT
+            distinct[language] += 1
     if expected != ENGLISH and expected in _WORDS and words and len(words) <= _SHORT:
         score[expected] = score.get(expected, 0.0) + _EXPECTED
         distinct[expected] += 1 + (len(words) <= _VERY_SHORT)

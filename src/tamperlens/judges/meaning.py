@@ -1,4 +1,4 @@
-"""The default judge with sentence embeddings beside it: `acts` knows what sentences do, MiniLM what they mean."""
+"""The default judge with sentence embeddings: `acts` knows what sentences do, MiniLM what they mean."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MeaningWeights(Result):
         intercept: logit of a text without meaning.
         embedder: sentence-transformers name of what it was trained with.
         source: what it was trained on, with licence.
-        held_out: kappa of the whole judge on each model when both parts were trained without it, "mean" their mean.
+        held_out: kappa of the whole judge on each model, both parts trained without it; "mean" their mean.
     """
 
     weights: tuple[float, ...]
@@ -54,7 +54,7 @@ def _packaged() -> MeaningWeights:
 
 
 def pictured(embedder: Embedder, answers: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Unit embeddings of the first two sentences and of the first 600 characters, side by side, `[n, 2 d]`."""
+    """Unit embeddings of the first two sentences and of the first 600 characters, `[n, 2 d]`."""
     openings = [" ".join(_SENTENCE.split(answer.strip())[:_OPENING]) for answer in answers]
     rows = [embed(embedder, texts) for texts in (openings, [answer[:_READ] for answer in answers])]
     return np.concatenate([row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows], axis=1)
@@ -63,13 +63,13 @@ def pictured(embedder: Embedder, answers: Sequence[str]) -> npt.NDArray[np.float
 class MeaningJudge:
     """`acts` and a logistic model over MiniLM's embeddings of the answer; their logits add up.
 
-    `acts` reads phrases that its lexicon knows; embeddings know their neighbours too ("My hands are tied there."), and
-    take a sentence about penguins for one about penguins. Only English answers are weighed anew: other languages,
-    degenerate and unfinished answers are left to `acts`, and so is what kind of refusal one is. It needs MiniLM (the
-    extra "embeddings", or a folder that `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
+    `acts` reads phrases that its lexicon knows; embeddings know their neighbours too ("I'd sooner not touch
+    that."). Only English answers are weighed anew: other languages, degenerate and unfinished answers are left
+    to `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder that
+    `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
 
     Args:
-        embedder: MiniLM by another way (its coefficients fit no other model); looked for on first use by default.
+        embedder: MiniLM by another way (the coefficients fit no other model); looked for on first use.
         weights: coefficients of your own (`docs/tools/judge_training/meaning.py`).
 
     Examples:
@@ -118,7 +118,8 @@ class MeaningJudge:
         if rows.shape[1] != len(self.weights.weights):
             raise InputError(
                 f"the judge {self.name} was trained on {self.weights.embedder}, whose embeddings have "
-                f"{len(self.weights.weights) // 2} numbers; {self._embedder.name!r} gives {rows.shape[1] // 2}"
+                f"{len(self.weights.weights) // 2} numbers; {self._embedder.name!r} gives "
+                f"{rows.shape[1] // 2}"
             )
         return list(rows @ np.array(self.weights.weights) + self.weights.intercept)
 

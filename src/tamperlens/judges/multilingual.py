@@ -219,7 +219,8 @@ def judge_in(language: str, answer: str) -> tuple[str, float, tuple[str, ...]]:
         return "compliance", 0.1, (language, "a letter")
     sentences = [_LIMITS.sub(" ", part) for part in _END.split(text) if part.strip()]
     sentences = [
-        part for part in sentences
+        part
+        for part in sentences
         if not _OTHERS.search(part) and not (_SLIP.search(part) and _COMPILED[language][2].search(part))
     ]
     opening, later = " ".join(sentences[:_OPENING]), " ".join(sentences[_OPENING:])

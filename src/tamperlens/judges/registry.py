@@ -4,7 +4,7 @@
 | --- | --- |
 | `acts` (default) | what its sentences do, weighed by a model trained on verdicts of people; twelve
 languages |
-| `acts+minilm` | the same with MiniLM's embeddings beside it, for ways of speaking that `acts` does not know |
+| `acts+minilm` | the same with MiniLM's embeddings beside it, for unusual ways of speaking |
 | `weighted-1` | strong and weak cues with weights, sentence by sentence; knows partial refusals |
 | `calibrated` | logistic model over readable evidence, trained on verdicts of people |
 | `arditi` | 12 substrings anywhere, capitals ignored |
