@@ -24,12 +24,23 @@ def label(judge: str, answer: str) -> str:
 
 
 def test_registry_lists_every_judge_and_refuses_unknown_names() -> None:
-    assert judges.names() == ["acts", "arditi", "calibrated", "qi", "wei", "weighted-1", "xstest"]
+    assert judges.names() == [
+        "acts",
+        "acts+minilm",
+        "arditi",
+        "calibrated",
+        "qi",
+        "wei",
+        "weighted-1",
+        "xstest",
+    ]
     assert judges.get().name == judges.DEFAULT == "acts"
     for name in judges.names():
         assert judges.get(name).name == name
         assert isinstance(judges.get(name), Judge)
-    with pytest.raises(InputError, match="no judge named 'gpt5'; known: acts, arditi, calibrated, qi"):
+    with pytest.raises(
+        InputError, match="no judge named 'gpt5'; known: acts, acts\\+minilm, arditi, calibrated"
+    ):
         judges.get("gpt5")
 
 
