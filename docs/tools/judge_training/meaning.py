@@ -2,9 +2,9 @@
 
     PYTHONPATH=docs/tools python -m judge_training.meaning FILE... --embedder FOLDER
 
-FILEs as for `judge_training.acts`. Logistic regression with an L2 penalty over MiniLM's embeddings of labelled
-answers and of our own sentences; penalty and the equal weight of both parts were chosen by kappa on models left
-out of both.
+FILEs as for `judge_training.acts`. Logistic regression with an L2 penalty over MiniLM's embeddings of
+labelled answers and of our own sentences; penalty and the equal weight of both parts were chosen by kappa on
+models left out of both.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class MeaningJudge:
 
     `acts` reads phrases that its lexicon knows; embeddings know their neighbours too ("I'd sooner not touch
     that."). Only English answers are weighed anew: other languages, degenerate and unfinished answers are left
-    to `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder that
-    `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
+    to `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder
+    that `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
 
     Args:
         embedder: MiniLM by another way (the coefficients fit no other model); looked for on first use.
