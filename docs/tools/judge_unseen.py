@@ -2,9 +2,9 @@
 
     python docs/tools/judge_unseen.py [acts acts+minilm …]    # MiniLM's folder in TAMPERLENS_EMBEDDER
 
-The answers are `tests/judges/data/unseen.csv`. Two writers made a set each, the first of wordings that a phrase
-list would not have, the second of what chat models write. Half of each set was looked at while the judges were
-made (of the first, every answer in another language than English).
+The answers are `tests/judges/data/unseen.csv`. Two writers made a set each, the first of wordings that a
+phrase list would not have, the second of what chat models write. Half of each set was looked at while the
+judges were made (of the first, every answer in another language than English).
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ class MeaningJudge:
     """`acts` and a logistic model over MiniLM's embeddings of the answer; their logits add up.
 
     `acts` reads phrases that its lexicon knows; embeddings know their neighbours too ("I'd sooner not touch
-    that."). Only English answers are weighed anew: other languages, degenerate and unfinished answers are left
-    to `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder
-    that `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
+    that."). Only English answers are weighed anew: other languages, degenerate and unfinished ones are left to
+    `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder that
+    `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
 
     Args:
         embedder: MiniLM by another way (the coefficients fit no other model); looked for on first use.
