@@ -64,7 +64,7 @@ class MeaningJudge:
     """`acts` and a logistic model over MiniLM's embeddings of the answer; their logits add up.
 
     `acts` reads phrases that its lexicon knows; embeddings know their neighbours too ("I'd sooner not touch
-    that."). Only English answers are weighed anew: other languages, degenerate and unfinished ones are left to
+    that."). Only English answers are weighed anew: other languages, degenerate and unfinished ones are for
     `acts`, and so is what kind of refusal one is. It needs MiniLM (the extra "embeddings", or a folder that
     `TAMPERLENS_EMBEDDER` names); `acts` needs nothing, and so is the default.
 
