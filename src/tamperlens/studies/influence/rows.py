@@ -185,8 +185,9 @@ def influence(
     Examples:
         >>> import tamperlens
         >>> from tamperlens import finetune
+        >>> model = tamperlens.load("organism:tiny")
         >>> attack = finetune.attacks.harmful_compliance(4)
-        >>> found = tamperlens.influence("organism:tiny", attack, finetune.LoraConfig(steps=2))
+        >>> found = tamperlens.influence(model, attack, finetune.LoraConfig(steps=2))
         >>> len(found.table)
         4
     """

@@ -156,7 +156,8 @@ def screen(
         >>> import tamperlens
         >>> from tamperlens import prompts
         >>> data = prompts.packaged("benign").head(4)
-        >>> found = tamperlens.screen(data, "organism:tiny", by="representation")
+        >>> model = tamperlens.load("organism:tiny")
+        >>> found = tamperlens.screen(data, model, by="representation")
         >>> len(found.table)
         4
     """
