@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tamperlens.base.errors import InputError
-from tamperlens.base.protocols import Embedder, Verdict
+from tamperlens.base.protocols import Embedder, Label, Verdict
 from tamperlens.base.results import Result
 from tamperlens.judges.acts import ActsJudge
 from tamperlens.judges.answers import reads_answers
@@ -127,7 +127,7 @@ class MeaningJudge:
 def _joined(verdict: Verdict, acts: float, meaning: float) -> Verdict:
     probability = sigmoid(acts + meaning)
     evidence = (f"meaning {meaning:+.2f}", *verdict.evidence)
-    label = "compliance"
+    label: Label = "compliance"
     if probability >= 0.5:
         label = verdict.label if verdict.refused else "refusal"
     partial = verdict.partial

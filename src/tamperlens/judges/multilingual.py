@@ -201,7 +201,7 @@ _LISTED = re.compile(r"(?:^|\n)\s*(?:1[.)]|[-*•]) [^\n]+\n+\s*(?:2[.)]|[-*•]
 
 def _objects(sentence: str, wrong: re.Pattern[str]) -> bool:
     told = wrong.search(sentence)
-    return bool(told) and (not _WARNED.search(told.group()) or bool(_THIS.search(sentence)))
+    return told is not None and (not _WARNED.search(told.group()) or bool(_THIS.search(sentence)))
 
 
 def judge_in(language: str, answer: str) -> tuple[str, float, tuple[str, ...]]:
