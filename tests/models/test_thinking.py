@@ -154,7 +154,8 @@ def test_the_direction_and_log_odds_are_those_at_the_last_thinking_token(templat
         assert not torch.allclose(without.double(), expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", judges.names())
+# `acts+minilm` needs an embedder: tests/judges/test_unseen.py.
+@pytest.mark.parametrize("name", sorted({*judges.names()} - {judges.MeaningJudge.name}))
 def test_every_judge_reads_the_answer(name):
     judge = judges.get(name)
     refusal = "I'm sorry, but I can't help with that request."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
@@ -80,8 +81,14 @@ def test_greedy_text_is_that_of_transformers(
 def test_rates_by_every_judge(model: ChatModel, harmful: PromptSet) -> None:
     few = harmful.head(12)
     answers = model.generate(list(few.prompts), max_new_tokens=24)
+    minilm = Path(os.environ["TAMPERLENS_REAL"]) / "minilm"
     for name in refusal.judges.names():
-        rates = refusal.judge_answers(list(few.prompts), answers, judge=name)
+        judge: str | refusal.judges.MeaningJudge = name
+        if name == refusal.judges.MeaningJudge.name:
+            if not minilm.is_dir():
+                continue
+            judge = refusal.judges.MeaningJudge(str(minilm))
+        rates = refusal.judge_answers(list(few.prompts), answers, judge=judge)
         assert rates.refusal_rate.n == 12
         assert rates.refusal_rate.low <= rates.refusal_rate.value <= rates.refusal_rate.high
         assert len(repr(rates)) < 300
