@@ -24,6 +24,9 @@ from tamperlens.rates.completions import Prompts
 from tamperlens.rates.evaluation import RefusalRates, evaluate
 from tamperlens_hooks import add_direction
 
+# What a caller measures of the model at each scale.
+Measure = Callable[[ChatModel], Estimate]
+
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 REFUSED, DEGENERATE, RANDOM, KL = "refusal rate", "degenerate rate", "refusal rate, random", "KL"
 SHOWN = {REFUSED: "direction", RANDOM: "random vector", DEGENERATE: "direction"}
@@ -108,7 +111,7 @@ def dose_curve(
     judge: str | Judge | None = None,
     seed: int = 0,
     decoding: Decoding | None = None,
-    also: Mapping[str, Callable[[ChatModel], Estimate]] | None = None,
+    also: Mapping[str, Measure] | None = None,
     progress: bool = False,
 ) -> DoseCurve:
     """Add a direction at several scales; count refusals of harmless prompts and measure what else moves.

@@ -178,7 +178,7 @@ class ChatModel(Noun):
         """Number of weights, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, str | int]:
         """What a report says of the model, in plain values."""
         return {
             "model": self.name, "parameters": self.n_parameters, "language": self.language,

@@ -95,10 +95,10 @@ def expert_snip(
         NumericsError: NaN or infinite gradients.
     """
     model = as_chat_model(model)
+    examples, loss_of = Examples.of(model, data), loss_function(loss)
     layers = expert_parameters(model)
     if not layers:
         raise InputError(f"{model.name} has no sparse experts; use neurons.snip")
-    examples, loss_of = Examples.of(model, data), loss_function(loss)
     base = unwrap(model.module)
     weights: dict[str, nn.Parameter] = {name: base.get_parameter(name) for name in layers}
     wide = {name: torch.promote_types(w.dtype, torch.float32) for name, w in weights.items()}
