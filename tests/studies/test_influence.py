@@ -58,6 +58,7 @@ def test_later_steps_are_weighed_by_their_rates(
     assert not np.allclose(found.table["step 0"], found.table["step 2"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_leaving_rows_out(model: Any, anchors: screening.Anchors, rows: PromptSet) -> None:
     found = tamperlens.influence(model, rows, CONFIG, anchors=anchors)
     tried = found.verify(model, 4, seeds=(0, 1), limit=8)
