@@ -35,6 +35,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "trajectory": ("organism:tiny", "RUNS", "--quick"),
     "monitor": ("RUNS",),
     "compute": ("1e15",),
+    "screen": ("FILE", "--model", "organism:tiny", "--quick"),
     "grid run": ("SWEEP", "--out", "OUT", "--quiet"),
     "grid status": ("GRID",),
     "grid table": ("GRID",),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from newer_families import make
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, make_tokenizer
 
@@ -350,21 +351,24 @@ def test_encoders(tmp_path: Path) -> None:
         refused(tmp_path / name, f"is a {what}, not a decoder-only language model")
 
 
-def test_sparse_experts_fail_before_weights_are_read(tmp_path: Path) -> None:
-    from transformers import MixtralConfig
-
-    MixtralConfig(
-        vocab_size=264,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        architectures=["MixtralForCausalLM"],
-    ).save_pretrained(tmp_path)
+def test_sparse_experts_load_whole_and_damaged_ones_name_the_file(tmp_path: Path) -> None:
+    made = make("mixtral")
+    made.module.save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"never read")
-    refused(tmp_path, "not supported yet", UnsupportedModelError)
+    model = tamperlens.load(tmp_path, device="cpu")
+    assert model.fingerprint == made.fingerprint
+    weights = model.module.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in made.module.state_dict().items())
+    assert torch.allclose(model.logits_last(["hello"]), made.logits_last(["hello"]), rtol=0, atol=1e-5)
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    refused(tmp_path, "a safetensors file is damaged or cut short")
+
+
+def test_unsupported_kinds_say_so(tiny: Any) -> None:
+    module, tokenizer = tiny("llama", fresh=True)
+    module.config.is_encoder_decoder = True
+    with pytest.raises(UnsupportedModelError, match="not supported yet: 'llama' is an encoder-decoder"):
+        ChatModel.from_parts(module, tokenizer)
 
 
 # ---- from_parts --------------------------------------------------------------------------------------------

@@ -168,18 +168,18 @@ def screen(
     if hasattr(data, "__next__"):  # a generator, which cannot be read twice
         data = as_prompts(data, what="data")
     next(portions(data, portion))  # a bad file fails before anything is computed
+    if direction is not None and not isinstance(direction, Direction):
+        direction = Direction.load(direction)
     held = anchors_for(ready) if anchors is None else anchors
     notes = []
     if "projection" in wanted:
         direction = direction_for(ready) if direction is None else direction
-        direction = direction if isinstance(direction, Direction) else Direction.load(direction)
         if direction.passed is False:
             notes.append(
                 f"The direction did not pass its tests ({direction.flag}); projections may say little."
             )
     scorer = RowScorer(
-        ready, held, wanted, direction=direction if isinstance(direction, Direction) else None,
-        layers=layers, max_length=max_length,
+        ready, held, wanted, direction=direction, layers=layers, max_length=max_length,
     )  # fmt: skip
     began = time.perf_counter()
     reference = scorer(held.reference)
