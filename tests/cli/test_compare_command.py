@@ -44,9 +44,9 @@ def test_compute_has_three_ratios_with_sources(invoke):
     assert all(row["source"] for row in rows.values())
 
 
-def test_compute_without_the_original_leaves_the_third_open(invoke):
+def test_compute_without_the_original_takes_a_third_of_the_criterion(invoke):
     rows = json.loads(invoke("compute", "1e20", "--json").stdout)["rows"]
-    assert rows[2]["ratio"] is None
+    assert rows[2]["ratio"] == pytest.approx(1e20 / (1e23 / 3)) and "not known" in rows[2]["source"]
 
 
 def test_bad_input_is_one_line(refused):

@@ -105,7 +105,12 @@ def test_names_of_both_releases(old: str, whole: Path, tmp_path: Path) -> None:
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
 TEXT = {**SIZES, "vocab_size": 300, "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 16}
 SEES = {**SIZES, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
-MROPE = {**TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3], "rope_type": "default"}}
+END = make_tokenizer().eos_token_id  # the default of these families lies outside 300 tokens
+MROPE = {
+    **TEXT,
+    "eos_token_id": END,
+    "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3], "rope_type": "default"},
+}
 DEEP = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "patch_size": 14}
 PLACES = dict(zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
                   range(290, 294), strict=True))  # fmt: skip

@@ -18,8 +18,8 @@ from tamperlens.models.decoding import DEFAULT, GIVEN, Decoding, Settings, old_l
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.language import language_of_tokenizer
-from tamperlens.models.loading import ORGANISM, load
-from tamperlens.models.serving import Server, with_server
+from tamperlens.models.loading import ORGANISM, load, with_server
+from tamperlens.models.serving import Server
 from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
 

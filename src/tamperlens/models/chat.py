@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of, v
 from tamperlens.models.generation import BatchSize
 from tamperlens.models.language import language_of_tokenizer
 from tamperlens.models.saving import save_model
+from tamperlens.models.serving import Server
 from tamperlens.prompts import (
     DATE,
     ChatFormat,
@@ -40,9 +41,6 @@ from tamperlens.prompts import (
     split_reply,
 )
 from tamperlens_hooks import Anatomy, check, describe, sharing_copy, unwrap
-
-if TYPE_CHECKING:
-    from tamperlens.models.serving import Server
 
 # In the plain format models without chat training go on to write the user's next turn.
 _NEXT_TURN = re.compile(r"\n[ \t]*(?:User|Assistant):")

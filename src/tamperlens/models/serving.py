@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -21,40 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from tamperlens.base.errors import InputError, ModelLoadError
 from tamperlens.base.progress import progress_bar
-from tamperlens.models.chat import ChatModel
 from tamperlens.models.fingerprint import versions
 
 TIMEOUT = 600.0
-_PROBES = ("Name a tree.", "What is 12 + 13?", "Write one sentence about rain.", "Say hello.")
-
-
-def with_server(model: ChatModel, server: str | Server) -> ChatModel:
-    """The same model, whose answers a running server writes; everything else stays with its module.
-
-    The server answers while the module is as it is now: inside hooks (an ablated direction), after a weight
-    has changed, and for what is made of the model (a tuned one, another adapter) the module answers itself.
-    Thoughts are written by the module too.
-
-    Args:
-        model: as it was loaded; with an adapter, the server must serve that adapter.
-        server: its URL, or a `Server` where it has several models.
-
-    Raises:
-        ModelLoadError: no server answers there, or its answers to four short prompts are all others than the
-            module's (greedy, 12 tokens).
-        InputError: no URL.
-    """
-    found = replace(server) if isinstance(server, Server) else Server(server)
-    found.attach(model.module)
-    served = replace(model, _server=found)
-    pairs = zip(*(one.generate(list(_PROBES), max_new_tokens=12) for one in (model, served)), strict=True)
-    if not any(own == theirs for own, theirs in pairs):
-        raise ModelLoadError(
-            f"{found.url} answers four short prompts otherwise than {model.name}; it serves another model "
-            f"({found.model}) or another precision, so its answers are not this model's"
-        )
-    note = f"answers were written by a server (model {found.model!r} there), not by the module"
-    return replace(served, notes=(*model.notes, note))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tamperlens.base.errors import InputError, NumericsError, TamperlensError
 from tamperlens.base.files import PathLike, write_csv, write_json, write_text
 from tamperlens.base.progress import teller
 from tamperlens.base.runs import RunFolder
-from tamperlens.models import Decoding
+from tamperlens.models import Decoding, old_length
 from tamperlens.plots import Plot
 from tamperlens.refusal import Direction, judges
 from tamperlens.studies import trajectory
@@ -39,6 +39,7 @@ SLOW = ("prefill depth", "causal transfer", "safety subspace", "safety weights")
 Tell = Callable[[str], None]
 
 
+@old_length
 def compare(
     base: Source,
     tuned: Source,
