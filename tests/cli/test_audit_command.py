@@ -114,7 +114,8 @@ def test_report_reads_the_same_numbers(finished):
     out, result = finished
     page = (out / "report.html").read_text()
     assert len(page) < 6_000_000
-    assert AuditResult.open(out).headline.split(" took ")[1].split("(n")[0].strip() in page
+    # A model with little to lose: the headline has its rate before the attack.
+    assert AuditResult.open(out).headline.split(" refuses ")[1].split(" of harmful")[0] in page
     assert AuditResult.open(out).headline in result.output
     for title in (
         "Findings",
@@ -325,8 +326,8 @@ def test_users_prompts_and_pairs_and_no_adapter_left(invoke, tmp_path):
     assert (again.exit_code, again.output) == (0, result.output)
     found = AuditResult.open(out)
     assert found.get("refusal_rate", "harmful", "before").n == 2
-    assert "4 examples" in found.headline.lower()
     page = (out / "report.html").read_text()
+    assert "little refusal to lose" in found.headline and "on 4 examples, 3 steps" in page
     assert evil not in page
     assert r"\u003cscript>" in page  # data of the page, shown as text
 
