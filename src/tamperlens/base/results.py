@@ -17,6 +17,7 @@ from tamperlens.base.files import (
     PathLike,
     read_json,
     read_tensors,
+    regular,
     sha256_bytes,
     write_json,
     write_tensors,
@@ -63,7 +64,7 @@ class Result(Noun):
                 the message names the file and the field.
         """
         tensors: dict[str, torch.Tensor] = {}
-        if _starts_like_json(path):
+        if _starts_like_json(regular(path)):
             document = read_json(path)
         else:
             tensors, document = read_tensors(path)
