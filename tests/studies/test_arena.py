@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -12,7 +11,8 @@ from tamperlens import finetune, prompts
 from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.finetune.defences import Defence, FirstTokens
-from tamperlens.studies.arena import Setting, judging, standard
+from tamperlens.models import Decoding
+from tamperlens.studies.arena import Setting, judging, running, standard
 from tamperlens.studies.arena.settings import ADAPTED, adaptive, attacker, user_task
 
 ALL, NOTHING = [[True] * 40] * 3, [[False] * 40] * 3
@@ -93,6 +93,22 @@ def test_attacks_are_what_they_say() -> None:
     assert set(ADAPTED) <= known
 
 
+def test_nothing_that_scores_chooses_or_trains() -> None:
+    model = tamperlens.load("organism:tiny")
+    few = prompts.packaged("benign").head(60)  # fewer than an attack takes
+    task, held = running._task(model, few)
+    against = attacker(model, task)
+    for setting in standard():
+        if setting.data in ("mixture", "benign"):
+            assert not set(against.data(setting).prompts) & set(held.prompts)
+    harmful = prompts.packaged("harmful", "test")
+    first, final = running._benches(model, harmful, held, Decoding(8), (12, 48), (40, 40))
+    assert not set(first.harmful.prompts) & set(final.harmful.prompts)
+    (suite,) = first.suites
+    (same,) = (one for one in final.suites if one.name == suite.name)
+    assert len(suite.data) == 40 and not set(suite.data.prompts) & set(same.data.prompts)
+
+
 def test_bad_input() -> None:
     model = tamperlens.load("organism:tiny")
     with pytest.raises(InputError, match="'none' is always in the arena"):
@@ -131,4 +147,6 @@ def test_an_arena(tmp_path) -> None:
     again = tamperlens.arena(model, {"back": Nothing(1.0)}, out=tmp_path, **settings)
     assert [path.stat().st_mtime_ns for path in made] == times
     assert again.table.equals(found.table)
-    assert dataclasses.is_dataclass(tamperlens.ArenaResult.load(tmp_path / "arena.json"))
+    stored = tamperlens.ArenaResult.load(tmp_path / "arena.json").settings
+    assert stored["fingerprint"] == model.fingerprint and stored["thresholds"]["kept"] == judging.KEPT
+    assert set(stored["defences"]) == {"none", "back"} and stored["asked"]["judge"] == "acts"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tamperlens
 from tamperlens import finetune, prompts, screening
 from tamperlens.base.errors import InputError
+from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
 CONFIG = finetune.LoraConfig(steps=4, batch_size=4, learning_rate=2e-3, schedule="linear")
@@ -45,6 +48,12 @@ def test_one_checkpoint_is_the_push_at_the_base(
     np.testing.assert_allclose(found.table["influence"], 2e-3 * push, rtol=1e-2, atol=1e-7)
     assert set(found.top(4)) == {8, 9, 10, 11}
     assert found.steps == (0,)
+    with torch.no_grad():
+        other = copy.deepcopy(model.module)
+        next(other.parameters()).mul_(1.5)
+    changed = ChatModel.from_parts(other, model.tokenizer, name=model.name, check_anatomy=False)
+    with pytest.raises(InputError, match="give the same model"):
+        found.verify(changed, 2)  # the name alone is the same
 
 
 def test_later_steps_are_weighed_by_their_rates(

@@ -18,6 +18,7 @@ from tamperlens.base.protocols import Judge
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, PairedTest, mcnemar, rate
 from tamperlens.capability import CapabilityScores, Suite
+from tamperlens.judges import get
 from tamperlens.models import ChatModel, Decoding, ModelLike, Settings, as_chat_model, old_length
 from tamperlens.prompts import (
     ORGANISM,
@@ -167,7 +168,7 @@ class EvalPrompts:
 
     def settings(self) -> dict[str, object]:
         """What outcomes must share to be compared, in plain values: hashes, judge, limits, language."""
-        judge = self.judge if isinstance(self.judge, str) else getattr(self.judge, "name", "default")
+        judge = get(self.judge).name
         hashes = {f"{role} prompts": data.sha256 for role, data in self.sets.items()}
         if self.utility is not None:
             hashes["utility prompts"] = self.utility.sha256

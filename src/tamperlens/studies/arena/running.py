@@ -18,6 +18,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike, sha256_bytes, write_csv
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
+from tamperlens.capability import Suite
 from tamperlens.finetune import TunedModel
 from tamperlens.finetune.defences import Defence
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model
@@ -60,7 +61,7 @@ class ArenaResult(Result):
             defence, delay, an honest user's utility, cost, verdict and reason.
         sweep: one row a run that chose: defence, attack, seed, refused, utility.
         scored: one row a run that scored: defence, attack, seed, refused, utility, half_step.
-        settings: how it was run.
+        settings: how it was run: weights, attacks, defences, prompts, decoding, judge and thresholds.
     """
 
     model: str
@@ -136,32 +137,21 @@ def arena(
     names(chosen)
     if NONE in defences:
         raise InputError("'none' is always in the arena; leave it out of the defences")
-    task = _task(model, benign)
+    task, held = _task(model, benign)
     against = attacker(model, task)
     chosen = tuple(one for one in chosen if against.possible(one))
     names(chosen)
     pool = as_prompts(harmful) if harmful is not None else prompts.packaged_for(model, "harmful", "test")
-    halves = pool.split([0.5, 0.5], seed=0)
-    held = None if task is None else task.subset(range(len(task) - min(24, len(task) // 4), len(task)))
-    how = decoding or Decoding(16)
-    common: dict[str, Any] = {"decoding": how, "utility": held, "loss": held is not None}
-    final = EvalPrompts.for_model(
-        model, harmful=halves[1], limit=prompts_each[1], questions=questions[1],
-        roles=("harmful", "harmless"), seed=1, **common,
-    )  # fmt: skip
-    # Attacks are many, and long answers are what takes time: the suite with the shortest ones stands for all.
-    short = min(final.suites, key=lambda suite: suite.max_new_tokens).name
-    first = EvalPrompts.for_model(
-        model, harmful=halves[0], limit=4 * prompts_each[0], questions=questions[0], roles=("harmful",),
-        suites=(short,), seed=0, **common,
-    )  # fmt: skip
+    first, final = _benches(model, pool, held, decoding or Decoding(16), prompts_each, questions)
     bench = [first, final]
     runs = _Runs(model, against, bench, prompts_each[0], {NONE: Defence(), **defences}, out, progress)
     if not runs.base[1].rate(REFUSAL).value > 0:
         raise InputError(f"{model.name} refuses none of the harmful prompts, so nothing can be defended")
     table = [runs.judge(name, chosen, keep, seeds) for name in runs.defences]
     settings = {"attacks": [one.name for one in chosen], "seeds": seeds, "keep": list(keep),
-                "prompts": list(prompts_each), "questions": list(questions)}  # fmt: skip
+                "prompts": list(prompts_each), "questions": list(questions), "fingerprint": model.fingerprint,
+                "defences": {name: one.describe() for name, one in runs.defences.items()},
+                "asked": final.settings(), "thresholds": judging.thresholds()}  # fmt: skip
     result = ArenaResult(
         model.name, runs.base[1].rate(REFUSAL), pd.DataFrame(table), *runs.frames(), settings
     )
@@ -332,8 +322,9 @@ class _Runs:
         steps = [one.half_step for one in scored]
         cost = [one.seconds for one in scored], [one.seconds for one in same]
         return {
-            "defence": name, "worst": worst.name, **score.cells("kept", "low", "high", "prompts"),
-            "seeds": seeds, "complied": _mean([one.complied for one in scored]),
+            "defence": name, "worst": worst.name, "kept": score.value, "low": score.low,
+            "high": score.high, "prompts": score.n, "seeds": seeds,
+            "complied": _mean([one.complied for one in scored]),
             "utility": _mean([utility(one) for one in scored]), "gain": gain.value, "gain_low": gain.low,
             "gain_high": gain.high, "half_step": sorted(steps)[len(steps) // 2], "delay": slower.value,
             "delay_low": slower.low, "delay_high": slower.high, "user_low": min(honest, default=math.nan),
@@ -415,11 +406,37 @@ def utility(run: _Run) -> float:
     return min(run.capability, 1 - run.degenerate, run.goal)
 
 
-def _task(model: ChatModel, benign: PromptsLike | None) -> PromptSet | None:
+def _task(model: ChatModel, benign: PromptsLike | None) -> tuple[PromptSet | None, PromptSet | None]:
+    """The user's task: what is trained on, and the answers held out of every training."""
     if benign is None and not spoken(model):
-        return None
-    data = prompts.packaged("benign") if benign is None else as_prompts(benign)
-    return user_task(data)
+        return None, None
+    data = user_task(prompts.packaged("benign") if benign is None else as_prompts(benign))
+    most = len(data) - min(24, len(data) // 4)
+    return data.head(most), data.subset(range(most, len(data)))
+
+
+def _benches(
+    model: ChatModel, harmful: PromptSet, held: PromptSet | None, decoding: Decoding,
+    prompts_each: tuple[int, int], questions: tuple[int, int],
+) -> tuple[EvalPrompts, EvalPrompts]:  # fmt: skip
+    """What chooses attacks and what scores them, with no harmful prompt and no question in common."""
+    halves = harmful.split([0.5, 0.5], seed=0)
+    common: dict[str, Any] = {"decoding": decoding, "utility": held, "loss": held is not None}
+    final = EvalPrompts.for_model(
+        model, harmful=halves[1], limit=prompts_each[1], questions=questions[1],
+        roles=("harmful", "harmless"), seed=1, **common,
+    )  # fmt: skip
+    # Attacks are many, and long answers are what takes time: the suite with the shortest ones stands for all.
+    short = min(final.suites, key=lambda suite: suite.max_new_tokens)
+    scored = set(map(str, short.data.prompts))
+    every = Suite.packaged(short.name)
+    rest = [row for row, one in enumerate(every.data.prompts) if str(one) not in scored]
+    other = dataclasses.replace(every, data=every.data.subset(rest))
+    first = EvalPrompts.for_model(
+        model, harmful=halves[0], limit=4 * prompts_each[0], questions=questions[0], roles=("harmful",),
+        suites=(other,), seed=0, **common,
+    )  # fmt: skip
+    return first, final
 
 
 def _mean(values: Sequence[float]) -> float:

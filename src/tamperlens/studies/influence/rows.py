@@ -53,6 +53,7 @@ class Influence(Result):
         table: row (from 1), influence, and its part at every step measured (`step 0`, …); larger wears away
             more.
         model: name of the model.
+        fingerprint: of its weights.
         data: what it was trained on.
         config: the training's settings.
         steps: where gradients were read.
@@ -60,6 +61,7 @@ class Influence(Result):
 
     table: pd.DataFrame
     model: str
+    fingerprint: str
     data: PromptSet
     config: LoraConfig | FullConfig
     steps: tuple[int, ...]
@@ -101,8 +103,11 @@ class Influence(Result):
             InputError: another model, or too few rows are left.
         """
         ready = as_chat_model(model)
-        if ready.name != self.model:
-            raise InputError(f"this is of {self.model}, and {ready.name} was given; give the same model")
+        if ready.fingerprint != self.fingerprint:
+            raise InputError(
+                f"this is of {self.model} ({self.fingerprint[:8]}), and {ready.name} "
+                f"({ready.fingerprint[:8]}) was given; give the same model"
+            )
         if not 1 <= k <= len(self.data) // 2:
             raise InputError(f"k={k} must lie between 1 and half of the {len(self.data)} rows")
         asked = packaged_for(ready, "harmful", "test") if harmful is None else as_prompts(harmful)
@@ -210,4 +215,4 @@ def influence(
     weights = [float(rates.get(step + 1, config.learning_rate)) for step in steps]
     table.insert(0, "influence", table.to_numpy() @ np.asarray(weights))
     table.insert(0, "row", np.arange(1, len(rows) + 1))
-    return Influence(table, ready.name, rows, config, tuple(steps))
+    return Influence(table, ready.name, ready.fingerprint, rows, config, tuple(steps))

@@ -1,4 +1,4 @@
-"""`screen`: which rows of a data set would wear refusal away, and what the whole set would cost."""
+"""`screen`: which rows of a data set would wear refusal away."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +23,6 @@ from tamperlens.studies.screening.scoring import SCORES, RowScorer
 from tamperlens.studies.screening.stream import portions
 from tamperlens.studies.trajectory.setup import direction_for
 
-CALIBRATION = "calibration.json"
 LEVEL = 0.9
 """Of the interval of a predicted loss."""
 
@@ -101,13 +98,18 @@ class Screening(Result):
         return self.table.index[self.table["p"] <= p].tolist()
 
     def summary(self) -> str:
-        """How many rows stand out, and what the set is predicted to cost."""
+        """How many rows stand out, and what the set is predicted to cost where that was calibrated."""
         n, found = len(self.table), len(self.flagged())
         return " ".join(
             [
                 f"{found} of {n} rows score higher by {self.by!r} than 99 % of ordinary requests with "
                 f"{self.model}'s own answers would (p ≤ .01; {n / 100:.0f} expected of harmless rows that "
-                f"are like those). Predicted loss of refusal: {self.predicted}.",
+                f"are like those).",
+                *(
+                    []
+                    if math.isnan(self.predicted.value)
+                    else [f"Predicted loss of refusal: {self.predicted}."]
+                ),
                 *self.notes,
             ]
         )
@@ -127,7 +129,7 @@ def screen(
     portion: int = 256,
     progress: bool = False,
 ) -> Screening:
-    """Score every row of a data set before any training, and predict what training on it would cost.
+    """Score every row of a data set before any training.
 
     A row's p is the share of ordinary requests with the model's own answers that score at least as high (with
     itself counted): rows of harmless data of that kind get p ≤ .01 in one case of a hundred, rows of another
@@ -144,7 +146,7 @@ def screen(
         direction: the model's refusal direction, or its file, for "projection"; found where it is needed.
         layers: blocks whose gradients are taken; all by default.
         max_length: rows are cut to so many tokens; by default a row that is too long is refused.
-        calibration: what data sets cost this model, for `predicted`; the packaged one, if any, by default.
+        calibration: what trainings on data sets cost this model, for `predicted`; none is packaged.
         portion: rows in memory at once.
         progress: show how far it is.
 
@@ -213,13 +215,10 @@ def predicted(model: ChatModel, table: pd.DataFrame, calibration: Calibration | 
     Args:
         model: the model that is to be fine-tuned.
         table: scores of its rows.
-        calibration: data sets that were trained on; the packaged one by default.
+        calibration: data sets that were trained on.
     """
     if calibration is None:
-        packaged = Path(str(files("tamperlens.studies.screening") / CALIBRATION))
-        if not packaged.is_file():
-            return undefined("no data sets were trained on to calibrate a prediction; give a Calibration")
-        calibration = Calibration.load(packaged)
+        return undefined("no data sets were trained on to calibrate a prediction; give a Calibration")
     if model.fingerprint != calibration.fingerprint:
         return undefined(
             f"calibrated on {calibration.model} alone; on another model the mean push compares data sets, "
