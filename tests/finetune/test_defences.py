@@ -18,7 +18,7 @@ from tamperlens.finetune.data import Collator, encode
 from tamperlens.finetune.defences.features import distance
 from tamperlens.finetune.defences.first_tokens import log_likelihoods
 from tamperlens.finetune.defences.kl import divergence
-from tamperlens.finetune.defences.safelora import projected
+from tamperlens.finetune.defences.safelora import projected, projections
 from tamperlens.finetune.defences.vaccine import Perturbed
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
@@ -174,7 +174,7 @@ def test_terms_against_their_formulas() -> None:
     assert float(distance(ours, theirs)) == pytest.approx(sum(by_hand) / 8, rel=1e-5)
     v, change = torch.randn(4, 6), torch.randn(4, 6)
     torch.testing.assert_close(projected(v, change), v @ v.T @ change / v.norm())
-    torch.testing.assert_close(projected(v, change.T), (v @ v.T @ change / v.norm()).T)
+    torch.testing.assert_close(projected(v.T, change.T, True), (v @ v.T @ change / v.norm()).T)
 
 
 @pytest.mark.parametrize("config", [LORA, FULL], ids=["lora", "full"])
@@ -305,6 +305,137 @@ def test_after_defences_against_their_formulas(tiny: Callable) -> None:
     assert all(torch.equal(never[name], tuned[name]) for name in tuned)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_projection_onto_the_alignment_for_either_storage(tiny: Callable, family: str) -> None:
+    """GPT-2 stores `[in, out]`, its square matrices too, and q, k and v as one."""
+    base, other = (
+        ChatModel.from_parts(*tiny(family, seed=seed), name=f"{family} {seed}", check_anatomy=False)
+        for seed in (3, 4)
+    )
+    plain = finetune.run(base, DATA, FULL, progress=False)
+    tuned, theirs = plain.merged_state_dict(), dict(other.module.named_parameters())
+    lora = defences.SafeLoRA(unaligned=other, threshold=2.0).finish(plain).merged_state_dict()
+    halfway = defences.Merge(0.25, unaligned=other, threshold=2.0).finish(plain).merged_state_dict()
+    for part in base.anatomy.projections():
+        name = part.parameter
+        start = base.module.get_parameter(name).detach()
+        v, change = start - theirs[name].detach(), tuned[name] - start
+        if part.transposed:
+            v, change = v.T, change.T
+        moved = v @ v.T @ change / v.norm()
+        torch.testing.assert_close(lora[name], start + (moved.T if part.transposed else moved))
+        torch.testing.assert_close(halfway[name], start + 0.75 * (tuned[name] - start))
+
+
+def test_differences_of_weights_are_taken_in_fp32(tiny: Callable) -> None:
+    base, other = (
+        ChatModel.from_parts(
+            *tiny("llama", seed=seed, dtype=torch.bfloat16), name="bf16", check_anatomy=False
+        )
+        for seed in (3, 4)
+    )
+    change = torch.eye(base.anatomy.d_model)
+    for part in base.anatomy.projections():
+        if part.name == "o":
+            ours, theirs = (
+                one.module.get_parameter(part.parameter).detach().float() for one in (base, other)
+            )
+            v = ours - theirs
+            found = projections(base, other)[part.parameter](change)
+            torch.testing.assert_close(found, v @ v.T / v.norm(), rtol=1e-5, atol=1e-7)
+
+
+def test_another_batch_takes_the_share_of_the_one_that_was_due(tiny: Callable, tmp_path: object) -> None:
+    """However long its answers: the safe batch weighs what the user's would have."""
+    base = parts(tiny)[0]
+    long = PromptSet.from_pairs([(f"ask {i}", "no, never, " * 9) for i in range(4)], name="long")
+    seen: list[tuple[float, float]] = []
+
+    class Watched(defences.Lisa):
+        def during(self, training: defences.Training) -> defences.During:
+            part = super().during(training)
+            part.loss = lambda loss, logits, inputs, share: (
+                seen.append((float(loss), float(share)))
+                or (loss, expected.append(-log_likelihoods(logits, inputs["labels"]).mean().item()))[0]
+            )
+            return part
+
+    expected: list[float] = []
+    one = Watched(safe=long, safe_steps=1, user_steps=1)
+    finetune.run(base, DATA, dataclasses.replace(FULL, steps=2, batch_size=4), defence=one, progress=False)
+    script(base, tmp_path, one)
+    assert len(seen) == 2 + 3 * 2
+    for (loss, share), mean in zip(seen, expected, strict=True):
+        assert loss == pytest.approx(share * mean, rel=1e-4)
+    assert [share for _, share in seen[:2]] == pytest.approx([1, 1])
+    for first, second in zip(seen[2::2], seen[3::2], strict=True):
+        assert first[1] + second[1] == pytest.approx(1)
+
+
+def test_the_base_stays_where_peft_trains_its_biases(tiny: Callable, tmp_path: object) -> None:
+    base = ChatModel.from_parts(*tiny("qwen2", seed=3), name="biased", check_anatomy=False)
+    kept: list[defences.Training] = []
+
+    class Watched(defences.KL):
+        def during(self, training: defences.Training) -> defences.During:
+            kept.append(training)
+            return super().during(training)
+
+    tuner = LoraConfig(r=2, target_modules=["q_proj"], bias="lora_only")
+    _, after = script(base, tmp_path, Watched(safe=SAFE), tuner)
+    moved = [name for name, p in after.items() if name.endswith("q_proj.base_layer.bias")]
+    start, held = dict(base.module.named_parameters()), dict(kept[0].base.module.named_parameters())
+    assert moved
+    for name in moved:
+        plain = name.removeprefix("base_model.model.").replace("base_layer.", "")
+        assert not torch.equal(after[name], start[plain])
+        assert torch.equal(held[plain], start[plain])
+
+
+def test_a_batch_without_labels_adds_nothing(tiny: Callable) -> None:
+    base, other, _, _ = parts(tiny)
+    batch = Collator(base.pad_id)(list(encode(base, DATA.head(2))))
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    logits = other.module(input_ids=batch["input_ids"]).logits
+    part = defences.FirstTokens().during(defences.Training(other, base, 0))
+    assert float(part.loss(torch.tensor(0.0), logits, batch, torch.tensor(0.0))) == 0
+
+
+def test_what_differs_is_described_differently(tiny: Callable) -> None:
+    """A folder is gone on with only where the description is the same."""
+    import json
+
+    @dataclasses.dataclass
+    class Found(Pointing):
+        fingerprint: str = "the model's, for every direction of it"
+
+    vector = torch.ones(12)
+    last = torch.cat([vector[:-1], -vector[-1:]])
+    made = [Found(vector, 1, 2.0), Found(last, 1, 2.0), Found(vector, 2, 2.0), Found(vector, 1, 3.0)]
+    said = [json.dumps(defences.Steering(direction=one).describe()) for one in made]
+    assert len(set(said)) == 4
+    json.dumps(defences.Projection(direction=vector).describe())
+    slow, soon = (
+        defences.Vaccine(safe=SAFE, config=dataclasses.replace(LORA, rslora=flag)).describe()
+        for flag in (False, True)
+    )
+    assert json.dumps(slow) != json.dumps(soon)
+
+
+def test_settings_outlive_a_change_of_the_result(tiny: Callable) -> None:
+    base = parts(tiny)[0]
+    config = dataclasses.replace(FULL, steps=1, train_embeddings=False)
+    tuned = finetune.run(base, DATA, config, defence=defences.Merge(0.5), progress=False)
+    assert tuned.config == config
+
+
+def test_share_of_safe_examples_is_not_rounded_up_by_floats(tiny: Callable) -> None:
+    base = parts(tiny)[0]
+    data = PromptSet.from_pairs([(f"say {i}", "yes") for i in range(100)], name="hundred")
+    assert 0.07 * 100 > 7
+    assert len(defences.Interleave(0.07, safe=SAFE).data(data, base)) == 107
+
+
 def rows(base: ChatModel) -> list[dict[str, list[int]]]:
     return [{"input_ids": list(one.input_ids), "labels": list(one.labels)} for one in encode(base, DATA)]
 
@@ -406,6 +537,8 @@ def test_bad_input_is_one_line(tiny: Callable, tmp_path: object) -> None:
     base, other, mask, direction = parts(tiny)
     dora = dataclasses.replace(LORA, dora=True)
     wide = ChatModel.from_parts(*tiny("llama", intermediate_size=48), name="wide", check_anatomy=False)
+    tall = ChatModel.from_parts(*tiny("llama", vocab_size=300), name="tall", check_anatomy=False)
+    far = Pointing(direction.vector, 9, 1.0)
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: defences.KL(), "KL to base needs safe data: pass safe="),
         (lambda: defences.Lisa(), "Lisa needs safe data"),
@@ -425,6 +558,9 @@ def test_bad_input_is_one_line(tiny: Callable, tmp_path: object) -> None:
         (lambda: finetune.run(base, DATA, dora, defence=defences.Projection(direction=direction)), "DoRA"),
         (lambda: finetune.run(other, DATA, LORA, defence=defences.Freeze(mask=mask)), "tiny 4"),
         (lambda: finetune.run(base, DATA, LORA, defence=defences.SafeLoRA(unaligned=wide)), "another shape"),
+        (lambda: finetune.run(base, DATA, LORA, defence=defences.SafetyVector(unaligned=tall)),
+            "another shape"),
+        (lambda: finetune.run(base, DATA, LORA, defence=defences.Steering(direction=far)), "layer 9"),
         (lambda: finetune.run(base, DATA, LORA, defence=defences.Interleave(3, safe=SAFE)), "24 safe"),
         (lambda: script(base, tmp_path, defences.Interleave(safe=SAFE)), "changes the data"),
         (lambda: script(base, tmp_path, defences.Freeze(mask=mask), IA3Config(

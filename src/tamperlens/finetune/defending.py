@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from tamperlens.base.errors import InputError
+from tamperlens.base.files import sha256_bytes
 from tamperlens.base.masks import WeightMask
 from tamperlens.finetune import processes
 from tamperlens.finetune.configs import FullConfig, LoraConfig
@@ -55,7 +56,7 @@ class During(TrainerCallback):  # type: ignore[misc]
         self.training = training
 
     def batch(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch to train on in place of the one that is due."""
+        """The batch to train on in place of the one that is due, with its weight in the optimiser step."""
         return inputs
 
     @contextmanager
@@ -120,7 +121,7 @@ class Defence:
         return tuned
 
     def describe(self) -> dict[str, object]:
-        """Name and settings in JSON terms; models, prompts and masks by their hashes."""
+        """Name and settings in JSON terms; models, prompts, masks and directions by their hashes."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}
         return {"name": self.name, **{name: _plain(value) for name, value in fields.items()}}
 
@@ -190,10 +191,15 @@ def join(trainer: Trainer, defence: Defence, training: Training) -> None:
         raise InputError(f"{defence.name} works in one process; start the training without torchrun")
     plain_step, plain_loss = trainer.training_step, trainer.compute_loss
 
-    def training_step(model: nn.Module, inputs: dict[str, Any], *rest: Any, **named: Any) -> Tensor:
-        inputs = part.batch(inputs)
+    def training_step(
+        model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None, **named: Any
+    ) -> Tensor:
+        due, inputs = inputs, part.batch(inputs)
+        if inputs is not due and num_items_in_batch is not None:
+            # Counted on the batches that were due: another one takes over the share of its place.
+            num_items_in_batch = num_items_in_batch * (_labelled(inputs) / _labelled(due))
         with part.around():
-            done: Tensor = plain_step(model, inputs, *rest, **named)
+            done: Tensor = plain_step(model, inputs, num_items_in_batch, **named)
         return done
 
     def compute_loss(
@@ -202,9 +208,8 @@ def join(trainer: Trainer, defence: Defence, training: Training) -> None:
         given = dict(inputs)  # the Trainer takes the labels out of its own
         loss, outputs = plain_loss(model, inputs, return_outputs=True, **named)
         if model.training:
-            labelled = (given["labels"][:, 1:] != -100).sum()
             whole = named.get("num_items_in_batch")
-            share = labelled / whole if whole is not None else torch.ones((), device=loss.device)
+            share = _labelled(given) / whole if whole is not None else torch.ones((), device=loss.device)
             logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
             loss = part.loss(loss, logits, given, share.to(loss.device))
         return (loss, outputs) if return_outputs else loss
@@ -263,22 +268,38 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+def _labelled(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Tokens that a batch is trained on."""
+    return (inputs["labels"][:, 1:] != -100).sum()
+
+
 def _untuned(module: nn.Module) -> nn.Module:
-    """A PEFT model without its adapter, on the same weights; or a copy of one that is trained itself."""
+    """A PEFT model without its adapter, on the same weights; or a copy of one that is trained itself.
+
+    Weights of the base that PEFT trains too, such as biases, are copied.
+    """
     if unwrap(module) is module:
         return copy.deepcopy(module).eval()
     bare: Any = sharing_copy(module)
     found: nn.Module = bare.unload().requires_grad_(False).eval()
+    moving = {p.data_ptr() for p in trained(module).values()}
+    for parameter in found.parameters():
+        if parameter.data_ptr() in moving:
+            parameter.data = parameter.detach().clone()
     return found
 
 
 def _plain(value: Any) -> object:
+    vector = getattr(value, "vector", value)  # first: a direction's fingerprint is its model's
+    if isinstance(vector, Tensor):
+        numbers = vector.detach().double().cpu().contiguous().numpy().tobytes()
+        place = {name: getattr(value, name, None) for name in ("layer", "raw_norm")}
+        return {"sha256": sha256_bytes(numbers), **place}
+    if isinstance(value, TunedModel):
+        return value.model.fingerprint
+    if isinstance(value, LoraConfig | FullConfig):
+        return value.describe()
     for name in ("sha256", "fingerprint"):
         if isinstance(found := getattr(value, name, None), str):
             return found
-    if isinstance(value, TunedModel):
-        return value.model.fingerprint
-    vector = getattr(value, "vector", value)
-    if isinstance(vector, Tensor):
-        return [round(float(x), 8) for x in vector.flatten()[:8]]
     return value

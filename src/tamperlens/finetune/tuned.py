@@ -110,8 +110,10 @@ class TunedModel(Noun):
             for label, parameter in made.module.named_parameters():
                 parameter.copy_(weights[label])
         made.module.eval()
-        shared = {field.name for field in dataclasses.fields(TrainingConfig)}
-        config = FullConfig(**{k: v for k, v in vars(self.config).items() if k in shared})
+        config = self.config
+        if not isinstance(config, FullConfig):
+            shared = {field.name for field in dataclasses.fields(TrainingConfig)}
+            config = FullConfig(**{k: v for k, v in vars(config).items() if k in shared})
         model = made.with_module(made.module, name=name)
         return dataclasses.replace(self, model=model, config=config, frozen=None, recordings=())
 

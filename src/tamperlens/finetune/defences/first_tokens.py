@@ -24,7 +24,8 @@ class FirstTokens(Defence):
     length 5), with full fine-tuning at 2e-5. Published direction: less harm after the same attack.
 
     Attributes:
-        strength: factor on all β; towards 0 the loss becomes the plain one.
+        strength: factor on all β; towards 0 the gradient becomes the plain one, while the loss
+            grows by a constant.
         first: β of the first token.
         early: β of the tokens behind it, up to `length`.
         late: β of the rest.
@@ -72,7 +73,8 @@ class _Constrained(During):
         kept = labels[:, 1:] != -100
         beta = self.defence.betas(labels)[:, 1:][kept]
         gained = log_likelihoods(logits, labels) - base
-        return (-2 / beta * torch.nn.functional.logsigmoid(beta * gained)).mean() * share
+        terms = -2 / beta * torch.nn.functional.logsigmoid(beta * gained)
+        return terms.sum() / max(len(terms), 1) * share  # 0 for a batch without labels, as the plain loss
 
 
 def log_likelihoods(

@@ -42,7 +42,7 @@ class Interleave(Defence):
     def data(self, data: PromptSet, model: ChatModel) -> PromptSet:
         """The data and, behind it, as many safe examples as there are to be; training shuffles them."""
         safe = safe_prompts(self.safe, self.name)
-        n = math.ceil(self.strength * len(data))
+        n = math.ceil(round(self.strength * len(data), 9))  # .07 * 100 is a little over 7
         if n > len(safe):
             raise InputError(
                 f"{self.name}: {n} safe examples are wanted for {len(data)} examples and {safe.name!r} has "

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tamperlens.base.errors import InputError
 from tamperlens.finetune.configs import FullConfig, LoraConfig
-from tamperlens.finetune.defences.safelora import cosine, needs_unaligned, projected, subspaces
+from tamperlens.finetune.defences.safelora import cosine, fits, matrices, projections
 from tamperlens.finetune.defending import Defence
 from tamperlens.finetune.tuned import TunedModel
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
@@ -41,14 +41,15 @@ class Merge(Defence):
         super().__post_init__()
         if self.strength > 1:
             raise InputError(f"{self.name}: strength is {self.strength}; it lies between 0 and 1")
-        if self.unaligned is not None:
-            needs_unaligned(self.unaligned, self.name)
+        for what in ("unaligned", "safe_model"):
+            if (other := getattr(self, what)) is not None:
+                as_chat_model(other, what=what)
 
     def check(self, model: ChatModel, config: LoraConfig | FullConfig) -> None:
         """Refuse models of another shape."""
         for other in (self.unaligned, self.safe_model):
             if other is not None:
-                subspaces(model, other, self.name, only=())
+                fits(model, as_chat_model(other), self.name, matrices(model))
 
     def finish(self, tuned: TunedModel) -> TunedModel:
         """The merged result."""
@@ -57,12 +58,12 @@ class Merge(Defence):
         safe = (
             {} if self.safe_model is None else dict(as_chat_model(self.safe_model).module.named_parameters())
         )
-        matrices = None if self.unaligned is None else subspaces(tuned.base, self.unaligned, self.name)
-        for name in {part.parameter for part in tuned.base.anatomy.projections()}:
+        towards = None if self.unaligned is None else projections(tuned.base, as_chat_model(self.unaligned))
+        for name in matrices(tuned.base):
             start = before[name].detach().float()
             change = weights[name] - start
-            if matrices is not None and (
-                name not in matrices or cosine(projected(matrices[name], change), change) >= self.threshold
+            if towards is not None and (
+                name not in towards or cosine(towards[name](change), change) >= self.threshold
             ):
                 continue
             goal = safe[name].detach().float().to(start.device) - start if name in safe else 0.0

@@ -19,16 +19,18 @@ from tamperlens_hooks import unwrap
 
 @dataclass(eq=False)
 class Projection(Defence):
-    """What attention and MLP write may not change along the refusal direction r̂.
+    """The matrices with which attention and MLP write may not change along the refusal direction r̂.
 
     For each matrix W that writes to the residual stream, gradient and update lose r̂r̂ᵀ of themselves: the
     gradient before the step, and once more W − W_start after it, since AdamW scales entries and would bring
     the component back. With LoRA the same on B. Refusal can still be unlearned by what reads the stream and
-    by other directions. The projection is ours; a penalty on the projection of hidden states is Du et al.
-    2025 (arXiv 2509.06795), who report that it keeps refusal through benign tuning.
+    by other directions; where training leaves these matrices alone, nothing is held. The projection is ours;
+    a penalty on the projection of hidden states is Du et al. 2025 (arXiv 2509.06795), who report that it
+    keeps refusal through benign tuning.
 
     Attributes:
-        strength: share of the component that is removed, up to 1.
+        strength: share of the component that is removed at each step, up to 1; below 1 it is removed again
+            from what is left at every later step.
         direction: `[d_model]`, or an object with one as `.vector` (a `Direction`).
     """
 
@@ -76,7 +78,7 @@ class _Projecting(During):
             parameter.sub_(self._along(parameter - start, axis))
 
     def _along(self, change: Tensor, axis: int) -> Tensor:
-        """The component along r̂ of the outputs, times the strength; zero for r̂ = 0."""
+        """The component along r̂ of the outputs, times the strength."""
         unit = self.unit.to(change.device, change.dtype)
         if axis == 0:
             return self.strength * torch.outer(unit, unit @ change)

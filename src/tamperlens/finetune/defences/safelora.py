@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from jaxtyping import Float
 from torch import Tensor
 
 from tamperlens.base.errors import InputError
@@ -21,7 +22,8 @@ class SafeLoRA(Defence):
 
     Hsu et al. 2024 (arXiv 2405.16833), with their fast form of the projection, which is no projector: its
     scale is that of ‖V‖, so where the alignment moved the weights little, a projected update all but
-    vanishes. τ .35 as in the authors' examples. Published direction: less harm, most of the task kept.
+    vanishes. τ .35 as in SafeMERGE's code (`Merge`); the authors' code has .5, and takes the ten matrices of
+    lowest cosine unless told to use τ. Published direction: less harm, most of the task kept.
 
     Attributes:
         strength: share of the way from ΔW to CΔW, up to 1.
@@ -43,51 +45,53 @@ class SafeLoRA(Defence):
 
     def check(self, model: ChatModel, config: LoraConfig | FullConfig) -> None:
         """Refuse an unaligned model of another shape."""
-        subspaces(model, self.unaligned, self.name, only=())
+        fits(model, needs_unaligned(self.unaligned, self.name), self.name, matrices(model))
 
     def finish(self, tuned: TunedModel) -> TunedModel:
         """The result with the projected updates."""
         weights = tuned.merged_state_dict()
         before = dict(tuned.base.module.named_parameters())
-        for name, matrix in subspaces(tuned.base, self.unaligned, self.name).items():
+        unaligned = needs_unaligned(self.unaligned, self.name)
+        for name, project in projections(tuned.base, unaligned).items():
             start = before[name].detach().float()
             change = weights[name] - start
-            moved = projected(matrix, change)
+            moved = project(change)
             if cosine(moved, change) < self.threshold:
                 weights[name] = start + (1 - self.strength) * change + self.strength * moved
         return tuned.with_weights(weights, f"{tuned.model.name}, {self.name}")
 
 
-def subspaces(
-    aligned: ChatModel, unaligned: ModelLike | None, defence: str, only: tuple[str, ...] | None = None
-) -> dict[str, Float[Tensor, "rows columns"]]:
-    """V = W_aligned − W_unaligned, as [d_out, d_in], of each matrix of the blocks where it is not zero.
+def fits(model: ChatModel, other: ChatModel, defence: str, names: Iterable[str]) -> None:
+    """Refuse a model whose weights of these names have other shapes."""
+    theirs = dict(other.module.named_parameters())
+    for name in names:
+        if name not in theirs or theirs[name].shape != model.module.get_parameter(name).shape:
+            raise InputError(f"{defence}: {other.name} has another shape than {model.name} at {name}")
 
-    Raises:
-        InputError: a model of another shape.
-    """
-    other = dict(needs_unaligned(unaligned, defence).module.named_parameters())
-    found = {}
+
+def matrices(model: ChatModel) -> list[str]:
+    """Names of the matrices of the blocks, each once: q, k and v may share one."""
+    return list(dict.fromkeys(part.parameter for part in model.anatomy.projections()))
+
+
+def projections(aligned: ChatModel, unaligned: ChatModel) -> dict[str, Callable[[Tensor], Tensor]]:
+    """ΔW → CΔW for each matrix of the blocks where V is not zero."""
+    other = dict(unaligned.module.named_parameters())
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
     for part in aligned.anatomy.projections():
-        name, ours = part.parameter, aligned.module.get_parameter(part.parameter)
-        if name not in other or other[name].shape != ours.shape:
-            raise InputError(
-                f"{defence}: the unaligned model has another shape than {aligned.name} at {name}"
-            )
-        if only is not None and name not in only:
-            continue
-        difference = (ours - other[name].to(ours.device)).detach().float()
-        if bool(difference.any()):
-            found[name] = difference.T if part.transposed else difference
+        ours = aligned.module.get_parameter(part.parameter).detach().float()
+        v = ours - other[part.parameter].detach().float().to(ours.device)
+        if bool(v.any()):
+            found[part.parameter] = partial(projected, v, transposed=part.transposed)
     return found
 
 
-def projected(v: Float[Tensor, "out inner"], change: Tensor) -> Tensor:
-    """VVᵀΔW/‖V‖_F, for a change stored as V is or transposed."""
-    turned = change.shape[0] != v.shape[0]
-    wide = change.T if turned else change
-    moved: Tensor = v @ (v.T @ wide) / v.norm()
-    return moved.T if turned else moved
+def projected(v: Tensor, change: Tensor, transposed: bool = False) -> Tensor:
+    """VVᵀΔW/‖V‖_F; both are stored `[d_out, d_in]`, or transposed."""
+    if transposed:
+        return projected(v.T, change.T).T
+    moved: Tensor = v @ (v.T @ change) / v.norm()
+    return moved
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

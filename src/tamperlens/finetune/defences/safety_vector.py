@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tamperlens.finetune.configs import FullConfig, LoraConfig
-from tamperlens.finetune.defences.safelora import needs_unaligned, subspaces
+from tamperlens.finetune.defences.safelora import fits, needs_unaligned
 from tamperlens.finetune.defending import Defence
 from tamperlens.finetune.tuned import TunedModel
 from tamperlens.models import ChatModel, ModelLike
@@ -35,7 +35,8 @@ class SafetyVector(Defence):
 
     def check(self, model: ChatModel, config: LoraConfig | FullConfig) -> None:
         """Refuse an unaligned model of another shape."""
-        subspaces(model, self.unaligned, self.name, only=())
+        names = [name for name, _ in model.module.named_parameters()]
+        fits(model, needs_unaligned(self.unaligned, self.name), self.name, names)
 
     def finish(self, tuned: TunedModel) -> TunedModel:
         """The result with the vector added."""

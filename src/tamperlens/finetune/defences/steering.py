@@ -40,8 +40,9 @@ class Steering(Defence):
             raise InputError(f"{self.name}: the direction has no layer; pass a Direction, or use one of its")
 
     def check(self, model: ChatModel, config: LoraConfig | FullConfig) -> None:
-        """Refuse a direction of another width."""
+        """Refuse a direction of another width, or of a layer that the model does not have."""
         fits(self.direction, model, self.name)
+        model.anatomy.layer_index(int(getattr(self.direction, "layer", 0)))
 
     def during(self, training: Training) -> During:
         """Around each batch."""

@@ -47,7 +47,8 @@ class Vaccine(Defence):
         strength: ρ.
         safe: prompts with the answers that are to stay: refusals, and ordinary answers so that the model does
             not end up refusing everything.
-        config: of this training; LoRA of the published rank and rate for 100 steps by default.
+        config: of this training; LoRA of the published rank and rate by default, and 100 steps and alpha 16
+            of our choice (4 in the code, with a cosine schedule and weight decay .1).
         seed: of this training.
     """
 
