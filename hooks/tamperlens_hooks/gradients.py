@@ -173,7 +173,7 @@ def accumulate_gradients(
     if reduction not in get_args(Reduction):
         raise HookError(f"reduction is {reduction!r}; it must be one of {', '.join(get_args(Reduction))}")
     modules = {part.module: part for part in wanted}
-    _refuse_shared(model, modules.values())
+    refuse_shared(model, modules.values())
     tape = GradientTape({p.parameter: _zeros(model, p, device) for p in modules.values()}, reduction)
     with tapped(model, anatomy, modules, tape, checkpoint=checkpoint):
         yield tape
@@ -281,7 +281,12 @@ def _zeros(model: nn.Module, part: Projection, device: torch.device | str | None
     return torch.zeros(weight.shape, dtype=dtype, device=device or weight.device)
 
 
-def _refuse_shared(model: nn.Module, parts: Iterable[Projection]) -> None:
+def refuse_shared(model: nn.Module, parts: Iterable[Projection]) -> None:
+    """Raise where two maps are one tensor: sizes of gradients do not add up over them.
+
+    Raises:
+        HookError: they are.
+    """
     owners: dict[int, str] = {}
     for part in parts:
         weight = stored_parameter(model, part.parameter)

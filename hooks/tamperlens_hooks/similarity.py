@@ -20,7 +20,7 @@ from tamperlens_hooks._calling import on_model
 from tamperlens_hooks._parts import Projection
 from tamperlens_hooks.anatomy import Anatomy
 from tamperlens_hooks.errors import HookError
-from tamperlens_hooks.gradients import tapped
+from tamperlens_hooks.gradients import refuse_shared, tapped
 
 
 @dataclass(eq=False)
@@ -51,7 +51,8 @@ class ProductTape:
             (⟨∂L_b/∂W, D⟩, ‖∂L_b/∂W‖) over all maps together.
 
         Raises:
-            HookError: no such direction, or no gradient reached a map.
+            HookError: no such direction, no gradient reached a map, or a map was used twice in the forward
+                pass.
         """
         if along not in self.along:
             raise HookError(f"no direction {along!r}; there are {', '.join(self.along)}")
@@ -68,7 +69,14 @@ class ProductTape:
     def _add(self, name: str, transposed: bool, x: Tensor, g: Tensor) -> None:
         """Add one map's share for one batch: x [batch, seq, in], g [batch, seq, out]."""
         assert self._asked is not None
-        matrix = self.along[self._asked][name].to(x.dtype)
+        if name in self._seen:
+            raise HookError(
+                f"{name} is used more than once in a forward pass; |gradient| of shared weights is not "
+                "supported"
+            )
+        if x.ndim == 2:
+            raise HookError(f"{name} was called without a batch axis, so examples cannot be told apart")
+        matrix = self.along[self._asked][name].to(x)
         self._seen.add(name)
         moved = x @ (matrix if transposed else matrix.T)
         product = (g.float() * moved.float()).sum((1, 2))
@@ -101,7 +109,7 @@ def project_gradients(
         checkpoint: recompute blocks in the backward pass.
 
     Raises:
-        HookError: no projection, or a direction that lacks one.
+        HookError: no projection, a direction that lacks one, or a parameter that two modules share.
 
     Examples:
         >>> import tamperlens, torch
@@ -121,6 +129,7 @@ def project_gradients(
     if not wanted:
         raise HookError("no projections to take gradients of; name at least one")
     modules = {part.module: part for part in wanted}
+    refuse_shared(model, modules.values())
     for name, matrices in along.items():
         missing = [part.parameter for part in modules.values() if part.parameter not in matrices]
         if missing:

@@ -30,9 +30,10 @@ def ablate_weights(
     """Compute as with W ← W − r̂ r̂ᵀ W in every matrix that writes to the stream (Arditi et al. 2024, §4.1).
 
     These are the embedding, the attention output projections and the MLP down projections, with their biases
-    and adapters. Where blocks write straight to the residual stream this is the same map as
-    `ablate_direction`. On post-norm blocks (Gemma 2 and 3, OLMo-2) it is not: the norm behind the projection
-    rescales each coordinate, so that part of the direction comes back.
+    and adapters, and the last matrices of experts and of what stands in attention's place. Where blocks write
+    straight to the residual stream this is the same map as `ablate_direction`. On post-norm blocks (Gemma 2
+    and 3, OLMo-2) it is not: the norm behind the projection rescales each coordinate, so that part of the
+    direction comes back.
 
     Args:
         model: module and anatomy, or one object with both; no weight is written.
@@ -55,7 +56,9 @@ def ablate_weights(
         # At the first block's input, so that tables of positions and embedding scales count too.
         path, at_input = place(anatomy, "resid_pre", 0)
         handles.append(attach(model.get_submodule(path), at_input, remove, tokenwise=True))
-        for part in anatomy.projections():
-            if part.name in ("o", "down"):
-                handles.append(attach(model.get_submodule(part.module), False, remove, tokenwise=True))
+        for layer in range(anatomy.n_layers):
+            maps = {part.name: part.module for part in anatomy.projections(layer)}
+            # What experts and mixers without heads write is what their own last matrices do.
+            for path in (maps.get("o", anatomy.attention[layer]), maps.get("down", anatomy.mlp[layer])):
+                handles.append(attach(model.get_submodule(path), False, remove, tokenwise=True))
         yield

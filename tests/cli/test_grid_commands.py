@@ -51,7 +51,9 @@ def test_run_status_and_table(invoke, sweep, tmp_path):
 
 def test_two_grids_in_one_folder(invoke, refused, sweep, tmp_path):
     out = tmp_path / "grid"
-    invoke("grid", "run", sweep(), "-o", out, "-q")
+    # A folder belongs to a grid once something was made in it.
+    first = invoke("grid", "run", sweep(), "-o", out, "-q")
+    assert first.exit_code == 0 and "2 done" in first.output, first.output
     said = refused("grid", "run", sweep("2, 3"), "-o", out, "-q")
     assert "another run: ranks is" in said
 

@@ -20,6 +20,8 @@ from tamperlens.directions.checkpoints import (
     compare_activations,
     unchanged,
 )
+from tamperlens.directions.geometry import linear_cka
+from tamperlens.directions.paired_reads import cka_intervals
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet
 
@@ -350,3 +352,17 @@ def test_bad_recorders(planted: Any, found: refusal.Direction, tiny: Any) -> Non
     wide = ChatModel.from_parts(*tiny("llama", hidden_size=60, head_dim=10), check_anatomy=False)
     with pytest.raises(InputError, match="width 48"):
         recorder(found).start(wide)
+
+
+def test_the_jackknife_of_few_prompts_takes_their_t() -> None:
+    """8 prompts are 4 groups of two: t of 3 degrees of freedom is 3.18, that of ten groups 2.26."""
+    x, y = torch.randn(2, 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = cka_intervals(x, y, 0, 0)["linear_cka_debiased"]
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0)).reshape(4, 2).tolist()
+    left = [
+        linear_cka(x[kept], y[kept], debiased=True)
+        for pair in order
+        if (kept := [row for row in range(8) if row not in pair])
+    ]
+    error = math.sqrt(3 / 4 * sum((one - np.mean(left)) ** 2 for one in left))
+    assert found.value - found.low == pytest.approx(3.1824463 * error, rel=1e-6)

@@ -521,6 +521,10 @@ def test_a_dose_curve_takes_further_measures_of_the_model_as_it_is_at_each_scale
     with add_direction(model, 2 * found.raw, layer=found.layer):
         moved = first_logit(model).value
     assert curve.of("logit")["value"].tolist() == [first_logit(model).value, moved]
+    units = curve.table.drop_duplicates("measure").set_index("measure")["unit"]
+    assert units["logit"] == "" and units["KL"] == "nats" and units["refusal rate"] == "share"
+    with pytest.raises(InputError, match="measured anyway"):
+        refusal.dose_curve(model, found, GOOD[:2], also={"KL": first_logit})
     assert moved != first_logit(model).value and f", logit {moved:.2g})" in curve.summary()
 
 

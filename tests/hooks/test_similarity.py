@@ -59,3 +59,17 @@ def test_what_is_refused() -> None:
         pytest.raises(HookError, match="no direction"),
     ):
         tape.backward(losses_of(model, batch_of()), "two")
+    # The squared size of a sum is no sum of squared sizes.
+    along = {"all": {part.parameter: torch.zeros(()) for part in describe(model).projections()}}
+    model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
+    with pytest.raises(HookError, match="are one tensor"), project_gradients(model, describe(model), along):
+        pass
+
+
+def test_a_map_used_twice_is_refused() -> None:
+    model = make_model("llama").eval()
+    along = {"all": {name: torch.ones_like(one) for name, one in literal(model, batch_of()).items()}}
+    with project_gradients(model, describe(model), along) as tape:
+        twice = losses_of(model, batch_of()) + losses_of(model, batch_of())
+        with pytest.raises(HookError, match="used more than once"):
+            tape.backward(twice, "all")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from newer_families import MEASURES, NEWER, last, literal_experts, make, measured
 
-from tamperlens import heads, neurons, prompts
+from tamperlens import finetune, heads, hooks, neurons, prompts
 from tamperlens.base.errors import InputError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
@@ -52,6 +52,7 @@ def test_scores_of_experts_are_absolute_inside_the_mean_and_count_every_example(
     table = found.to_frame()
     assert set(table["expert"]) == {0, 1, 2, 3}
     assert "scores highest" in found.summary()
+    assert found.prompts == {data.name: data.sha256}
 
 
 def test_what_a_model_lacks_is_named():
@@ -64,3 +65,42 @@ def test_what_a_model_lacks_is_named():
         ValueError, match=r"lfm2 has no heads here: none can be read in model\.layers\.0\.conv"
     ):
         heads.attribute(model, ["Hi"], metric=last, method="gradient")
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "lfm2", "qwen3_next"])
+def test_the_weight_form_of_an_ablation_reaches_experts_and_mixers(family):
+    model = make(family)
+    unit = torch.randn(model.d_model, generator=torch.Generator().manual_seed(0))
+    batch = model.encode(["Name a tree."])
+    with hooks.ablate_weights(model, unit), hooks.capture(model, ["resid_post"]) as tape:
+        by_weights = model.module(**batch).logits
+    seen = tape["resid_post"]
+    assert float((seen @ unit / unit.norm()).abs().max() / seen.norm(dim=-1).max()) < 1e-5
+    with hooks.ablate_direction(model, unit):
+        torch.testing.assert_close(by_weights, model.module(**batch).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_neurons_and_heads_that_are_not_there_have_no_scores():
+    """The tempting variant gives blocks of experts neurons with score 0, and moves rows up by one block."""
+    data = prompts.PromptSet.from_pairs(PAIRS, name="pairs")
+    model = make("glm4_moe")
+    scores = neurons.snip(model, data, modules=["gate", "up", "down"])
+    for measure in (
+        lambda: neurons.by_neuron(model, scores),
+        lambda: neurons.activation_contrast(model, model, data),
+        lambda: neurons.contrastive_attribution(model, ["A", "B"], ["C", "D"]),
+    ):
+        with pytest.raises(InputError, match=r"model\.layers\.1\.mlp routes tokens to experts"):
+            measure()
+    hybrid = make("lfm2")
+    scores = neurons.snip(hybrid, data, modules=["q", "k", "v", "o"])
+    with pytest.raises(ValueError, match="has no heads here"):
+        neurons.by_head(hybrid, scores)
+
+
+def test_flops_count_attention_where_it_is_and_say_what_they_leave_out():
+    anatomy = make("lfm2").anatomy
+    counted = finetune.flop_model(anatomy)
+    assert counted.attention == counted.attention_backward == anatomy.n_heads * anatomy.d_head
+    assert "a lower bound" in counted.formula()
+    assert "a lower bound" in finetune.flop_model(make("mixtral").anatomy, adapted=["x"], rank=2).formula()

@@ -59,6 +59,39 @@ def test_edits_changed_weights_thoughts_and_tuned_models_stay_with_the_module(pl
         assert len(posted) == before + 1
 
 
+OPENAI = frozenset(("model", "prompt", "max_tokens", "temperature", "seed", "top_p", "frequency_penalty"))
+
+
+@pytest.mark.parametrize("takes", [None, OPENAI], ids=["knows more", "OpenAI's alone"])
+def test_a_penalty_of_the_server_is_off(plain, takes):
+    """Of a checkpoint whose generation_config.json asks for one, which vLLM applies to greedy answers too."""
+    asked = prompts.packaged("harmless", split="test").head(12)
+    with serving(plain, penalty=1.1, takes=takes) as (url, posted):
+        served = models.with_server(plain, url)
+        assert served.generate(asked, max_new_tokens=12) == plain.generate(asked, max_new_tokens=12)
+    assert ("repetition_penalty" in posted[-1]) is (takes is None)
+    assert isinstance(posted[-1]["prompt"], list)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:80a0", "http://local host:1", "http://[::1"])
+def test_an_address_that_is_none_is_one_line(plain, url):
+    with pytest.raises(ModelLoadError, match="no OpenAI-compatible server answers"):
+        models.with_server(plain, url)
+
+
+def test_replies_of_another_kind_are_one_line(plain):
+    server = models.Server("http://localhost:1", model="it")
+    for reply in (
+        {},
+        {"usage": [1]},
+        {"choices": [{"text": None}]},
+        {"choices": []},
+        {"choices": [{"message": {"content": "Oak."}}]},
+    ):
+        with pytest.raises(ModelLoadError, match="answers otherwise than an OpenAI-compatible server"):
+            server._text(reply, 1)
+
+
 def test_samples_of_one_seed_are_the_same(plain):
     with serving(plain) as (url, _):
         served = models.with_server(plain, url)

@@ -29,6 +29,7 @@ Measure = Callable[[ChatModel], Estimate]
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 REFUSED, DEGENERATE, RANDOM, KL = "refusal rate", "degenerate rate", "refusal rate, random", "KL"
+UNITS = {REFUSED: "share", DEGENERATE: "share", RANDOM: "share", KL: "nats"}
 SHOWN = {REFUSED: "direction", RANDOM: "random vector", DEGENERATE: "direction"}
 
 
@@ -41,7 +42,7 @@ class DoseCurve(Result):
             model. "refusal rate" and "degenerate rate": shares of answers, Wilson; "refusal rate, random":
             with one random vector of the same length; "KL": of the first answer token's distribution from the
             untouched model's, nats, mean over prompts with a bootstrap over them; and what was asked for
-            beside (`also`).
+            beside (`also`), in a unit that only the caller knows.
         model: name of the model.
         fingerprint: of the model.
         layer: where the direction is added.
@@ -132,7 +133,8 @@ def dose_curve(
         progress: show bars.
 
     Raises:
-        InputError: no or non-positive scales, or a direction that is undefined or of another width.
+        InputError: no or non-positive scales, a direction that is undefined or of another width, or a further
+            measure with the name of one that is taken anyway.
 
     Examples:
         >>> import tamperlens
@@ -149,6 +151,9 @@ def dose_curve(
     model, data = as_chat_model(model), as_prompts(harmless, what="harmless")
     if not scales or min(scales) <= 0:
         raise InputError(f"scales={list(scales)} must be positive numbers; the untouched model is added as 0")
+    taken = [name for name in also or {} if name in UNITS]
+    if taken:
+        raise InputError(f"also={taken} are measured anyway; give a further measure another name")
     usable(direction)
     how = Decoding.of(decoding, {})
     control = random_directions(direction, 1, seed)[0].to(model.device)
@@ -168,7 +173,7 @@ def dose_curve(
             with add_direction(model, control * scale, layer=direction.layer):
                 random = evaluate(model, data, judge=judge, decoding=how, progress=progress)
         made = [
-            Measurement.of(name, "harmless", "added", found, unit="nats" if name == KL else "share")
+            Measurement.of(name, "harmless", "added", found, unit=UNITS.get(name, ""))
             for name, found in (
                 (REFUSED, rates.refusal_rate), (RANDOM, random.refusal_rate),
                 (DEGENERATE, rates.degenerate_rate), (KL, moved), *more.items(),

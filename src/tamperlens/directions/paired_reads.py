@@ -161,7 +161,8 @@ def cka_intervals(
         kept = (torch.ones(n, dtype=torch.bool).index_fill_(0, group, False) for group in groups)
         left = torch.tensor([geometry.linear_cka(x[k], y[k], debiased=debiased) for k in kept])
         g = len(groups)
-        half = 2.262 * math.sqrt(float((left - left.mean()).square().sum()) * (g - 1) / g)
+        spread = math.sqrt(float((left - left.mean()).square().sum()) * (g - 1) / g)
+        half = float(sps.t.ppf(0.975, g - 1)) * spread
         found[name] = Estimate(value, value - half, min(1.0, value + half), n, "grouped jackknife 95%")
     return found
 

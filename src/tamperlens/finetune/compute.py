@@ -185,7 +185,9 @@ class FlopModel:
     deducted, as is usual), twice that backward. So full fine-tuning costs 6·N + 12·L·T·H·d_head a position,
     and LoRA about 4·N + 6·A + 12·L·T·H·d_head, less what lies before the first adapter; torch's own counter
     gives the same numbers. Gradient checkpointing adds one forward pass of the blocks (torch stops it early
-    where it can, so up to 6 % less is computed). Norms, softmax, loss and optimizer are not counted.
+    where it can, so up to 6 % less is computed). Norms, softmax, loss and optimizer are not counted, nor are
+    experts and mixers whose heads cannot be read (linear attention, convolutions, latent attention): the
+    number is then a lower bound, and `name` says so.
 
     Attributes:
         forward: weights multiplied per position going forward.
@@ -276,7 +278,7 @@ def flop_model(
                         # B's input gradient is always needed (A is trained), A's if something lies before.
                         count["inputs"] += factors if began else rank * d_out
                         flows = True
-                if "q" in stage and flows:
+                if "q" in stage and flows and anatomy.output_projections[layer] is not None:
                     differentiated += 1
             after = after or flows
         flows = after
@@ -287,12 +289,18 @@ def flop_model(
     count["inputs"] += unembedding
     count["weights"] += unembedding if full and unembedding_trained else 0
     width = anatomy.n_heads * anatomy.d_head
+    whole = all(
+        {"o", "down"} <= {one.name for one in anatomy.projections(at)} for at in range(anatomy.n_layers)
+    )
+    name = "full fine-tuning" if full else f"LoRA rank {rank} on {len(set(adapted))} matrices"
     return FlopModel(
         **count,
-        attention=anatomy.n_layers * width,
+        attention=sum(path is not None for path in anatomy.output_projections) * width,
         attention_backward=differentiated * width,
         recomputed_attention=differentiated * width if checkpointing else 0,
-        name="full fine-tuning" if full else f"LoRA rank {rank} on {len(set(adapted))} matrices",
+        name=name
+        if whole
+        else f"{name}, a lower bound without experts and mixers whose heads cannot be read",
     )
 
 

@@ -402,7 +402,9 @@ def with_server(model: ChatModel, server: str | Server) -> ChatModel:
 
     The server answers while the module is as it is now: inside hooks (an ablated direction), after a weight
     has changed, and for what is made of the model (a tuned one, another adapter) the module answers itself.
-    Thoughts are written by the module too.
+    Thoughts are written by the module too. Penalties and cuts of the server's own (a checkpoint's
+    repetition_penalty, top_k) are switched off in every request; `transformers serve` takes no top_k, so that
+    samples (temperature above 0) keep the checkpoint's there.
 
     Args:
         model: as it was loaded; with an adapter, the server must serve that adapter.

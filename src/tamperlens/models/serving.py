@@ -8,6 +8,7 @@ twice and no BOS doubled. Activations, gradients and edits stay with the module.
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -24,6 +25,13 @@ from tamperlens.base.progress import progress_bar
 from tamperlens.models.fingerprint import versions
 
 TIMEOUT = 600.0
+# A server's own defaults, often the checkpoint's generation_config.json, would penalise repetition or leave
+# tokens out, also in greedy answers; the module does neither. The first are OpenAI's (`transformers serve`
+# makes its repetition penalty of the second), the others are known to vLLM, SGLang and llama.cpp alone.
+PLAIN = {"top_p": 1.0, "frequency_penalty": 0.0}
+PLAINER = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+# How a request is written, (token ids or text, with PLAINER or without): the first that the server takes.
+FORMS = ((True, True), (True, False), (False, True), (False, False))
 
 
 @dataclass
@@ -39,7 +47,7 @@ class Server:
     url: str
     model: str | None = None
     workers: int = 32
-    _as_text: bool = field(default=False, repr=False)
+    _form: int = field(default=0, repr=False)
     _module: tuple[object, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +68,11 @@ class Server:
             ModelLoadError: no server answers, or it lists several models and none was named.
         """
         if self.model is None:
-            listed = [one["id"] for one in self._ask("models")["data"]]
+            reply = self._ask("models")
+            try:
+                listed = [str(one["id"]) for one in reply["data"]]
+            except (LookupError, TypeError) as error:
+                raise self._other("models") from error
             if len(listed) != 1:
                 raise ModelLoadError(
                     f"{self.url} offers {len(listed)} models ({', '.join(listed[:5])}); name one: "
@@ -88,7 +100,7 @@ class Server:
         Raises:
             ModelLoadError: the server is gone, refuses a request, or read another number of tokens than sent.
         """
-        settings = {"model": self.model, "max_tokens": max_new_tokens, "temperature": temperature}
+        settings = {"model": self.model, "max_tokens": max_new_tokens, "temperature": temperature, **PLAIN}
 
         def one(row: int) -> str:
             drawn = {} if temperature == 0 else {"seed": (seed * 1_000_003 + row) % 2**31}
@@ -104,52 +116,63 @@ class Server:
                 done(1)
         return answers
 
-    def _complete(self, ids: list[int], tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]) -> str:
-        if not self._as_text:
-            try:
-                return self._text(self._ask("completions", {**settings, "prompt": ids}), len(ids))
-            except _Refused as error:
-                if error.code not in (400, 422):
-                    raise
-                self._as_text = True
-        text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        # A server that takes text puts the BOS before it as its tokenizer does.
-        start = tokenizer.bos_token
-        if start and text.startswith(start) and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
-            text = text.removeprefix(start)
-        return self._text(self._ask("completions", {**settings, "prompt": text}), len(ids))
+    def _complete(
+        self, ids: list[int], tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any], form: int = 0
+    ) -> str:
+        form = max(form, self._form)
+        as_ids, plainer = FORMS[form]
+        prompt = ids if as_ids else _as_text(ids, tokenizer)
+        try:
+            reply = self._ask("completions", {**settings, **(PLAINER if plainer else {}), "prompt": prompt})
+        except _Refused as error:
+            if error.code not in (400, 422) or form + 1 == len(FORMS):
+                raise
+            return self._complete(ids, tokenizer, settings, form + 1)
+        self._form = max(form, self._form)
+        return self._text(reply, len(ids))
 
     def _text(self, reply: dict[str, Any], sent: int) -> str:
-        read = (reply.get("usage") or {}).get("prompt_tokens")
+        try:
+            read = (reply.get("usage") or {}).get("prompt_tokens")
+            answer = reply["choices"][0]["text"]
+        except (AttributeError, LookupError, TypeError) as error:
+            raise self._other("completions") from error
+        if not isinstance(answer, str):
+            raise self._other("completions")
         if isinstance(read, int) and read != sent:
             raise ModelLoadError(
                 f"{self.url} read {read} tokens of a prompt of {sent}; its tokenizer is another, or it "
                 "adds tokens of its own: answers would not be the model's"
             )
-        return str(reply["choices"][0]["text"])
+        return answer
+
+    def _other(self, route: str) -> ModelLoadError:
+        return ModelLoadError(f"{self.url}/{route} answers otherwise than an OpenAI-compatible server does")
 
     def _ask(self, route: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.url}/{route}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
+            request = urllib.request.Request(
+                f"{self.url}/{route}",
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+            )
             with opener.open(request, timeout=TIMEOUT) as reply:
-                found: dict[str, Any] = json.load(reply)
-                return found
+                found = json.load(reply)
         except urllib.error.HTTPError as error:
             words = error.read(500).decode("utf-8", "replace").replace("\n", " ")
             raise _Refused(
                 error.code, f"{self.url}/{route} refused a request ({error.code}): {words}"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ModelLoadError(
                 f"no OpenAI-compatible server answers at {self.url}/{route} ({reason}); start one (vllm "
                 "serve NAME, transformers serve NAME, llama-server -m FILE), or leave generation= away"
             ) from error
+        if not isinstance(found, dict):
+            raise self._other(route)
+        return found
 
 
 class _Refused(ModelLoadError):
@@ -158,6 +181,15 @@ class _Refused(ModelLoadError):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _as_text(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The prompt for a server that puts the BOS before a text as its tokenizer does."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    start = tokenizer.bos_token
+    if start and text.startswith(start) and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        text = text.removeprefix(start)
+    return text
 
 
 def _state(module: nn.Module) -> tuple[object, ...]:

@@ -27,6 +27,7 @@ class ExpertScores(Result):
             whose loss depends on it. Experts that no example reached have score 0 there.
         layers: parameter name to its block.
         definition: formula and loss.
+        prompts: name of the prompt set to its sha256.
         n: examples.
         model: its name.
         fingerprint: of the model.
@@ -36,6 +37,7 @@ class ExpertScores(Result):
     reached: dict[str, Tensor]
     layers: dict[str, int]
     definition: str
+    prompts: dict[str, str]
     n: int
     model: str
     fingerprint: str
@@ -130,5 +132,6 @@ def expert_snip(
     }
     return ExpertScores(
         scores, {name: share.cpu() / n for name, share in reached.items()}, layers,
-        f"|W| ⊙ mean over examples of |dL/dW|, L = {loss}, intact model", n, model.name, model.fingerprint,
+        f"|W| ⊙ mean over examples of |dL/dW|, L = {loss}, intact model",
+        {examples.name: examples.sha256}, n, model.name, model.fingerprint,
     )  # fmt: skip

@@ -142,9 +142,10 @@ def by_neuron(model: ModelLike, scores: WeightScores) -> UnitScores:
     """Scores of MLP neurons: their rows of gate and up and their column of down, summed.
 
     Raises:
-        InputError: the MLP's projections were not scored.
+        InputError: the MLP's projections were not scored, or a block routes tokens to experts.
     """
     model = as_chat_model(model)
+    _require_neurons(model)
     total = torch.zeros(model.anatomy.n_layers, model.anatomy.d_mlp, dtype=torch.float64)
     found = {part.projection for part in scores.parts}
     wanted = {part.name for part in model.anatomy.projections(0)} & {"gate", "up", "down"}
@@ -164,9 +165,11 @@ def by_head(model: ModelLike, scores: WeightScores) -> UnitScores:
 
     Raises:
         InputError: the attention's projections were not scored.
+        HookError: a block has no heads.
     """
     model = as_chat_model(model)
     anatomy = model.anatomy
+    anatomy.require_heads()
     total = torch.zeros(anatomy.n_layers, anatomy.n_heads, dtype=torch.float64)
     found = {part.projection for part in scores.parts}
     if not {"q", "k", "v", "o"} <= found:
@@ -200,11 +203,13 @@ def activation_contrast(
         batch_size: rows at once.
 
     Raises:
-        InputError: models of different shape, or a row that cannot be used.
+        InputError: models of different shape, a block that routes tokens to experts, or a row that cannot be
+            used.
         NumericsError: activations are NaN or infinite.
     """
     model = as_chat_model(model)
     other = as_chat_model(other, what="other")
+    _require_neurons(model)
     if other.anatomy.maps != model.anatomy.maps:
         raise InputError(f"{model.name} and {other.name} do not have the same projections")
     examples = Examples.of(model, data)
@@ -260,10 +265,11 @@ def contrastive_attribution(
         batch_size: rows at once.
 
     Raises:
-        InputError: an empty set, or an unknown statistic.
+        InputError: an empty set, an unknown statistic, or a block that routes tokens to experts.
         NumericsError: activations are NaN or infinite.
     """
     model = as_chat_model(model)
+    _require_neurons(model)
     harmful, harmless = as_prompts(harmful, what="harmful"), as_prompts(harmless, what="harmless")
     sums, variances, counts = [], [], []
     for data in (harmful, harmless):
@@ -295,6 +301,15 @@ def contrastive_attribution(
         model.fingerprint,
         model.name,
     )
+
+
+def _require_neurons(model: ChatModel) -> None:
+    for layer, path in enumerate(model.anatomy.mlp):
+        if "down" not in {part.name for part in model.anatomy.projections(layer)}:
+            raise InputError(
+                f"{model.name}: {path} routes tokens to experts, whose neurons cannot be read; score experts "
+                "with neurons.expert_snip"
+            )
 
 
 def _neurons(
