@@ -424,5 +424,8 @@ def with_server(model: ChatModel, server: str | Server) -> ChatModel:
             f"{found.url} answers four short prompts otherwise than {model.name}; it serves another model "
             f"({found.model}) or another precision, so its answers are not this model's"
         )
-    note = f"answers were written by a server (model {found.model!r} there), not by the module"
+    note = (
+        f"answers of the model as it was loaded were written by a server (model {found.model!r} there), those "
+        "under an edit and of tuned models by the module, where ties may round otherwise"
+    )
     return replace(served, notes=(*model.notes, note))
