@@ -425,7 +425,7 @@ def with_server(model: ChatModel, server: str | Server) -> ChatModel:
             f"({found.model}) or another precision, so its answers are not this model's"
         )
     note = (
-        f"answers of the model as it was loaded were written by a server (model {found.model!r} there), those "
-        "under an edit and of tuned models by the module, where ties may round otherwise"
+        f"answers of the model as it was loaded were written by a server (model {found.model!r} there), "
+        "those under an edit and of tuned models by the module, where ties may round otherwise"
     )
     return replace(served, notes=(*model.notes, note))
