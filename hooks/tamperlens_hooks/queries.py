@@ -17,6 +17,8 @@ from tamperlens_hooks.edit import Head, _checked_heads
 
 __all__ = ["scale_queries"]
 
+QUERY_NORMS = ("q_norm", "q_layernorm", "query_layernorm")
+
 
 @on_model
 @contextmanager
@@ -28,7 +30,7 @@ def scale_queries(
     With a small factor the attention becomes nearly uniform over the visible tokens: the head still writes,
     but no longer chooses what ("undifferentiated attention", Zhou et al. 2024, arXiv 2410.13708, §3.1; 1e-4
     in the published code). That is not the same as zeroing its output. Where the family norms its queries
-    (Qwen3, Gemma 3, OLMo-2) the scaling comes behind that norm, which would undo it.
+    (Qwen3, Gemma 3, OLMo-2, LFM2) the scaling comes behind that norm, which would undo it.
 
     Args:
         model: module and anatomy, or one object with both.
@@ -53,12 +55,13 @@ def scale_queries(
                 for i in range(*anatomy.head_slice(head).indices(anatomy.n_heads * anatomy.d_head))
             ]
             module = model.get_submodule(part.module)
-            norm = model.get_submodule(anatomy.attention[layer])._modules.get("q_norm")
+            parts = model.get_submodule(anatomy.attention[layer])._modules
+            norm = next((parts[name] for name in QUERY_NORMS if parts.get(name) is not None), None)
             if norm is None:
                 handles.append(module.register_forward_hook(partial(_scale_columns, columns, scale)))
                 continue
             flat: dict[str, Tensor] = {}
-            handles.append(module.register_forward_hook(partial(_note, flat)))
+            handles.append(module.register_forward_hook(partial(_note, flat, rows or part.rows)))
             handles.append(norm.register_forward_hook(partial(_scale_normed, flat, anatomy, mine, scale)))
         yield
 
@@ -69,8 +72,10 @@ def _scale_columns(columns: list[int], scale: float, module: nn.Module, args: An
     return with_output_tensor(output, value)
 
 
-def _note(flat: dict[str, Tensor], module: nn.Module, args: Any, output: Any) -> None:
-    flat["q"] = output_tensor(output)
+def _note(
+    flat: dict[str, Tensor], rows: slice | list[int], module: nn.Module, args: Any, output: Any
+) -> None:
+    flat["q"] = output_tensor(output)[..., rows]
 
 
 def _scale_normed(

@@ -10,6 +10,7 @@ from newer_families import MEASURES, NEWER, last, literal_experts, make, measure
 
 from tamperlens import finetune, heads, hooks, neurons, prompts
 from tamperlens.base.errors import InputError
+from tamperlens_hooks.queries import scale_queries
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 FAST = ("qwen3_moe", "lfm2")
@@ -104,3 +105,26 @@ def test_flops_count_attention_where_it_is_and_say_what_they_leave_out():
     assert counted.attention == counted.attention_backward == anatomy.n_heads * anatomy.d_head
     assert "a lower bound" in counted.formula()
     assert "a lower bound" in finetune.flop_model(make("mixtral").anatomy, adapted=["x"], rank=2).formula()
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "lfm2", "hunyuan_v1_moe", "glm4_moe", "gptj"])
+def test_queries_are_scaled_behind_their_norm_and_beside_their_gate(family):
+    """Half a query is half of every logit of its head: log w' − log w / 2 is the same for every key."""
+    model = make(family)
+    layer = next(at for at, path in enumerate(model.anatomy.output_projections) if path)
+    attention = model.module.get_submodule(model.anatomy.attention[layer])
+    model.module.set_attn_implementation("eager")
+    seen = []
+    handle = attention.register_forward_hook(lambda _, __, output: seen.append(output[1][0, :, -1].log()))
+    batch = model.encode(["Name a tree."])
+    with torch.no_grad():
+        model.module(**batch)
+        with scale_queries(model, [(layer, 1)], 0.5):
+            model.module(**batch)
+    handle.remove()
+    plain, halved = seen
+    rest = halved[1] - plain[1] / 2
+    torch.testing.assert_close(rest, rest.mean().expand_as(rest), rtol=1e-3, atol=1e-3)
+    others = [head for head in range(len(plain)) if head != 1]
+    torch.testing.assert_close(halved[others], plain[others])
+    assert float((plain[1] - plain[1].mean()).abs().max()) > 0.01
