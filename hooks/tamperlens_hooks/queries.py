@@ -47,10 +47,10 @@ def scale_queries(
         for layer in sorted({layer for layer, _ in chosen}):
             mine = [head for at, head in chosen if at == layer]
             part = anatomy.projection("q", layer)
-            rows = list(part.rows) if isinstance(part.rows, tuple) else None
-            start = 0 if rows is not None or part.rows.start is None else part.rows.start  # type: ignore[union-attr]
+            rows = list(part.rows) if isinstance(part.rows, tuple) else part.rows
+            start = (rows.start or 0) if isinstance(rows, slice) else 0
             columns = [
-                rows[i] if rows is not None else start + i
+                rows[i] if isinstance(rows, list) else start + i
                 for head in mine
                 for i in range(*anatomy.head_slice(head).indices(anatomy.n_heads * anatomy.d_head))
             ]
@@ -61,7 +61,7 @@ def scale_queries(
                 handles.append(module.register_forward_hook(partial(_scale_columns, columns, scale)))
                 continue
             flat: dict[str, Tensor] = {}
-            handles.append(module.register_forward_hook(partial(_note, flat, rows or part.rows)))
+            handles.append(module.register_forward_hook(partial(_note, flat, rows)))
             handles.append(norm.register_forward_hook(partial(_scale_normed, flat, anatomy, mine, scale)))
         yield
 
