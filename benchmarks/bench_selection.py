@@ -17,8 +17,7 @@ from interleaved import words
 
 import tamperlens
 from tamperlens import prompts, refusal
-from tamperlens.directions import direction as finding
-from tamperlens.directions import find_refusal_tokens
+from tamperlens.directions import find_refusal_tokens, finding
 from tamperlens.directions.shortlist import TOLERANCE
 
 METHODS = ("shortlist", "exhaustive")

@@ -12,7 +12,7 @@ from types import ModuleType
 from tamperlens.base.deprecation import warn
 
 MOVED = {
-    "tamperlens.refusal.directions": "tamperlens.directions.direction",
+    "tamperlens.refusal.directions": "tamperlens.directions.finding",
     "tamperlens.refusal.judges": "tamperlens.judges",
     "tamperlens.refusal.metric": "tamperlens.base.logits",
     "tamperlens.refusal.rates": "tamperlens.rates.evaluation",

@@ -1,10 +1,10 @@
 """The direction that refusal goes by, other directions and subspaces, and what they are worth.
 
 Contents:
-- `direction`: `find_direction`, `direction_at`, `direction_like`; `candidates` (splits, means),
-  `screening` (first-order estimates of all candidates), `shortlist` (successive elimination), `scoring`
-  (causal scores and their table), `selection` (the published rule as a pure function), `doubts` (reasons not
-  to call it refusal), `tokens` (refusal tokens found from the model).
+- `direction`: `Direction`; `finding`: `find_direction`, `direction_at`, `direction_like`; `candidates`
+  (splits, means), `screening` (first-order estimates of all candidates), `shortlist` (successive
+  elimination), `scoring` (causal scores and their table), `selection` (the published rule as a pure
+  function), `doubts` (reasons not to call it refusal), `tokens` (refusal tokens found from the model).
 - `causal`: `causal_check` on generated text; `dose`: `dose_curve`, addition by scale; `distances`:
   `distance` (`compare`); `nulls`: `split_half_null`, `bootstrap_null`, `activations`; `geometry`: angles,
   CKA, AUROC as pure functions; `cache`: activations on disk; `separation`: AUROC, d′, TPR of projections.
@@ -22,10 +22,11 @@ from tamperlens.directions.causal import CausalCheck, causal_check, random_direc
 from tamperlens.directions.checkpoints import CheckpointDistance, compare_checkpoints
 from tamperlens.directions.concepts import Concept, find_concept_direction, read_concept
 from tamperlens.directions.cones import optimise_subspace
-from tamperlens.directions.direction import Direction, direction_at, direction_like, find_direction, split_of
+from tamperlens.directions.direction import Direction
 from tamperlens.directions.distances import Distance, compare, distance
 from tamperlens.directions.dose import DoseCurve, dose_curve
 from tamperlens.directions.features import FeatureExplanation, explain_by_features
+from tamperlens.directions.finding import direction_at, direction_like, find_direction, split_of
 from tamperlens.directions.harmfulness import (
     HarmfulnessAndRefusal,
     find_harmfulness_direction,

@@ -16,7 +16,8 @@ from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import Split
-from tamperlens.directions.direction import Direction, split_of
+from tamperlens.directions.direction import Direction
+from tamperlens.directions.finding import split_of
 from tamperlens.directions.nulls import (
     HALVES,
     activations,

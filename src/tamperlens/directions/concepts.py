@@ -10,7 +10,8 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.results import Result
 from tamperlens.directions.candidates import check_disjoint, split_sizes
-from tamperlens.directions.direction import Direction, find_direction
+from tamperlens.directions.direction import Direction
+from tamperlens.directions.finding import find_direction
 from tamperlens.directions.tokens import RefusalTokens, contrast_tokens
 from tamperlens.models import ModelLike, as_chat_model
 from tamperlens.prompts import PromptSet, read

@@ -14,8 +14,9 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.directions.cache import ActivationCache
 from tamperlens.directions.candidates import ZERO, split_prompts
-from tamperlens.directions.direction import Direction, direction_at, split_of
+from tamperlens.directions.direction import Direction
 from tamperlens.directions.distances import Distance, distance
+from tamperlens.directions.finding import direction_at, split_of
 from tamperlens.directions.geometry import auroc, d_prime
 from tamperlens.directions.nulls import activations
 from tamperlens.directions.selection import SelectionRule

@@ -25,7 +25,8 @@ from tamperlens.directions.checkpoints import (
     read,
     verdicts,
 )
-from tamperlens.directions.direction import Direction, split_of
+from tamperlens.directions.direction import Direction
+from tamperlens.directions.finding import split_of
 from tamperlens.directions.geometry import cosine_and_angle
 from tamperlens.directions.nulls import HALVES, band, null_cosines
 from tamperlens.directions.paired_reads import Activations

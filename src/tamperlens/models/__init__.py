@@ -2,9 +2,9 @@
 
 Contents: `loading` (load), `chat` (ChatModel, share_parameters_copy), `coercion` (what callers give as a
 model), `gguf`, `sizes` (what will not fit is said before it is read), `vision_text`; `generation` (batched =
-one by one), `decoding` (Decoding), `thinking`, `serving` (answers from
-vLLM and the like), `batching` (how many prompts at once), `prefix` (tokens that
-all prompts begin with, run once), `cache` (their keys and values); `adapters` (checked against their base),
+one by one), `decoding` (Decoding), `thinking`, `serving` and `served` (answers from vLLM and the like),
+`batching` (how many prompts at once), `prefix` (tokens that all prompts begin with, run once), `cache` (their
+keys and values); `adapters` (checked against their base),
 `ownership` (attached without writing into it), `fingerprint`, `language`; `organism/` (the embedded models).
 """
 
@@ -18,7 +18,8 @@ from tamperlens.models.decoding import DEFAULT, GIVEN, Decoding, Settings, old_l
 from tamperlens.models.fingerprint import base_fingerprint_of, fingerprint_of
 from tamperlens.models.generation import last_logits, left_pad, position_limit
 from tamperlens.models.language import language_of_tokenizer
-from tamperlens.models.loading import ORGANISM, load, with_server
+from tamperlens.models.loading import ORGANISM, load
+from tamperlens.models.served import with_server
 from tamperlens.models.serving import Server
 from tamperlens.models.sizes import available_bytes
 from tamperlens_hooks.state import evaluating
