@@ -323,6 +323,7 @@ def audit(
     tamperlens judge answers.csv --column goal --response-column output --judge arditi --out verdicts.csv"""
 )
 @guarded
+@opt.looked_first
 @no_type_check
 def judge(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Prompts and responses.")],

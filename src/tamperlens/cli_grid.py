@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -47,6 +50,31 @@ def _echo(text: object, *, err: bool = False) -> None:
     typer.echo(visible(str(text)), err=err)
 
 
+def looked_first(command: Callable[..., None]) -> Callable[..., None]:
+    """Look before a command's work at what is cheap to look at: whether its file (`--page`, or else `--out`)
+    can be written, over none of its inputs, and whether its judge exists."""
+    name = "page" if "page" in inspect.signature(command).parameters else "out"
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from tamperlens.base.errors import InputError
+        from tamperlens.base.files import check_target
+
+        path = kwargs.get(name)
+        if path is not None:
+            check_target(path)
+            read = [one for key, one in kwargs.items() if key != name and isinstance(one, str | Path)]
+            if path.exists() and any(os.path.isfile(one) and path.samefile(one) for one in read):
+                raise InputError(f"--{name} {path} is what the command reads; name another file")
+        if "judge" in kwargs:
+            from tamperlens import judges
+
+            judges.get(kwargs["judge"])
+        command(*args, **kwargs)
+
+    return run
+
+
 def register(app: typer.Typer, guarded: Guard) -> None:
     """Add the commands to the root."""
     grid = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Sweeps of attacks over models.")
@@ -58,7 +86,7 @@ def register(app: typer.Typer, guarded: Guard) -> None:
     grid.command("table", help="Write results_grid.csv and print it.")(guarded(_table))
     grid.command("plot", help="Draw RRR, CE and RD over steps and the scaling figure.")(guarded(_plot))
     app.add_typer(grid, name="grid")
-    app.command("report", help=_report.__doc__)(guarded(_report))
+    app.command("report", help=_report.__doc__)(guarded(looked_first(_report)))
 
 
 @no_type_check
@@ -128,6 +156,8 @@ def _plot(
         fits = grid.scaling(table, attack)
         _echo(f"{fits.verdict}\n{fits.half.to_string(index=False)}")
     except InputError as error:
+        if attack is not None:
+            raise
         _echo(f"no scaling figure: {error}")
     for plot in grid.figures(table, fits):
         plot.save(folder / "figures")

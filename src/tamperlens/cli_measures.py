@@ -26,7 +26,7 @@ def register(app: typer.Typer, guarded: Guard) -> None:
         ("screen", _screen),
     )  # fmt: skip
     for name, command in commands:
-        app.command(name, help=command.__doc__)(guarded(command))
+        app.command(name, help=command.__doc__)(guarded(opt.looked_first(command)))
 
 
 @no_type_check
@@ -64,8 +64,11 @@ def _rates(
 
 def _searched(ready: Any, bad: Any, good: Any, quick: bool) -> Any:
     from tamperlens import refusal
+    from tamperlens.base.errors import InputError
 
     n_train, n_val = refusal.split_sizes(len(set(bad.prompts)), len(set(good.prompts)))
+    if n_train < 1:
+        raise InputError("a direction is found on some prompts and chosen on others: give two of each kind")
     most = (32, 8) if quick else (128, 32)
     return refusal.find_direction(
         ready, bad, good, n_train=min(n_train, most[0]), n_val=min(n_val, most[1]),

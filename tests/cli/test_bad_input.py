@@ -163,3 +163,35 @@ def test_manifest_of_another_program(refused, tmp_path, model_folder):
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "a web page"}))
     assert "another program" in refused("audit", model_folder, "--out", tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text()) == {"name": "a web page"}
+
+
+def test_where_to_write_is_looked_at_before_the_work(refused, tmp_path, model_folder):
+    data = tmp_path / "mine.csv"
+    data.write_text("prompt,response\na,b\n")
+    (tmp_path / "folder").mkdir()
+    for out, said in ((tmp_path / "folder", "is a folder"), (data / "x.csv", "Not a directory"),
+                      (tmp_path / ("n" * 300), "too long"), (data, "is what the command reads")):  # fmt: skip
+        assert said in refused("judge", data, "--out", out)
+        assert said in refused("screen", data, "--model", "no/such-model", "--out", out)
+        assert said in refused("rates", "no/such-model", "--harmful", data, "--out", out)
+    assert data.read_text() == "prompt,response\na,b\n"
+    assert "'zork'" in refused("rates", "no/such-model", "--judge", "zork")
+
+
+def test_options_that_mean_nothing_here(refused, tmp_path, model_folder):
+    assert "--revision 'v2'" in refused("audit", model_folder, "--out", tmp_path / "r", "--revision", "v2")
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text('models = ["organism:tiny"]\nsteps = [1]\n')
+    for option in (("--workers", 2), ("--gpus", 1)):
+        assert "--ray" in refused("grid", "run", sweep, "-o", tmp_path / "g", *option)
+    assert "product" in refused("compute", "1e20", "--parameters", "1e300", "--tokens", "1e300")
+    assert "float32" in refused(
+        "audit", model_folder, "--out", tmp_path / "r", "--dtype", "float16", "--device", "cpu"
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_links_in_a_ring(refused, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert "is not a run folder" in refused("report", tmp_path / "a", "--out", tmp_path / "r.html")

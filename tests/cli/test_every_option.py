@@ -22,7 +22,6 @@ NUMBERS = ("nan", "inf", "-1", "1e400", str(2**70), "x", "", "1,5", "½")
 TEXTS = ("", "PIPE", "DEVICE", "\x1b[2J\x07", "no/such\u202ething")
 MAY = {
     # An option that takes any text, or for which the value means something.
-    ("audit", "revision"), ("grid plot", "attack"),
     ("compute", "flops", "inf"), ("grid run", "memory", str(2**70)),
 }  # fmt: skip
 _NUMBER = re.compile(r"\b(int|float)\b")

@@ -36,6 +36,11 @@ def test_our_own_figures_have_none():
     assert "<style" not in plot.svg() and _drawn(plot.svg())
 
 
+def test_a_figure_of_a_run_folder_is_drawn_again_on_another_page():
+    once = themed_svg(SVG.format("<g id='x' fill='#000000'/>"), "x")
+    assert _drawn(themed_svg(once, "y")).count("style=") == 1
+
+
 def test_no_link_leaves_a_run_folder(tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")

@@ -31,11 +31,13 @@ suites = ["facts"]
 max_new_tokens = 4
 """
 KINDS = ("audit", "grid", "finetune", "trajectory", "compare")
+RAY = "ray"
+"""A grid on two Ray workers, which are processes of their own: see `workers`."""
 
 
 def work(kind: str, out: Path) -> None:
     """Make the run, or go on with it."""
-    if kind in ("audit", "grid", "compare"):
+    if kind in ("audit", "grid", "compare", RAY):
         from tamperlens.cli import app
 
         declaration = out.parent / "sweep.toml"
@@ -53,6 +55,7 @@ def work(kind: str, out: Path) -> None:
                 "--resume",
             ],
             "grid": ["grid", "run", str(declaration)],
+            RAY: ["grid", "run", str(declaration), "--ray", "local", "--workers", "2"],
             "compare": ["compare", "organism:tiny", "organism:tiny", "--quick", "--limit", "4", "--resume"],
         }
         app([*how[kind], "--out", str(out), "--quiet"])
@@ -75,7 +78,7 @@ def outcome(kind: str, out: Path) -> Any:
         return [sha256_file(out / name) for name in ("measures.csv", "changes.csv", "completions.csv")]
     if kind == "compare":
         return [sha256_file(path) for path in sorted(out.glob("*.csv"))]
-    if kind == "grid":
+    if kind in ("grid", RAY):
         from tamperlens.grid import Record
 
         return {path.stem: Record.load(path).content() for path in sorted((out / "cells").glob("*.json"))}
@@ -136,6 +139,17 @@ class Runs:
 def said(folder: Path) -> str:
     """What the runs in a folder wrote to their standard streams."""
     return (folder.parent / "log").read_text()
+
+
+def workers(process: int) -> list[int]:
+    """Process ids of the Ray workers of a run."""
+    import psutil
+
+    try:
+        below = psutil.Process(process).children(recursive=True)
+        return [child.pid for child in below if "RemoteWorker" in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []
 
 
 def strays(folder: Path) -> list[Path]:

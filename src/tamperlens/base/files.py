@@ -35,9 +35,7 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
     Raises:
         RunFolderError: the folder cannot be written, the disk is full, or the path is a pipe or a device.
     """
-    target = Path(path)
-    if _endless(target):  # renamed onto, /dev/null would be a file from then on
-        raise RunFolderError(f"cannot write {target}: it is a pipe or a device; name a file")
+    target = _target(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -78,6 +76,37 @@ def remove_strays(folder: PathLike, *, older: float = 0.0) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def check_target(path: PathLike) -> None:
+    """Say before the work, not after it, that its result could not be written there.
+
+    Raises:
+        RunFolderError: as `atomic_path` would.
+    """
+    target = _target(path)
+    try:
+        if os.path.lexists(target.parent):
+            with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent):
+                return
+        above = next(one for one in target.parents if os.path.lexists(one))
+        if above.is_dir() and os.access(above, os.W_OK):
+            return
+        why = "it is no folder that can be written"
+    except OSError as error:
+        above, why = target.parent, str(error.strerror or error)
+    raise RunFolderError(
+        f"cannot write {target}: {above}: {why}; choose a folder that exists and is writable"
+    )
+
+
+def _target(path: PathLike) -> Path:
+    target = Path(path)
+    if _endless(target):  # renamed onto, /dev/null would be a file from then on
+        raise RunFolderError(f"cannot write {target}: it is a pipe or a device; name a file")
+    if target.is_dir():
+        raise RunFolderError(f"cannot write {target}: it is a folder; name a file in it")
+    return target
+
+
 def regular(path: PathLike) -> Path:
     """The path, when it is no pipe or device, which may never end.
 
@@ -103,7 +132,7 @@ def inside(folder: PathLike, path: PathLike) -> Path:
     Raises:
         RunFolderError: a link leads out of the folder.
     """
-    root, target = Path(folder).resolve(), Path(path).resolve()
+    root, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
     if not target.is_relative_to(root):
         raise RunFolderError(f"{path} is a link that leaves {folder}; put the file itself there")
     return Path(path)

@@ -124,6 +124,8 @@ def thresholds(
         raise InputError("a third of the original's compute needs its parameters and its tokens")
     known = original_parameters is not None and original_tokens is not None
     third = 2.0 * original_parameters * original_tokens if known else GENERAL_FLOPS / 3  # type: ignore[operator]
+    if not 0 < third < math.inf:
+        raise InputError("original_parameters and original_tokens: their product is no compute of a training")
     modifier = "a third of the original's training compute"
     if not known:
         modifier = f"a third of the criterion, in place of {modifier}, which is not known"

@@ -7,8 +7,12 @@ here and nowhere else.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +23,8 @@ from tamperlens.grid.records import FAILED, Record, read_record
 from tamperlens.grid.working import UNLOADABLE, Task, Worker
 
 DEATHS = 3
-"""How often a task may take its worker down before its cells are recorded as failed."""
+"""How often a task may take its worker down before its cells, or a model its worker before all of its cells,
+are recorded as failed."""
 ANSWER_SECONDS = 5.0
 
 
@@ -76,7 +81,12 @@ class Pool:
         self.ray, self.gpus = ray, gpus
         self.ours = not ray.is_initialized()
         if self.ours:
-            _connect(ray, address, workers)
+            try:
+                with _signals_afterwards(ray):
+                    _connect(ray, address, workers)
+            except BaseException:
+                ray.shutdown()
+                raise
         there = ray.cluster_resources()
         most = int(there.get("GPU", 0) // gpus) if gpus else int(there.get("CPU", 1))
         if most < 1:
@@ -102,6 +112,9 @@ class _Driver:
 
     def __init__(self, pool: Pool, session: Any) -> None:
         self.pool, self.session, self.ray = pool, session, pool.ray
+        gone = pool.ray.exceptions
+        self.gone = (gone.RayActorError, gone.TaskCancelledError)  # the latter: the worker was told by SIGINT
+        self.first: Any = None
 
     def run(self) -> None:
         left = self._plan()
@@ -119,7 +132,8 @@ class _Driver:
             worker, task = busy.pop(ready[0])
             try:
                 records = self.ray.get(ready[0])
-            except self.ray.exceptions.RayActorError as error:
+            except self.gone as error:
+                self.ray.kill(worker)
                 hired -= 1
                 self._died(task, left, error)
                 continue
@@ -132,17 +146,36 @@ class _Driver:
     def _plan(self) -> list[Task]:
         """Pin every model, measure it before the attack, and collect what is left to do."""
         left: list[Task] = []
-        first = self.pool.hire(self.session)
         for model in self.session.grid.models:
-            kind, found = self.ray.get(first.describe.remote(model))
+            try:
+                kind, found = self._ask("describe", model)
+                if kind == "pins":
+                    self.session.pin(model, found)
+                    self.session.keep(self._ask("baseline", model))
+            except self.gone as error:
+                kind = "broken"
+                found = f"{type(error).__name__}: the worker died {DEATHS} times while reading it"
             if kind == "broken":
                 self.session.broken(model, found)
                 continue
-            self.session.pin(model, found)
-            self.session.keep(self.ray.get(first.baseline.remote(model)))
             left += self.session.tasks(model)
-        self.ray.kill(first)
+        if self.first is not None:
+            self.ray.kill(self.first)
         return left
+
+    def _ask(self, method: str, model: str) -> Any:
+        """What the first worker says of a model; another one is hired when it dies."""
+        for death in range(1, DEATHS + 1):
+            self.first = self.first or self.pool.hire(self.session)
+            try:
+                return self.ray.get(getattr(self.first, method).remote(model))
+            except self.gone:
+                self.ray.kill(self.first)
+                self.first = None
+                if death == DEATHS:
+                    raise
+                self.session.say(f"a worker died; {model} is read again")
+        return None
 
     def _died(self, task: Task, left: list[Task], error: BaseException) -> None:
         """Give a dead worker's task out again, less the cells that it had finished."""
@@ -168,10 +201,39 @@ class _Driver:
         left.insert(0, rest)
 
 
+@contextmanager
+def _signals_afterwards(ray: Any) -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect when the body has ended.
+
+    An exception of a handler that comes while Ray starts its processes is lost (Python ignores those in what
+    runs after a fork), and Ray's own handler of SIGTERM would raise one and leave with another exit code.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda number, frame: heard.append(number)) for one in numbers}
+    theirs = getattr(ray._private.utils, "set_sigterm_handler", None)
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = theirs
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if heard:
+        signal.raise_signal(heard[0])
+
+
 def _connect(ray: Any, address: str, workers: int | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
+        try:
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **options)
+        except Exception as error:  # Ray has no class of its own for it
+            why = str(error).splitlines()[0]
+            raise InputError(f"Ray did not start here ({why}); try again, or leave ray=local away") from error
         return
     if address != "auto":
         _knock(address)

@@ -77,6 +77,8 @@ def run(
             that is none.
         RunFolderError: the folder holds another grid, or the same one with another model or other data.
     """
+    if ray is None and (workers is not None or gpus):
+        raise InputError("workers and gpus are of a Ray cluster; name it by ray=local, or leave them away")
     declared = grid if isinstance(grid, Grid) else Grid.from_toml(grid)
     check_inputs(declared)
     pool = None

@@ -320,9 +320,8 @@ def _check_named_base(named: str, model: ChatModel, label: str) -> list[str]:
         return []
     note = [f"the adapter {label} names {named} as its base; it was attached to {model.name} by its shapes"]
     if Path(named).is_dir() and Path(here).is_dir():
-        if Path(named).resolve() == Path(here).resolve() or _weight_files(Path(named)) == _weight_files(
-            Path(here)
-        ):
+        same = os.path.samefile(named, here)
+        if same or _weight_files(Path(named)) == _weight_files(Path(here)):
             return []
     elif Path(named).is_absolute() or Path(here).is_dir():
         return note  # a folder that has moved, or a local copy of a hub model: its shapes decide

@@ -98,6 +98,8 @@ def load(
         ('organism:aligned', 5)
     """
     where, name, file = _locate(str(name_or_path))
+    if revision is not None and isinstance(where, Path):
+        raise InputError(f"revision={revision!r} is of a hub model, and {name} is none; leave it away")
     target = _device(device, device_map)
     wanted = _dtype(dtype)
     source = _Source(where, name, revision, allow_pickle, file)

@@ -150,7 +150,7 @@ def themed_svg(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    head = re.sub(r'\s(width|height|style)="[^"]*"', "", head)
     # The style sheet that matplotlib writes would hold for the whole page; on the root it is inherited.
     rest = re.sub(r"<style\b.*?</style>", "", rest, flags=re.DOTALL | re.IGNORECASE)
     head += ' style="stroke-linejoin:round;stroke-linecap:butt"'

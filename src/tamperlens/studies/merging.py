@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def merge(
     """
     if not runs:
         raise InputError("report needs at least one run folder")
-    places = [Path(one).resolve() for one in runs]
+    places = [os.path.realpath(one) for one in runs]
     if len(set(places)) < len(places):
         raise InputError("report: one run folder is named twice; name each once")
     folders: list[RunFolder] = []
@@ -286,7 +287,7 @@ def _table(name: str, frame: pd.DataFrame) -> report.Table:
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
     """Folder names, with as much of their path as tells them apart."""
-    short = [folder.path.resolve().name for folder in folders]
+    short = [Path(os.path.realpath(folder.path)).name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder.path) for folder in folders]
 
 

@@ -13,6 +13,7 @@ from tamperlens.base.boundary import hold_fields
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import PathLike
 from tamperlens.base.kinds import Range
+from tamperlens.finetune.fitting import check_fit
 from tamperlens.models import DEFAULT, ChatModel, Decoding, position_limit
 from tamperlens.prompts import PromptSet, PromptsLike, content, encode_pair, packaged_for
 from tamperlens.prompts.tables import SUFFIXES
@@ -178,8 +179,9 @@ def fitting(model: ChatModel, attack: finetune.Attack, *, skip_unusable: bool = 
         skip_unusable: leave out rows that do not fit, and say how many in `source`.
 
     Raises:
-        InputError: a row that does not fit, or none that does.
+        InputError: a model that cannot be trained as it is held, or rows that do not fit.
     """
+    check_fit(model, attack.config_for(model))
     attack = finetune.attacks.translated(attack, model)
     data, limit = attack.data, position_limit(unwrap(model.module))
     faults: dict[int, str] = {}

@@ -156,7 +156,7 @@ def order_of(
         InputError: no measures, seeds that were recorded at other steps, fewer than two records.
     """
     if not curves:
-        raise InputError("no measures to order")
+        raise InputError("no measures to order: each needs records at three steps; keep more checkpoints")
     n_seeds = {len(runs) for runs in curves.values()}
     if len(n_seeds) != 1 or 0 in n_seeds:
         raise InputError("every measure needs one curve per seed")
