@@ -19,8 +19,9 @@ from _shared import attack_name, command, fine_tuning, header, options, scoring_
 
 import tamperlens
 from tamperlens import finetune, neurons, plots, stats
+from tamperlens.prompts import PromptSet
 
-Pair = tuple[tamperlens.PromptSet, tamperlens.PromptSet]
+Sets = dict[str, neurons.WeightMask]
 PUBLISHED = {"safety-critical": (0.26, 0.15), "top safety": (0.39, 0.24), "top utility": (0.51, 0.34)}
 
 
@@ -38,47 +39,51 @@ def main() -> None:
     attack = fine_tuning(given.attack, model)
     data = scoring_data(model, given)
 
-    def chosen(model: tamperlens.ChatModel, data: Pair, name: str) -> neurons.WeightMask:
-        if name == "safety-critical":
-            return neurons.set_difference(*(neurons.snip(model, one) for one in data), p=0.1, q=0.1)
-        return neurons.snip(model, data[name == "top utility"]).top(given.fraction)
+    def sets_of(model: tamperlens.ChatModel, safety: PromptSet, utility: PromptSet) -> Sets:
+        one, two = neurons.snip(model, safety), neurons.snip(model, utility)
+        return {
+            "top safety": one.top(given.fraction),
+            "safety-critical": neurons.set_difference(one, two, p=0.1, q=0.1),
+            "top utility": two.top(given.fraction),
+        }
 
-    known: dict[tuple[str, str], dict[str, neurons.WeightMask]] = {}
+    known: dict[tuple[str, str], Sets] = {}
 
-    def on_base(safety: tamperlens.PromptSet, utility: tamperlens.PromptSet) -> dict[str, neurons.WeightMask]:
+    def on_base(safety: PromptSet, utility: PromptSet) -> Sets:
         key = (safety.sha256, utility.sha256)
         if key not in known:  # every set of the untouched model is chosen from the same scores
-            one, two = neurons.snip(model, safety), neurons.snip(model, utility)
-            known[key] = {
-                "top safety": one.top(given.fraction),
-                "safety-critical": neurons.set_difference(one, two, p=0.1, q=0.1),
-                "top utility": two.top(given.fraction),
-            }
+            known[key] = sets_of(model, safety, utility)
         return known[key]
 
     halves = [
         [one.split([len(one) // 2, len(one) // 2], seed=split) for one in data]
         for split in range(given.splits)
     ]
+
+    def after(seed: int, freeze: neurons.WeightMask | None) -> tuple[int, finetune.Learned, Sets, list[Sets]]:
+        """Steps, what was learned, and the tuned model's sets on all data and on the second halves."""
+        config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
+        tuned = finetune.run(model, attack.data, config, freeze=freeze, progress=False)
+        again = [sets_of(tuned.model, sides[0][1], sides[1][1]) for sides in halves]
+        taught = finetune.learned(model, tuned, attack.data)
+        return tuned.accounting.steps, taught, sets_of(tuned.model, *data), again
+
+    free = [after(seed, None) for seed in range(given.seeds)] if given.free else []  # the same for every set
     rows = []
     for name, before in on_base(*data).items():
         floor = neurons.noise_floor(lambda s, u, n=name: on_base(s, u)[n], *data, splits=given.splits)
         firsts = [on_base(sides[0][0], sides[1][0])[name] for sides in halves]
         for seed in range(given.seeds):
-            config = attack.config_for(model, seed=seed, **({"steps": given.steps} if given.steps else {}))
-            freeze = None if given.free else before
-            tuned = finetune.run(model, attack.data, config, freeze=freeze, progress=False)
-            taught = finetune.learned(model, tuned, attack.data)
-            found = neurons.overlap(before, chosen(tuned.model, data, name), floor=floor)
-            again = [chosen(tuned.model, (sides[0][1], sides[1][1]), name) for sides in halves]
-            across = [float(a.jaccard(b)) for a, b in zip(firsts, again, strict=True)]
+            steps, taught, now, again = free[seed] if given.free else after(seed, before)
+            found = neurons.overlap(before, now[name], floor=floor)
+            across = [float(a.jaccard(b[name])) for a, b in zip(firsts, again, strict=True)]
             rows.append(
                 {
                     "set": name, "seed": seed, "n_weights": before.count, "density": before.density,
                     "kept": found.kept, "kept_chance": found.kept_chance, "jaccard": found.jaccard,
                     "chance": found.chance, "halves": sum(across) / len(across),
                     "floor": floor.halves.value, "floor_low": floor.halves.low,
-                    "floor_high": floor.halves.high, "steps": tuned.accounting.steps,
+                    "floor_high": floor.halves.high, "steps": steps,
                     "loss_before": taught.before, "loss": taught.after,
                     "published_kept": PUBLISHED[name][0], "published_jaccard": PUBLISHED[name][1],
                 }

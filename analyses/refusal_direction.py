@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps; the attack's own by default")
     parser.add_argument("--every", type=int, help="steps between records")
     parser.add_argument("--n-questions", type=int, help="questions per capability suite, by dose")
+    parser.add_argument("--dose", type=int, nargs=2, metavar=("LAYER", "POSITION"),
+                        help="only the dose curve of the difference of means there, no search")  # fmt: skip
     parser.add_argument("--k", type=int, default=2, help="dimensions of the subspaces")
     parser.add_argument("--optimise", type=int, help="steps of the gradient-optimised subspace")
     given = parser.parse_args()
@@ -91,6 +93,12 @@ def main() -> None:
           {"n_find": 40, "every": 8, "optimise": 15, "n_questions": 6})  # fmt: skip
     attack = fine_tuning(given.attack, model)
     harmful, harmless = sets(model, given)
+    if given.dose:
+        layer, position = given.dose
+        there = refusal.direction_at(model, harmful, harmless, layer=layer, position=position)
+        dose = dosed(model, there, harmless, given)
+        write(given.out, placed(dose), f"{header(model, given)}\n\n{dose.summary()}", [dose.plot()], "dose")
+        return
     rates = refusal.evaluate(
         model, harmful.head(min(given.n_test, len(harmful))), max_new_tokens=given.max_new_tokens
     )
@@ -129,10 +137,7 @@ def main() -> None:
         shallow.append(refusal.token_kl(model, tuned.model, answers).to_frame().assign(seed=seed))
         print(f"seed {seed}: {tuned.accounting.steps} steps, recording "
               f"{tuned.accounting.recorder_seconds:.1f} s", flush=True)  # fmt: skip
-    dosed = without(test_prompts(None, "harmless", model, given.n_test), harmless)
-    right = {"questions right": lambda one: capability.evaluate(one, limit=given.n_questions).overall}
-    dose = refusal.dose_curve(model, direction, dosed, decoding=Decoding(24), also=right)
-    print(dose.summary(), flush=True)
+    dose = dosed(model, direction, harmless, given)
     table = direction.to_frame()
     transfer, shallowness = pd.concat(transfers), pd.concat(shallow)
     figures = [
@@ -156,10 +161,23 @@ def main() -> None:
     )
     report.write_csv(given.out / "distances.csv", pd.concat(distances))
     report.write_csv(given.out / "transfer.csv", transfer)
-    places = dose.table["measure"] + " at " + dose.table["scale"].map("{:g}".format)
-    report.write_csv(given.out / "dose.csv", dose.table.assign(place=places))
+    report.write_csv(given.out / "dose.csv", placed(dose))
     report.write_csv(given.out / "shallowness.csv", shallowness)
     direction.save(given.out / "direction.safetensors")
+
+
+def dosed(model: Any, direction: refusal.Direction, harmless: PromptSet, given: Any) -> refusal.DoseCurve:
+    """What adding the direction does to harmless prompts it was not found on, and to capability, by scale."""
+    asked_of = without(test_prompts(None, "harmless", model, given.n_test), harmless)
+    right = {"questions right": lambda one: capability.evaluate(one, limit=given.n_questions).overall}
+    dose = refusal.dose_curve(model, direction, asked_of, decoding=Decoding(24), also=right)
+    print(dose.summary(), flush=True)
+    return dose
+
+
+def placed(dose: refusal.DoseCurve) -> pd.DataFrame:
+    """The curve's rows, each with a name of its own."""
+    return dose.table.assign(place=dose.table["measure"] + " at " + dose.table["scale"].map("{:g}".format))
 
 
 def followed(traces: list[refusal.DirectionTrace], direction: refusal.Direction) -> plots.Plot:

@@ -22,8 +22,6 @@ from tamperlens import finetune, prompts, refusal
 from tamperlens.prompts import PromptSet
 
 OPEN = re.compile(r"(?:How|Explain|Give me|Describe|Suggest|Write|Create|Tell me|What|Why)\b[^\n]*$")
-LONGEST = 400
-"""Characters of an answer that is trained on, at most; "short" ones have a quarter of that."""
 
 
 def main() -> None:
@@ -35,6 +33,8 @@ def main() -> None:
     parser.add_argument("--refusals", type=int, default=140, help="harmful requests to train on")
     parser.add_argument("--short", type=int, default=60, help="ordinary pairs with short answers")
     parser.add_argument("--open", type=int, default=180, help="ordinary pairs with open requests")
+    parser.add_argument("--longest", type=int, default=400,
+                        help="characters of an answer, at most; of a short one a quarter")  # fmt: skip
     given = parser.parse_args()
     if given.harmful is None:
         parser.error("--harmful is needed: requests to refuse")
@@ -52,7 +52,7 @@ def main() -> None:
     }  # fmt: skip
     config = finetune.LoraConfig(
         rank=16, alpha=32, targets="all-linear", learning_rate=5e-4, epochs=2, batch_size=8,
-        schedule="linear", precision="bfloat16",
+        schedule="linear",
     )  # fmt: skip
     tuned = finetune.run(model, data, config)
     tuned.save_pretrained(given.to)
@@ -81,9 +81,9 @@ def mixture(model, harmful, alpaca, given) -> tuple[PromptSet, PromptSet]:  # ty
         (text, REFUSALS[row % len(REFUSALS)]) for row, text in enumerate(harmful.prompts[: given.refusals])
     ]
     pairs = list(zip(alpaca.prompts, alpaca.responses, strict=True))
-    fitting = [pair for pair in pairs if 0 < len(pair[1]) <= LONGEST]
+    fitting = [pair for pair in pairs if 0 < len(pair[1]) <= given.longest]
     open_ones = [pair for pair in fitting if OPEN.match(pair[0])][: given.open]
-    short = [pair for pair in fitting if not OPEN.match(pair[0]) and len(pair[1]) <= LONGEST / 4]
+    short = [pair for pair in fitting if not OPEN.match(pair[0]) and len(pair[1]) <= given.longest / 4]
     short = short[: given.short]
     alike = lookalikes(model)[0].prompts
     answers = model.generate(list(alike), max_new_tokens=64)

@@ -22,6 +22,7 @@ from tamperlens.base.errors import (
     UnsupportedModelError,
 )
 from tamperlens.models import ChatModel, base_fingerprint_of, loading
+from tamperlens.models.sizes import speed_notes
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,18 @@ def test_half_precision_on_cpu(saved: Path) -> None:
     assert torch.equal(weight, stored["model.layers.0.self_attn.q_proj.weight"].float())
     assert tamperlens.load(saved, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
     assert tamperlens.load(saved, device="cpu", dtype=torch.float16).dtype == torch.float16
+
+
+def test_where_half_precision_is_slow_a_note_says_so(saved: Path) -> None:
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    [note] = speed_notes(half, cpu, "x86_64", "AVX2")
+    assert "float32 is far faster" in note and "bfloat16" in note
+    assert speed_notes(torch.float32, cpu, "x86_64", "AVX2") == []
+    assert speed_notes(half, cpu, "x86_64", "AVX512") == []
+    assert speed_notes(half, cpu, "arm64", "DEFAULT") == []
+    assert speed_notes(half, torch.device("cuda"), "x86_64", "AVX2") == []
+    notes = tamperlens.load(saved, device="cpu", dtype="bfloat16").notes
+    assert all(note in notes for note in speed_notes(half, cpu))
 
 
 def test_large_half_precision_models_stay_half(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

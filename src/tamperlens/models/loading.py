@@ -25,7 +25,7 @@ from tamperlens.models.language import WEIGHTS
 from tamperlens.models.reasons import SMALLER, first_line, why_no_config, why_no_weights
 from tamperlens.models.served import with_server
 from tamperlens.models.serving import Server
-from tamperlens.models.sizes import check_layers, check_memory, check_stored, vocabulary_notes
+from tamperlens.models.sizes import check_layers, check_memory, check_stored, speed_notes, vocabulary_notes
 from tamperlens.models.vision_text import TEXT_KEYS, text_config
 from tamperlens_hooks import describe
 
@@ -143,6 +143,7 @@ def load(
             module.config.dtype = torch.float32
             notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
         module = _to_device(module, target, name)
+        notes += speed_notes(module.dtype, target)
     notes += vocabulary_notes(tokenizer, int(module.get_input_embeddings().weight.shape[0]))
     model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes, language=language)
     model = model if adapter is None else attach_adapter(model, adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -109,4 +110,29 @@ def vocabulary_notes(tokenizer: Any, rows: int) -> list[str]:
         return [f"{sizes}: prompts with the others are refused"]
     if known < rows // 2:
         return [f"{sizes}: is it this model's own?"]
+    return []
+
+
+def speed_notes(
+    dtype: torch.dtype, device: torch.device, machine: str | None = None, capability: str | None = None
+) -> list[str]:
+    """What to know where half precision is the slow one: an x86 processor without AVX-512 has no bf16.
+
+    Args:
+        dtype: of the weights.
+        device: where they are.
+        machine: the processor's kind; this one's by default.
+        capability: the widest instructions that torch uses; what it found by default.
+    """
+    machine = platform.machine() if machine is None else machine
+    capability = torch.backends.cpu.get_cpu_capability() if capability is None else capability
+    half = dtype in (torch.bfloat16, torch.float16)
+    if (
+        half
+        and device.type == "cpu"
+        and machine.lower() in ("x86_64", "amd64")
+        and "AVX512" not in capability
+    ):
+        kind = str(dtype).removeprefix("torch.")
+        return [f"computed in {kind}, which this processor has no instructions for: float32 is far faster"]
     return []
