@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, nargs="*")
     parser.add_argument("--attack", type=prompt_file("attack"), help="harmful prompts with compliance")
     parser.add_argument("--preset", choices=finetune.attacks.PRESETS, help="by language by default")
+    parser.add_argument("--rewound", action="store_true",
+                        help="rewind only: a third of the time, no training with weights frozen")  # fmt: skip
     given = parser.parse_args()
     model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"shares": [0.1, 0.3, 0.67], "examples": [10, 50, 100]},
@@ -70,6 +72,7 @@ def main() -> None:
         rows.append(
             {
                 "examples": n, "seed": seed, "intervention": how, "weights": which, "share": share,
+                "before": before.value, "before_low": before.low, "before_high": before.high,
                 "refused": rates.rate, "low": rates.interval[0], "high": rates.interval[1], "n": rates.n,
                 "degenerate": rates.degenerate_rate.value, "loss": taught.after, "loss_before": taught.before,
                 "learned": taught.learned, "seconds": tuned.accounting.wall_seconds,
@@ -83,16 +86,18 @@ def main() -> None:
             free = finetune.run(model, attack.data, config, progress=False)
             note(free, n, seed, "none", "none", 0.0)
             for (which, share), mask in masks.items():
-                frozen = finetune.run(model, attack.data, config, freeze=mask, progress=False)
-                note(frozen, n, seed, "frozen", which, share)
+                if not given.rewound:
+                    frozen = finetune.run(model, attack.data, config, freeze=mask, progress=False)
+                    note(frozen, n, seed, "frozen", which, share)
                 note(finetune.rewind(free, model, mask), n, seed, "rewound", which, share)
     table = pd.DataFrame(rows)
     dots, lines = [], []
     keys = ["examples", "intervention", "weights", "share"]
+    hows = [one for one in ("frozen", "rewound") if one in set(table["intervention"])]
     for (n, how, which, share), part in table.groupby(keys, sort=False):
         mean = _over_seeds(part)
         label = "nothing frozen" if share == 0 else f"{share:.0%} {which}"
-        for series in ("frozen", "rewound") if how == "none" else (how,):
+        for series in hows if how == "none" else (how,):
             dots.append(
                 {"panel": f"{n} harmful examples", "label": label, "series": series, "value": mean.value,
                  "low": mean.low, "high": mean.high, "n": mean.n}
@@ -138,8 +143,7 @@ def _finding(table: pd.DataFrame, before: float) -> str:
     """What the table says about the claim that freezing safety weights does not stop the attack."""
     words = []
     free = table[table["intervention"] == "none"].groupby("examples")["refused"].mean()
-    for how in ("frozen", "rewound"):
-        part = table[table["intervention"] == how]
+    for how, part in table[table["intervention"] != "none"].groupby("intervention", sort=False):
         means = part.groupby(["examples", "weights", "share"])["refused"].mean()
         for n in free.index:
             kept = {key[1:]: float(value) for key, value in means.items() if key[0] == n}

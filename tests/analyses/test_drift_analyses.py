@@ -23,7 +23,8 @@ def run(name: str, out: Path, *options: str) -> tuple[pd.DataFrame, str]:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "is deprecated" not in done.stderr, done.stderr[-2000:]
     assert len(list(out.glob("*.png"))) == len(list(out.glob("*.html"))) >= 1
-    table = pd.read_csv(out / ("drift.csv" if name == "neuron_drift" else "table.csv"))
+    tables = {"neuron_drift": "drift.csv", "refusal_direction": "dose.csv"}
+    table = pd.read_csv(out / tables.get(name, "table.csv"))
     return table, (out / "verdict.txt").read_text(encoding="utf-8")
 
 
@@ -62,6 +63,24 @@ def test_frozen_finetuning(tmp_path: Path) -> None:
     means = table.groupby(["intervention", "weights"])["refused"].mean()
     assert means["frozen", "safety"] > means["none", "none"] + 0.3
     assert "Published attack success" in verdict
+
+
+@pytest.mark.slow
+def test_parts_that_a_real_model_has_no_time_for_are_left_out(tmp_path: Path) -> None:
+    tiny = ["--model", "organism:tiny", "--anyway"]
+    table, verdict = run(
+        "frozen_finetuning", tmp_path / "a", *tiny, "--shares", "0.1", "--examples", "10", "--rewound"
+    )
+    assert set(table["intervention"]) == {"none", "rewound"} and "10 examples, frozen" not in verdict
+    assert len(table) == 2 * 3 and (table["before"] == table["before"].iloc[0]).all()
+    table, _ = run("neuron_overlap", tmp_path / "b", *tiny, "--free", "--steps", "3")
+    assert (table.groupby("seed")["loss"].nunique() == 1).all()  # one training serves the three sets
+    assert table["loss"].nunique() == 2 and table.groupby("seed")["jaccard"].nunique().eq(3).all()
+    table, verdict = run(
+        "refusal_direction", tmp_path / "c", *tiny, "--dose", "1", "-1", "--n-questions", "2"
+    )
+    right = table[table["measure"] == "questions right"]
+    assert list(right["scale"]) == [0, 0.25, 0.5, 1, 2, 4] and "added at layer 1" in verdict
 
 
 def test_the_type_of_the_weights_can_be_chosen(tmp_path: Path) -> None:
