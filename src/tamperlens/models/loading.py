@@ -143,7 +143,7 @@ def load(
             module.config.dtype = torch.float32
             notes.append(f"stored as {str(stored).removeprefix('torch.')}, computed in float32")
         module = _to_device(module, target, name)
-        notes += speed_notes(module.dtype, target)
+        notes += speed_notes(next(module.parameters()).dtype, target)
     notes += vocabulary_notes(tokenizer, int(module.get_input_embeddings().weight.shape[0]))
     model = ChatModel.from_parts(module.eval(), tokenizer, name=name, notes=notes, language=language)
     model = model if adapter is None else attach_adapter(model, adapter)
