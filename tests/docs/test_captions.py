@@ -6,7 +6,9 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +40,26 @@ def test_the_caption_of_the_picture_is_what_was_measured(page: str) -> None:
     assert caption[0].rstrip("*.").endswith(verdict)
 
 
-def test_the_real_models_of_the_picture_are_those_that_were_measured() -> None:
-    """Three seeds each; the two intervals of the caption overlap, which is why it says inconclusive."""
+@pytest.fixture(scope="module")
+def picture() -> Any:
     spec = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "tools" / "picture.py")
     assert spec is not None and spec.loader is not None
-    picture = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(picture)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_numbers_of_the_picture_follow_from_its_stored_tables(picture: Any) -> None:
+    found = json.loads((ROOT / "docs" / "assets" / "attack.json").read_text(encoding="utf-8"))
+    rates, cosine = (pd.read_csv(picture.STORED / f"picture_{name}.csv") for name in ("rates", "cosine"))
+    again = picture.numbers(rates, cosine)
+    assert again == {name: found[name] for name in again}
+    later = rates.assign(value=rates["value"].where(rates["step"] != 7, 0.9))  # one table, another number
+    assert picture.numbers(later, cosine)["half"] == [8, 8, 8]
+
+
+def test_the_real_models_of_the_picture_are_those_that_were_measured(picture: Any) -> None:
+    """Three seeds each; the two intervals of the caption overlap, which is why it says inconclusive."""
     rates, order = picture.real()
     for model, preset, _ in picture.REAL:
         own = rates[(rates["model"] == model) & (rates["n"] == 24)]
