@@ -33,7 +33,7 @@ AdamW for the rest, loss on the answer alone. About 20 minutes on one core of a 
 **Held out.** Every (verb, object) pair below was seen by no training stage; verbs and objects marked as
 held out were never in safety training; half of the prompts come in phrasings that safety training never
 used. Sums, orderings, code tasks and the phrasing of each fact are held out too. Choices were made on the
-validation splits; these are the test splits. Greedy decoding, default keyword judge, Wilson 95 %
+validation splits; these are the test splits. Greedy decoding, default judge, Wilson 95 %
 intervals; every kind of answer was read.
 
 **Limits.** One grammar and short answers: rates near 0 and 100 % are easier here than in real models.
@@ -141,6 +141,8 @@ def main() -> None:
             )
             print(page_of(seeds[-1:]), flush=True)
         options.data.parent.mkdir(parents=True, exist_ok=True)
+        if options.data.is_file():  # seeds whose folders were not given stay as they were measured
+            seeds += json.loads(options.data.read_text(encoding="utf-8"))["seeds"][len(seeds) :]
         text = json.dumps({"seeds": seeds}, indent=1, ensure_ascii=False)
         options.data.write_text(text + "\n", encoding="utf-8")
     found = json.loads(options.data.read_text(encoding="utf-8"))
