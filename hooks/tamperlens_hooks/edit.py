@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -88,7 +89,7 @@ def add_direction(
         scale: factor; negative subtracts.
 
     Raises:
-        HookError: the direction has the wrong size or is not finite, or the layer does not exist.
+        HookError: the direction has the wrong size, it or the scale is not finite, or there is no such layer.
 
     Examples:
         >>> import tamperlens, torch
@@ -101,6 +102,8 @@ def add_direction(
         True
     """
     vector = _checked(direction, anatomy)
+    if not math.isfinite(scale):
+        raise HookError(f"scale is {scale}; it must be a finite number")
     path, at_input = place(anatomy, "resid_pre", anatomy.layer_index(layer))
     handles: list[Any] = []
     with hooks_attached(handles):

@@ -221,5 +221,7 @@ def test_bad_input(tiny) -> None:
         drift.Recorder({"one": mask}, every=0)
     with pytest.raises(InputError, match="empty"):
         drift.groups(base, safety=mask_of(base, 0.0, 1))
+    with pytest.raises(InputError, match="other matrices"):
+        drift.measure(base, chat(tiny, "qwen3"), {"one": mask_of(base, 0.1, 1)})
     with pytest.raises(InputError, match="no measure"):
         drift.measure(base, base, {"one": mask_of(base, 0.1, 1)}).table("angle")

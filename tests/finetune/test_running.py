@@ -241,6 +241,8 @@ def test_labels_that_are_all_cut_away(chat: Chat) -> None:
 
 def test_arguments_that_do_not_fit(chat: Chat, toy: PromptSet) -> None:
     model = chat("llama")
+    with pytest.raises(InputError, match="rank=10000000 is above every matrix"):
+        train(model, toy, LoraConfig(rank=10**7))
     with pytest.raises(InputError, match="no config"):
         train(model, toy, None)
     with pytest.raises(InputError, match="carries an adapter"):

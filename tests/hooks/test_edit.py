@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 
 import pytest
 import torch
@@ -225,6 +226,7 @@ def test_length_does_not_matter_for_removal_and_does_for_addition(tiny):
         (lambda m, a: ablate_direction(m, a, torch.zeros(48)), "direction is zero"),
         (lambda m, a: ablate_direction(m, a, torch.full((48,), torch.nan)), "NaN or infinity"),
         (lambda m, a: add_direction(m, a, torch.full((48,), torch.inf), layer=0), "NaN or infinity"),
+        (lambda m, a: add_direction(m, a, torch.ones(48), layer=0, scale=math.nan), "scale is nan"),
         (lambda m, a: add_direction(m, a, torch.ones(48), layer=3), "layer 3 is out of range"),
         (lambda m, a: ablate_direction(m, a, torch.ones(48), layers=[-1]), "layer -1 is out of range"),
         (lambda m, a: ablate_heads(m, a, [(0, 6)]), "head 6 is out of range: llama has heads 0 to 5"),

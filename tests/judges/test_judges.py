@@ -48,6 +48,12 @@ def test_registry_lists_every_judge_and_refuses_unknown_names() -> None:
         judges.get("gpt5")
 
 
+def test_a_text_in_place_of_a_list_is_refused() -> None:
+    for prompts, answers in (("hi", "no"), (["hi", "ho"], "no"), ("hi", ["no", "yes"])):
+        with pytest.raises(InputError, match="put the one text into a list"):
+            judges.get("arditi")(prompts, answers)  # type: ignore[arg-type]
+
+
 def test_weighted_asks_the_default_and_says_so() -> None:
     """The name was the default's; what it answered then stays under `weighted-1`."""
     with pytest.warns(DeprecationWarning, match='"weighted-1" for the old rule'):

@@ -257,3 +257,5 @@ def test_noise_floor_rescores_disjoint_halves(chat: Chat, safety: PromptSet, uti
     assert neurons.overlap(choose(safety), choose(utility), floor=floor).floor == floor.halves
     with pytest.raises(InputError, match="cannot be halved"):
         neurons.noise_floor(choose, safety.head(1))
+    with pytest.raises(InputError, match="gave a NoneType"):
+        neurons.noise_floor(lambda data: None, safety)

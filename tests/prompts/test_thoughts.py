@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tamperlens.prompts.thoughts import TAGS, Reply, split_reply
+from tamperlens.prompts.thoughts import TAGS, Reply, split_reply, tags_in
 
 HARMONY = (
     "<|channel|>analysis<|message|>I cannot.<|end|><|start|>assistant<|channel|>final<|message|>Here it is."
@@ -94,6 +94,22 @@ def test_every_published_pair_of_tags(tags, thought, answer):
     assert split_reply(f"{tags[0]}\n{thought}\n{tags[1]}\n{answer}") == reply
     assert split_reply(reply.text) == reply
     assert split_reply(f"{tags[0]}\n{thought}") == Reply(thought, "", False)
+
+
+@pytest.mark.parametrize("name", ["longcat_think", "reflection", "inner_monologue", "my-thinking"])
+@pytest.mark.parametrize("bar", ["", "|"])
+def test_a_tag_that_is_named_after_thinking(name, bar):
+    tags = f"<{bar}{name}{bar}>", f"<{bar}/{name}{bar}>"
+    assert split_reply(f"{tags[0]}I cannot.{tags[1]}\nHere.") == Reply("I cannot.", "Here.")
+    assert split_reply(f"{tags[0]}I cannot.") == Reply("I cannot.", "", False)
+    assert tags_in(f"{{% if think %}}{tags[0]}{{% endif %}}") == tags
+    told = f"An example of XML: {tags[0]}a{tags[1]}"  # mentioned, not used
+    assert split_reply(told) == Reply("", told)
+
+
+def test_the_wrap_of_a_final_response_goes():
+    text = "Here are my reasoning steps:\nno\n[BEGIN FINAL RESPONSE]\nyes\n[END FINAL RESPONSE]\n"
+    assert split_reply(text) == Reply("no", "yes")
 
 
 @given(st.text())

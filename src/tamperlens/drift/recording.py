@@ -249,8 +249,13 @@ def measure(
         groups: see `Recorder`.
         step: what to call it.
         settings: further arguments of `Recorder`.
+
+    Raises:
+        InputError: models or groups that do not belong together.
     """
     base, tuned = as_chat_model(base, what="base"), as_chat_model(tuned, what="tuned")
+    if parts_of(base) != parts_of(tuned):
+        raise InputError(f"{tuned.name} has other matrices than {base.name}; give its own base")
     given: Any = settings
     recorder = Recorder(groups, **given)
     recorder.start(base)

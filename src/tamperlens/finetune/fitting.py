@@ -15,6 +15,9 @@ from tamperlens_hooks import unwrap
 
 Config = LoraConfig | FullConfig
 
+SPARE_RANK = 4096
+"""No rank above this and above the widest matrix: it could teach nothing more, and takes the memory."""
+
 
 def settle(
     model: ChatModel, data: PromptsLike | Attack, config: Config | None, seed: int | None
@@ -56,6 +59,11 @@ def check_fit(model: ChatModel, config: Config) -> None:
     if config.precision == "float16" and model.device.type != "cuda":
         raise InputError(
             f"precision='float16' needs a CUDA device, {model.name} is on {model.device}; use bfloat16"
+        )
+    widest = max((max(p.shape) for p in model.module.parameters() if p.dim() > 1), default=0)
+    if isinstance(config, LoraConfig) and config.rank > max(widest, SPARE_RANK):
+        raise InputError(
+            f"rank={config.rank} is above every matrix of {model.name} ({widest}); give a smaller one"
         )
     half = model.dtype in (torch.float16, torch.bfloat16)
     if isinstance(config, LoraConfig) and config.precision == "float32" and half:

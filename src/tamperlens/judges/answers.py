@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
+from tamperlens.base.errors import InputError
 from tamperlens.base.protocols import Judge, Verdict
 from tamperlens.prompts import split_reply
 
@@ -41,6 +42,8 @@ def _read(
     prompts: Sequence[str],
     texts: Sequence[str],
 ) -> list[Verdict]:
+    if isinstance(prompts, str) or isinstance(texts, str):
+        raise InputError("a judge reads lists of prompts and answers; put the one text into a list")
     replies = [split_reply(text) for text in texts]
     if len(prompts) != len(texts) or all(reply.finished and not reply.thought for reply in replies):
         return judge(prompts, [reply.answer for reply in replies])

@@ -144,7 +144,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     answer, label = _column(path, table, _ANSWER_COLUMNS), _column(path, table, _LABEL_COLUMNS)
     prompt = _column(path, table, ("prompt",))
     known = table[label].str.strip().str.lower().map(LABELS)

@@ -13,7 +13,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.masks import Jaccard, WeightMask
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate, undefined
-from tamperlens.prompts import PromptsLike, as_prompts
+from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def noise_floor(
         seed: of the halvings.
 
     Raises:
-        InputError: no data, a set too small to halve, or `other` of another length.
+        InputError: no data, a set too small to halve, `other` of another length, no mask from `choose`.
     """
     given, others = [as_prompts(one) for one in data], [as_prompts(one) for one in other]
     if not given or splits < 1:
@@ -169,16 +169,23 @@ def noise_floor(
     for one in given:
         if len(one) < 2:
             raise InputError(f"prompt set {one.name!r} has {len(one)} rows; it cannot be halved")
+
+    def chosen(*sets: PromptSet) -> WeightMask:
+        mask = choose(*sets)
+        if not isinstance(mask, WeightMask):
+            raise InputError(f"choose= must give a WeightMask, and gave a {type(mask).__name__}")
+        return mask
+
     frames, halves = [], []
     for split in range(splits):
         sides = [one.split([len(one) // 2, len(one) // 2], seed=seed + split) for one in given]
-        first, second = (choose(*(side[i] for side in sides)) for i in (0, 1))
+        first, second = (chosen(*(side[i] for side in sides)) for i in (0, 1))
         halves.append(first.jaccard(second))
         frames.append(_table(first, second).assign(comparison="halves", split=split))
-    whole = choose(*given)
+    whole = chosen(*given)
     elsewhere: Jaccard | None = None
     if others:
-        foreign = choose(*others)
+        foreign = chosen(*others)
         elsewhere = whole.jaccard(foreign)
         frames.append(_table(whole, foreign).assign(comparison="other data", split=0))
     table = pd.concat(frames, ignore_index=True)

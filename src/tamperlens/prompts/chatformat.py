@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from tamperlens.base.errors import InputError
 from tamperlens.base.results import Result
 from tamperlens.prompts.templating import DATE, refuse_bad_date, run_template
-from tamperlens.prompts.thoughts import CHANNEL, TAGS
+from tamperlens.prompts.thoughts import CHANNEL, tags_in
 
 # Plain words without spaces, so that templates that trim or quote content leave them alone.
 _USER, _ANSWER, _SYSTEM = "tamperlensuser", "tamperlensanswer", "tamperlenssystem"
@@ -284,7 +284,7 @@ def _tags(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     source = str(tokenizer.get_chat_template())
     if CHANNEL in source:
         return CHANNEL, "<|message|>"
-    return next((pair for pair in TAGS if pair[0] in source or pair[1] in source), None)
+    return tags_in(source)
 
 
 def _markers(

@@ -175,6 +175,8 @@ def _prompt_column(table: Table, column: str | None, response_column: str | None
     if column is not None:
         return _find(table, column)
     chosen, chat = _first(table, PROMPT_COLUMNS), _first(table, CHAT_COLUMNS)
+    if chosen is None and chat is None and set(table.columns) == {"role", "content"}:
+        raise InputError(f"{table.source} is one conversation, a list of messages; put it into a list")
     if chosen is None and chat is None:
         raise InputError(
             f"{table.source} has no column that is known to hold prompts; it has "

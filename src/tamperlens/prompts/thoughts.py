@@ -22,8 +22,16 @@ TAGS: tuple[tuple[str, str], ...] = (
     ("<unused94>thought", "<unused95>"),
     ("<scratchpad>", "</scratchpad>"),
     ("Here is my thought process:", "Here is my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
 """How published templates open and close a thought; the first is also how this library writes one."""
+
+_NAMED = re.compile(
+    r"<(\|?)((?:\w+[_:-])?(?:think(?:ing)?|thoughts?|reasoning|reflection|monologue|rationale|deliberation)"
+    r"(?:[_:-]\w+)?)\1>",
+    re.I,
+)
+"""A tag that says by its name that it opens a thought, such as <longcat_think>."""
 
 CHANNEL = "<|channel|>"
 """Marks a channel of the harmony format (gpt-oss): analysis and commentary are thought, final is answer."""
@@ -41,6 +49,7 @@ _WRAPS = (
     ("<output>", "</output>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("", "[END FINAL RESPONSE]"),
 )
 
 
@@ -67,11 +76,22 @@ class Reply(Result):
         return f"{opening}\n{self.thought}" + (f"\n{closing}\n\n{self.answer}" if self.finished else "")
 
 
+def tags_in(text: str, *, first: bool = False) -> tuple[str, str] | None:
+    """How a template, or with `first` an answer from its beginning on, opens and closes a thought."""
+    if not first:
+        known = next((pair for pair in TAGS if pair[0] in text or pair[1] in text), None)
+        if known is not None:
+            return known
+    found = _NAMED.match(text.lstrip()) if first else _NAMED.search(text)
+    return None if found is None else (found[0], f"<{found[1]}/{found[2]}{found[1]}>")
+
+
 def split_reply(text: str) -> Reply:
     """Take thought and answer of a model's text apart.
 
-    Knows the tags of `TAGS`, at the beginning of the text or of a line, gpt-oss channels, and a closing tag
-    without an opening one (the template had opened the thought already). Text without any of these is an
+    Knows the tags of `TAGS`, at the beginning of the text or of a line, others that begin the text and are
+    named after thinking, gpt-oss channels, and a closing tag without an opening one (the template had opened
+    the thought already). Text without any of these is an
     answer. Tags that an answer merely mentions stay in it.
 
     Examples:
@@ -88,7 +108,8 @@ def split_reply(text: str) -> Reply:
     thoughts: list[str] = []
     rest = _orphan(text, thoughts)
     finished = True
-    for opening, closing in TAGS:
+    own = tags_in(text, first=True)
+    for opening, closing in dict.fromkeys((*TAGS, own) if own else TAGS):
         start = re.compile(r"(?:\A[\s\u200b\ufeff]*|^[ \t]*)" + re.escape(opening), re.M | re.I)
         end = re.compile(re.escape(closing), re.I)
         place = 0
