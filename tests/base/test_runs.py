@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -246,3 +247,17 @@ def test_read_wants_a_run(tmp_path):
         RunFolder.read(tmp_path)
     finished(tmp_path)
     assert RunFolder.read(tmp_path).finished
+
+
+def test_an_interruption_while_a_run_is_opened(tmp_path):
+    class Told(RunFolder):
+        def _write(self):
+            super()._write()
+            if self.manifest["status"] == "running":
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Told.open(tmp_path / "run", kind="audit", config={})
+    assert RunFolder.read(tmp_path / "run").manifest["status"] == "interrupted"
+    with RunFolder.open(tmp_path / "run", kind="audit", config={}, resume=True):
+        pass

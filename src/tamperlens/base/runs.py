@@ -95,7 +95,7 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
-        lock = acquire(folder, wait)
+        lock, run = acquire(folder, wait), None
         try:
             old = manifest_of(folder)
             if old is not None and done_stages(old):
@@ -111,7 +111,15 @@ class RunFolder:
                     again["versions"] = versions()
                 run.manifest.setdefault("resumed", []).append(again)
             run._write()
-        except BaseException:
+        except BaseException as error:
+            # Told to end while the manifest was written, which takes long on a busy disk.
+            if (
+                isinstance(error, KeyboardInterrupt)
+                and run is not None
+                and run.manifest["status"] == "running"
+            ):
+                run.manifest["status"] = "interrupted"
+                run._write()
             release(lock)
             raise
         run._lock = lock
