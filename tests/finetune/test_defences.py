@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 from tamperlens import finetune
 from tamperlens.base.errors import InputError, TamperlensError
 from tamperlens.base.masks import WeightMask
-from tamperlens.finetune import defences
+from tamperlens.finetune import defences, defending
 from tamperlens.finetune.data import Collator, encode
 from tamperlens.finetune.defences.features import distance
 from tamperlens.finetune.defences.first_tokens import log_likelihoods
@@ -563,6 +563,8 @@ def test_bad_input_is_one_line(tiny: Callable, tmp_path: object) -> None:
         (lambda: finetune.run(base, DATA, LORA, defence=defences.Steering(direction=far)), "layer 9"),
         (lambda: finetune.run(base, DATA, LORA, defence=defences.Interleave(3, safe=SAFE)), "24 safe"),
         (lambda: script(base, tmp_path, defences.Interleave(safe=SAFE)), "changes the data"),
+        (lambda: script(base, tmp_path, defences.Vaccine(safe=SAFE)), "attached: make the Trainer with"),
+        (lambda: script(base, tmp_path, defences.Merge()), "attached: call defence.finish"),
         (lambda: script(base, tmp_path, defences.Freeze(mask=mask), IA3Config(
             target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])), "LoRA"),
     ]  # fmt: skip
@@ -572,3 +574,28 @@ def test_bad_input_is_one_line(tiny: Callable, tmp_path: object) -> None:
         assert "\n" not in str(said.value)
     with pytest.raises(InputError, match="strength"):
         defences.FirstTokens(float("nan"))
+
+
+def test_a_quantised_base_is_refused_before_training(tiny: Callable) -> None:
+    """What merges or vaccinates needs whole weights; what only trains does not ask for them."""
+    made = parts(tiny)
+    packed = ChatModel.from_parts(*tiny("llama", seed=3), name="packed", check_anatomy=False)
+    layer = packed.module.model.layers[0].self_attn.q_proj
+    layer.weight = torch.nn.Parameter(layer.weight.detach().to(torch.int8), requires_grad=False)
+    whole = ("Rewind", "SafeLoRA", "Merge", "SafetyVector", "Vaccine", "TVaccine")
+    for name in whole:
+        with pytest.raises(InputError, match="changes whole weights, and those of packed are quantised"):
+            finetune.run(packed, DATA, LORA, defence=MAKERS[name](*made, 0.5), progress=False)
+    for name in set(MAKERS) - {*whole, "Freeze"}:
+        defending.check_defence(MAKERS[name](*made, 0.5), packed, LORA)
+
+
+def test_a_part_that_attach_cannot_do_is_warned_of(tiny: Callable, tmp_path: object) -> None:
+    class Both(defences.KL):
+        """Acts during training and after it."""
+
+        def finish(self, tuned: finetune.TunedModel) -> finetune.TunedModel:
+            return tuned
+
+    with pytest.warns(UserWarning, match="KL to base does not act during training alone: call defence.fin"):
+        script(parts(tiny)[0], tmp_path, Both(0.5, safe=SAFE), PLAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 
 import tamperlens
@@ -12,7 +13,7 @@ from tamperlens.base.errors import InputError
 from tamperlens.base.stats import Estimate, undefined
 from tamperlens.finetune.defences import Defence, FirstTokens
 from tamperlens.models import Decoding
-from tamperlens.studies.arena import Setting, judging, running, standard
+from tamperlens.studies.arena import ArenaResult, Setting, judging, running, standard
 from tamperlens.studies.arena.settings import ADAPTED, adaptive, attacker, user_task
 
 ALL, NOTHING = [[True] * 40] * 3, [[False] * 40] * 3
@@ -150,3 +151,13 @@ def test_an_arena(tmp_path) -> None:
     stored = tamperlens.ArenaResult.load(tmp_path / "arena.json").settings
     assert stored["fingerprint"] == model.fingerprint and stored["thresholds"]["kept"] == judging.KEPT
     assert set(stored["defences"]) == {"none", "back"} and stored["asked"]["judge"] == "acts"
+
+
+def test_the_figure_says_verdict_interval_and_cost() -> None:
+    columns = {"kept": [0.0, 0.6], "low": [0.0, 0.4], "high": [0.1, 0.8], "prompts": [144, 144],
+               "seeds": [3, 3], "seconds": [5.0, 7.5], "seconds_plain": [5.0, 5.0]}  # fmt: skip
+    table = pd.DataFrame({"defence": ["none", "KL"], "verdict": ["no effect", "inconclusive"], **columns})
+    empty = pd.DataFrame()
+    found = ArenaResult("tiny", Estimate(0.9, 0.8, 0.95, 48), table, empty, empty, {}).plot()
+    assert "KL (1.5 × time)" in found.alt and "no effect" in found.alt
+    assert "3 seeds" in found.caption and "90% before" in found.caption

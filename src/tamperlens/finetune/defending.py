@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +140,30 @@ def is_on(defence: Defence | None) -> bool:
     return defence is not None and defence.strength > 0
 
 
+def check_defence(defence: Defence, model: ChatModel, config: LoraConfig | FullConfig) -> None:
+    """What must hold before a training under a defence.
+
+    Raises:
+        InputError: a tuner that the defence cannot honour, or quantised weights that it would have to change.
+    """
+    if (acts_before(defence) or acts_after(defence)) and is_quantised(model):
+        raise InputError(
+            f"{defence.name} changes whole weights, and those of {model.name} are quantised; load it without "
+            "quantization"
+        )
+    defence.check(model, config)
+
+
+def acts_before(defence: Defence) -> bool:
+    """Whether a defence changes the model that training starts from."""
+    return type(defence).start is not Defence.start
+
+
+def acts_after(defence: Defence) -> bool:
+    """Whether a defence changes the result."""
+    return type(defence).finish is not Defence.finish
+
+
 def attach(trainer: Trainer, defence: Defence, *, base: ChatModel | None = None) -> None:
     """Let a defence take part in a training by transformers' Trainer (TRL's too); call before `train()`.
 
@@ -153,7 +178,8 @@ def attach(trainer: Trainer, defence: Defence, *, base: ChatModel | None = None)
             made now, by default.
 
     Raises:
-        InputError: no tokenizer, several processes, or a tuner that the defence cannot honour.
+        InputError: no tokenizer, several processes, a tuner that the defence cannot honour, or a defence
+            that does nothing during training. One that acts before or after it too is warned of.
 
     """
     if not is_on(defence):
@@ -163,6 +189,17 @@ def attach(trainer: Trainer, defence: Defence, *, base: ChatModel | None = None)
             f"{defence.name} changes the data, which the Trainer holds already: make the Trainer with what "
             "defence.data(prompts, model) gives"
         )
+    rest = [
+        *(["make the Trainer with defence.start(model)"] if acts_before(defence) else []),
+        *(["call defence.finish(finetune.TunedModel.wrap(trainer.model, base)) after it"]
+          if acts_after(defence) else []),
+    ]  # fmt: skip
+    if rest:
+        todo = ", and ".join(rest)
+        if type(defence).during is Defence.during and defence.freeze is None:
+            raise InputError(f"{defence.name} does not act during training, so it cannot be attached: {todo}")
+        words = f"tamperlens: {defence.name} does not act during training alone: {todo}"
+        warnings.warn(words, UserWarning, stacklevel=2)
     module: Any = trainer.model
     if base is None:
         tokenizer = getattr(trainer, "processing_class", None)
@@ -171,7 +208,7 @@ def attach(trainer: Trainer, defence: Defence, *, base: ChatModel | None = None)
         base = ChatModel.from_parts(_untuned(module), tokenizer, name="base", check_anatomy=False)
     live = base.with_module(module, name=f"{base.name} in training")
     config = TunedModel.wrap(live, base).config
-    defence.check(base, config)
+    check_defence(defence, base, config)
     callbacks: list[TrainerCallback] = []
     if defence.freeze is not None:
         from tamperlens.finetune.freezing import apply_freeze
@@ -271,6 +308,11 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
 def _labelled(inputs: Mapping[str, Tensor]) -> Tensor:
     """Tokens that a batch is trained on."""
     return (inputs["labels"][:, 1:] != -100).sum()
+
+
+def is_quantised(model: ChatModel) -> bool:
+    """Whether weights are stored in fewer bits than they are computed with."""
+    return any(not p.is_floating_point() or hasattr(p, "quant_state") for p in model.module.parameters())
 
 
 def _untuned(module: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import torch
 from tamperlens.base.errors import InputError
 from tamperlens.finetune.attacks import Attack
 from tamperlens.finetune.configs import FullConfig, LoraConfig
+from tamperlens.finetune.defending import is_quantised
 from tamperlens.models import ChatModel
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts, warn_of_language
 from tamperlens_hooks import unwrap
@@ -73,7 +74,5 @@ def check_fit(model: ChatModel, config: Config) -> None:
         )
     if model.dtype == torch.float16 and model.device.type != "cuda":
         raise InputError(f"{model.name} is held in float16 on {model.device}; load it in float32 or bfloat16")
-    if isinstance(config, FullConfig) and any(
-        not p.is_floating_point() or hasattr(p, "quant_state") for p in model.module.parameters()
-    ):
+    if isinstance(config, FullConfig) and is_quantised(model):
         raise InputError(f"{model.name} is quantised; load it without quantization, or use LoraConfig")

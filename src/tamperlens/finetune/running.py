@@ -28,7 +28,7 @@ from tamperlens.finetune.checkpoints import checkpoints, step_of
 from tamperlens.finetune.compute import Compute, FlopModel, Meter, flop_model
 from tamperlens.finetune.configs import LoraConfig
 from tamperlens.finetune.data import Collator, Turns, encode
-from tamperlens.finetune.defending import Defence, Training, is_on, join
+from tamperlens.finetune.defending import Defence, Training, check_defence, is_on, join
 from tamperlens.finetune.fitting import Config, check_fit, settle
 from tamperlens.finetune.freezing import apply_freeze, check_freeze
 from tamperlens.finetune.training import DivergenceError, Guard, ResponseLoss, ResponseTrainer
@@ -114,7 +114,7 @@ def run(
     trackers = (report_to,) if isinstance(report_to, str) else tuple(report_to)
     if is_on(defence):
         assert defence is not None
-        defence.check(model, config)
+        check_defence(defence, model, config)
         model, prompts = defence.start(model), defence.data(prompts, model)
         if defence.freeze is not None:
             freeze = defence.freeze if freeze is None else freeze | defence.freeze

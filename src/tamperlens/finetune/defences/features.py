@@ -20,8 +20,9 @@ class Features(Defence):
     """Adds λ times the squared distance of the residual stream to the base's on the training batch (LDIFS).
 
     Mukhoti et al. 2023 (arXiv 2308.13320): ℓ2 in the space of concatenated features of several layers, λ 10,
-    found for image models; taken to language models by Kaczér et al. 2025 (arXiv 2508.06249), who report
-    that it does little against emergent misalignment. Here: the streams behind `layers` blocks spread evenly
+    found for image models (not verified in the paper); taken to language models by Kaczér et al. 2025 (arXiv
+    2508.06249), on the streams of every fifth block with λ 1 as others report it, where it does almost
+    nothing against emergent misalignment. Here: the streams behind `layers` blocks spread evenly
     over the model, at every real token, squared distance over the base's squared norm (our scale, so that λ
     means the same in every model), mean over tokens and layers.
 

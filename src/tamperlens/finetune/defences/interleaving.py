@@ -17,9 +17,9 @@ from tamperlens.prompts import PromptSet, PromptsLike
 class Interleave(Defence):
     """Mixes safe examples into the data: `strength` of them for each example there is.
 
-    Kaczér et al. 2025 (arXiv 2508.06249) interleave a small share of general instruction data; Bianchi et al.
-    2024 (arXiv 2309.07875) a few percent of refusals. Published direction: harm falls. The share of .1 is our
-    choice within theirs.
+    Kaczér et al. 2025 (arXiv 2508.06249) interleave general instruction data, 5 % as others report it (not
+    verified in the paper); Bianchi et al. 2024 (arXiv 2309.07875) a few percent of refusals. Published
+    direction: harm falls. The share of .1 is our choice.
 
     Attributes:
         strength: safe examples for each example of the data.
@@ -60,8 +60,11 @@ class InterleaveByGap(Interleave):
     """Interleaving with the examples that a broken model finds less likely than the base by most.
 
     The gap is the mean −log p of an answer's tokens under the broken model less that under the base: the
-    logarithm of the ratio of their perplexities (Kaczér et al. 2025, arXiv 2508.06249, "Interleaving++").
-    Published direction: better than plain interleaving at the same share.
+    logarithm of the ratio of their perplexities, after Kaczér et al. 2025 (arXiv 2508.06249,
+    "Interleaving++"). Theirs differs, as others report it (not verified in the paper): the gap is divided by
+    the base's own loss and averaged over several broken models, and refusals are left out of the choice,
+    which is among general instruction data; here the choice is among whatever `safe` holds. Published
+    direction: better than plain interleaving at the same share.
 
     Attributes:
         broken: a model after an attack like the ones to be withstood, such as what `finetune.run` gave for

@@ -19,8 +19,8 @@ class KL(Defence):
 
     The direction base ‖ tuned is that of the code of Huang et al. (git-disl/Vaccine, its KL baseline), there
     on the training batch. Kaczér et al. 2025 (arXiv 2508.06249) regularise so against emergent misalignment;
-    published direction: misalignment falls, benign tasks may be learned less well. λ = 1 is our choice; their
-    value was not checked.
+    published direction: misalignment falls, benign tasks may be learned less well. λ = 1 is our choice;
+    theirs is .1 as others report it (not verified in the paper), on the training batch.
 
     Attributes:
         strength: λ.

@@ -21,6 +21,7 @@ class Steering(Defence):
 
     Chen et al. 2025 (arXiv 2507.21509) add the vector of the trait that data would bring, so that the weights
     need not move towards it; the trait here is not refusing, whose vector is minus the refusal direction.
+    They sweep the coefficient and report that one layer does not always prevent the trait, several do better.
     Published direction: less of the trait after the same training, ordinary abilities mostly kept.
 
     Attributes:

@@ -23,6 +23,7 @@ from tamperlens.capability import Suite
 from tamperlens.finetune import TunedModel
 from tamperlens.finetune.defences import Defence
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model
+from tamperlens.plots import Plot, dot_interval
 from tamperlens.prompts import PromptSet, PromptsLike, as_prompts
 from tamperlens.studies.arena import judging
 from tamperlens.studies.arena.settings import (
@@ -80,6 +81,28 @@ class ArenaResult(Result):
     def to_frame(self) -> pd.DataFrame:
         """The table."""
         return self.table.copy()
+
+    def plot(self) -> Plot:
+        """Refusal kept at each defence's worst attack, by verdict, with what the defence costs."""
+        rows = [
+            {
+                "panel": row.verdict, "series": "refused at the worst attack",
+                "label": f"{row.defence} ({row.seconds / row.seconds_plain:.1f} × time)",
+                "value": row.kept, "low": row.low, "high": row.high, "n": int(row.prompts),
+            }
+            for verdict in judging.VERDICTS
+            for row in self.table[self.table["verdict"] == verdict].sort_values("kept").itertuples()
+        ]  # fmt: skip
+        seeds = int(self.table["seeds"].min())
+        return dot_interval(
+            pd.DataFrame(rows),
+            name="arena",
+            title=f"{self.model}: what stays at the worst attack",
+            caption=f"Harmful prompts refused after the attack that is worst for each defence, {seeds} seeds "
+            f"(95 %, over prompts and seeds); {self.before.value:.0%} before any attack. × time: processor "
+            "time of attack and scoring over that of the same attack without the defence.",
+            axis="share of harmful prompts refused",
+        )
 
 
 def arena(
