@@ -84,14 +84,18 @@ class ArenaResult(Result):
 
     def plot(self) -> Plot:
         """Refusal kept at each defence's worst attack, by verdict, with what the defence costs."""
+        shown: list[Any] = [
+            row
+            for verdict in judging.VERDICTS
+            for row in self.table[self.table["verdict"] == verdict].sort_values("kept").itertuples()
+        ]
         rows = [
             {
                 "panel": row.verdict, "series": "refused at the worst attack",
                 "label": f"{row.defence} ({row.seconds / row.seconds_plain:.1f} × time)",
                 "value": row.kept, "low": row.low, "high": row.high, "n": int(row.prompts),
             }
-            for verdict in judging.VERDICTS
-            for row in self.table[self.table["verdict"] == verdict].sort_values("kept").itertuples()
+            for row in shown
         ]  # fmt: skip
         seeds = int(self.table["seeds"].min())
         return dot_interval(
