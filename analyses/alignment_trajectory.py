@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.01, help="share of each matrix in the top groups")
     parser.add_argument("--n", type=int, help="prompts per set")
     given = parser.parse_args()
+    if given.steps < 2:
+        parser.error(f"--steps {given.steps}: at least 2 are needed, an order needs three records")
     model = tamperlens.load(given.model, dtype=given.dtype)
     sized(given, model, {"n": 32}, {"n": 16})
     if given.n < LEAST:

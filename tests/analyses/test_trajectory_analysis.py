@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,12 @@ def test_alignment_trajectory_writes_its_order(tmp_path):
     assert {"drift: all weights", "refusal log-odds", "direction cosine"} <= set(order["measure"])
     for name in ("page.html", "trajectory.png", "pairs.csv"):
         assert (tmp_path / name).stat().st_size > 200
+
+
+def test_too_few_steps_for_an_order_are_refused_before_the_model_is_loaded(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "analyses"))
+    script = importlib.import_module("alignment_trajectory")
+    monkeypatch.setattr(sys, "argv", ["alignment_trajectory.py", "--steps", "1", "--model", "no such model"])
+    with pytest.raises(SystemExit) as stopped:
+        script.main()
+    assert stopped.value.code == 2 and "--steps 1: at least 2" in capsys.readouterr().err
