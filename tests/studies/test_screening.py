@@ -204,3 +204,14 @@ def test_a_prediction_is_made_for_its_model_alone(model: Any, found: screening.S
     other = predicted(model, table, dataclasses.replace(made, fingerprint="another"))
     assert math.isnan(other.value)
     assert "calibrated on m alone" in other.reason
+    few = predicted(model, table, dataclasses.replace(made, values=values[:8], lost=made.lost[:8]))
+    assert math.isnan(few.value)
+    assert "8 data sets" in few.reason
+
+
+def test_a_row_that_does_not_fit_is_told_by_its_place_in_the_file(
+    model: Any, anchors: screening.Anchors, rows: PromptSet
+) -> None:
+    long = PromptSet.from_pairs([*rows.subset(range(4)).pairs(), ("hi", "so " * 4000)], name="mine")
+    with pytest.raises(InputError, match="row 0 of 'rows 5 to 5 of mine' has"):
+        tamperlens.screen(long, model, anchors=anchors, portion=4)

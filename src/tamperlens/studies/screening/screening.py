@@ -25,6 +25,8 @@ from tamperlens.studies.trajectory.setup import direction_for
 
 LEVEL = 0.9
 """Of the interval of a predicted loss."""
+LEAST_SETS = 9
+"""Data sets below which the left-out errors have no interval of that level."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Calibration(Result):
 
     def predict(self, value: float) -> Estimate:
         """Loss of refusal at a value, by monotone regression; the interval is of left-out sets' errors."""
+        if len(self.values) < LEAST_SETS:
+            return undefined(f"{len(self.values)} data sets were trained on; an interval needs {LEAST_SETS}")
         fitted = _monotone(self.values, self.lost, [value])[0]
         errors = sorted(
             abs(_monotone(_without(self.values, i), _without(self.lost, i), [x])[0] - self.lost[i])
             for i, x in enumerate(self.values)
         )
-        place = min(len(errors), math.ceil((len(errors) + 1) * LEVEL)) - 1
+        place = math.ceil((len(errors) + 1) * LEVEL) - 1
         low, high = max(0.0, fitted - errors[place]), min(1.0, fitted + errors[place])
         return Estimate(
             fitted, low, high, len(errors), f"monotone regression, left-out errors, {LEVEL:.0%}", ""

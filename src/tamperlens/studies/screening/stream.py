@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,9 @@ def portions(data: PromptsLike | str, size: int) -> Iterator[tuple[int, PromptSe
                 f"row {start + hollow[0] + 1} of {rows.name} has an empty response ({len(hollow)} of these "
                 f"{len(rows)} rows); fill it, or leave such rows out"
             )
-        yield start, rows
+        # An error names the row of the portion, so the portion says which of the file's it holds.
+        span = f"rows {start + 1} to {start + len(rows)} of {rows.name}"
+        yield start, rows if not start else dataclasses.replace(rows, name=span)
         start += len(rows)
     if not start:
         raise InputError("the data set has no rows; there is nothing to screen")
