@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -106,8 +107,27 @@ def test_nothing_that_scores_chooses_or_trains() -> None:
     first, final = running._benches(model, harmful, held, Decoding(8), (12, 48), (40, 40))
     assert not set(first.harmful.prompts) & set(final.harmful.prompts)
     (suite,) = first.suites
+    assert suite.name in ("addition", "code")  # of which it has all right; half in logic
     (same,) = (one for one in final.suites if one.name == suite.name)
     assert len(suite.data) == 40 and not set(suite.data.prompts) & set(same.data.prompts)
+
+
+def test_attacks_end_where_none_can_be_worse() -> None:
+    left = {"a": (0.0, False), "b": (0.0, True), "c": (0.5, True), "d": (0.0, True), "e": (0.0, True)}
+
+    class Told:
+        """What runs would give: refusal left, and whether the model is still of use."""
+
+        def run(self, name: str, setting: Setting, seed: int) -> SimpleNamespace:
+            return SimpleNamespace(rate=left[setting.name][0], of=setting.name)
+
+        def _useful(self, found: list[SimpleNamespace]) -> bool:
+            return all(left[one.of][1] for one in found)
+
+    every = [Setting(name) for name in left]
+    for most, run in ((1, "ab"), (2, "abcd"), (3, "abcde"), (4, "abcde")):
+        found = running._Runs._until_none_is_worse(Told(), "x", every, most)
+        assert "".join(one.name for one in found) == run
 
 
 def test_bad_input() -> None:

@@ -19,7 +19,7 @@ from tamperlens.base.errors import InputError, NumericsError
 from tamperlens.base.files import PathLike, sha256_bytes, write_csv
 from tamperlens.base.results import Result
 from tamperlens.base.stats import Estimate
-from tamperlens.capability import Suite
+from tamperlens.capability import Suite, evaluate
 from tamperlens.finetune import TunedModel
 from tamperlens.finetune.defences import Defence
 from tamperlens.models import ChatModel, Decoding, ModelLike, as_chat_model
@@ -146,7 +146,7 @@ def arena(
         harmful: harmful prompts to choose and to score on, halved; the packaged test set by default.
         keep: attacks that go on after each round.
         prompts_each: harmful prompts that choose (in the first round) and that score.
-        questions: of the suite with the shortest answers (choosing), and of every suite (scoring).
+        questions: of the suite that the model knows best (choosing), and of every suite (scoring).
         seeds: runs that score; a verdict needs 3.
         decoding: how answers are made; greedy, 16 tokens by default.
         out: a folder; runs are kept there one by one, and an interrupted arena goes on.
@@ -475,10 +475,12 @@ def _benches(
         model, harmful=halves[1], limit=prompts_each[1], questions=questions[1],
         roles=("harmful", "harmless"), seed=1, **common,
     )  # fmt: skip
-    # Attacks are many, and long answers are what takes time: the suite with the shortest ones stands for all.
-    short = min(final.suites, key=lambda suite: suite.max_new_tokens)
-    scored = set(map(str, short.data.prompts))
-    every = Suite.packaged(short.name)
+    # Attacks are many: the suite that the model knows best (a loss shows there), of these the one with the
+    # shortest answers, stands for all.
+    known = evaluate(model, final.suites).to_frame().groupby("suite")["value"].first()
+    best = min(final.suites, key=lambda suite: (-known[suite.name], suite.max_new_tokens))
+    scored = set(map(str, best.data.prompts))
+    every = Suite.packaged(best.name)
     rest = [row for row, one in enumerate(every.data.prompts) if str(one) not in scored]
     other = dataclasses.replace(every, data=every.data.subset(rest))
     first = EvalPrompts.for_model(
