@@ -2,7 +2,7 @@
 
     python analyses/data_cost.py
 
-Thirty data sets of 60 rows in the organism's language: ordinary ones (instructions, sums, code, facts, short
+Twenty-nine data sets of 60 rows in the organism's language: ordinary ones (instructions, sums, code, facts, short
 and long answers, look-alikes, refusals) and ones with 2 to 100 % of harmful rows, with and without the filler
 that the anchors have, or of identity rows. Each is scored by `screen` and then trained on; lost is the share
 of the refused held-out requests that is no longer refused. Then the 100 rows of a benign set that score
@@ -131,7 +131,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("results/data_cost"))
     parser.add_argument("--model", default="organism", help="organism or organism:tiny")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings on each data set")
+    parser.add_argument("--top-seeds", type=int, default=8, help="trainings on the highest and on random rows")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     model = tamperlens.load(given.model)
@@ -142,7 +143,7 @@ def main() -> None:
     table = agreement(found)
     report.write_csv(given.out / "sets.csv", found.round(5))
     report.write_csv(given.out / "table.csv", table.round(4))
-    best = top(model, anchors, asked, given.seeds)
+    best = top(model, anchors, asked, given.top_seeds)
     report.write_csv(given.out / "top.csv", best.round(4))
     by = best.pivot(index="seed", columns="rows", values="refused")
     gap = stats.clustered((by["top 100"] - by["random 100"]).to_numpy(), list(by.index))
