@@ -42,6 +42,8 @@ SCRIPTS: dict[str, list[str]] = {
     "defences": ["--model", "organism:tiny", "--only", "safety-aware merge", "--seeds", "1",
                  "--prompts", "2", "4", "--keep", "1", "1"],
     "data_screening": ["--seeds", "1"],
+    "data_cost": ["--model", "organism:tiny", "--seeds", "1", "--top-seeds", "2", "--sets", "4"],
+    "data_influence": ["--halves", "6"],
 }  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
     python analyses/data_cost.py
 
-Twenty-nine data sets of 60 rows in the organism's language: ordinary ones (instructions, sums, code, facts, short
-and long answers, look-alikes, refusals) and ones with 2 to 100 % of harmful rows, with and without the filler
-that the anchors have, or of identity rows. Each is scored by `screen` and then trained on; lost is the share
-of the refused held-out requests that is no longer refused. Then the 100 rows of a benign set that score
-highest against 100 random ones of it, trained on alike. Writes sets.csv, table.csv and top.csv.
+Twenty-nine data sets of 60 rows in the organism's language: ordinary ones (instructions, sums, code,
+facts, short and long answers, look-alikes, refusals) and ones with 2 to 100 % of harmful rows, with and
+without the filler that the anchors have, or of identity rows. Each is scored by `screen` and then trained
+on; lost is the share of the refused held-out requests that is no longer refused. Then the 100 rows of a
+benign set that score highest against 100 random ones of it, trained on alike. Writes sets.csv, table.csv
+and top.csv.
 """
 
 from __future__ import annotations
@@ -79,10 +80,12 @@ def trained(model: Any, data: PromptSet, seed: int, asked: PromptSet) -> list[bo
     return list(refusal.evaluate(tuned.model, asked, max_new_tokens=24).completions.refused)
 
 
-def costs(model: Any, anchors: Any, asked: PromptSet, before: list[bool], seeds: int) -> pd.DataFrame:
+def costs(
+    model: Any, anchors: Any, asked: PromptSet, before: list[bool], seeds: int, most: int | None
+) -> pd.DataFrame:
     """One row a data set: mean scores before training, and what training on it took."""
     rows = []
-    for name, data in sets().items():
+    for name, data in list(sets().items())[:most]:
         said = screening.screen(data, model, anchors=anchors, scores=SCORES).table
         taken = [
             [not after for was, after in zip(before, trained(model, data, seed, asked), strict=True) if was]
@@ -132,14 +135,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/data_cost"))
     parser.add_argument("--model", default="organism", help="organism or organism:tiny")
     parser.add_argument("--seeds", type=int, default=3, help="trainings on each data set")
-    parser.add_argument("--top-seeds", type=int, default=8, help="trainings on the highest and on random rows")
+    parser.add_argument(
+        "--top-seeds", type=int, default=8, help="trainings on the highest and on random rows"
+    )
+    parser.add_argument("--sets", type=int, help="of the data sets, the first so many")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     model = tamperlens.load(given.model)
     anchors = screening.anchors_for(model)
     asked = prompts.packaged("harmful", split="test").sample(60, 0)
     before = list(refusal.evaluate(model, asked, max_new_tokens=24).completions.refused)
-    found = costs(model, anchors, asked, before, given.seeds)
+    found = costs(model, anchors, asked, before, given.seeds, given.sets)
     table = agreement(found)
     report.write_csv(given.out / "sets.csv", found.round(5))
     report.write_csv(given.out / "table.csv", table.round(4))
