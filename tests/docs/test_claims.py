@@ -66,6 +66,8 @@ def test_a_new_changed_or_unbacked_number_is_found(
         "README.md does not say “by step 7–8, 25 %”",
         "README.md, “A”: 7, 9, 25 have nothing behind them",
     ]
+    commands = {**register, "page": [{"path": "README.md", "why": "commands"}]}
+    assert claims.faults(commands) == ["README.md does not say “by step 7–8, 25 %”"]
     page.write_text(good.replace("−25", "−26"))
     assert claims.faults(register)[0] == "README.md does not say “| many | −25 [–] |”"
     page.write_text(good.replace("95 → 0", "95 → 5"))
