@@ -32,8 +32,8 @@ TINY = {
     "refusal_robustness": ["--seeds", "1", "--n-test", "2", "--max-new-tokens", "4", "--n", "2",
                            "--n-questions", "1", "--steps", "1", "--anyway"],
     "alignment_trajectory": [*SHARED, "--steps", "2", "--n", "8"],
-    "refusal_direction": [*SHARED, "--n-find", "12", "--n-questions", "1", "--steps", "1", "--every", "1", "--k", "1",
-                          "--optimise", "2"],
+    "refusal_direction": [*SHARED, "--n-find", "12", "--n-questions", "1", "--steps", "1", "--every", "1",
+                          "--k", "1", "--optimise", "2"],
     "safety_heads": [*SHARED, "--n-test", "1", "--draws", "1", "--most", "1", "--methods", "direct",
                      "gradient (pairs, at corrupt)"],
 }  # fmt: skip
