@@ -78,6 +78,42 @@ def test_patching_and_resampling_use_the_partner(chat, direction, family) -> Non
     assert (found.scores - other.scores).abs().max() > 1e-2
 
 
+def indirect_by_hand(model: ChatModel, one: str, layer: int, head: int, z: torch.Tensor, given: dict):
+    """The target of a clean run in which blocks behind `layer` read the head's z, and the logits do not."""
+    norm = model.module.get_submodule(model.anatomy.final_norm)
+    with capture(model, sites=["attn_out"]) as clean, torch.no_grad():
+        model.module(**model.encode([one]))
+    with patch_heads(model, {(layer, head): z}), torch.no_grad():
+        with capture(model, sites=["attn_out", "resid_post"]) as edited:
+            model.module(**model.encode([one]))
+        last = edited["resid_post"][-1] - (edited["attn_out"][layer] - clean["attn_out"][layer])
+        return resolve_target(model, **given).metric(
+            model.module.get_submodule(model.anatomy.unembedding)(norm(last))[:, -1]
+        )
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "olmo2"])
+def test_path_patching_leaves_out_the_direct_path_and_nothing_else(chat, direction, family) -> None:
+    model = chat(family)
+    given = {"target": "refusal_tokens", "refusal_tokens": [70, 80, 90]}
+    found = heads.attribute(model, CLEAN, corrupt=CORRUPT, method="path", **given)
+    total = heads.attribute(model, CLEAN, corrupt=CORRUPT, method="ablate", baseline="resample", **given)
+    for i, (one, two) in enumerate(zip(CLEAN, CORRUPT, strict=True)):
+        with capture(model, sites="head_z") as tape, torch.no_grad():
+            model.module(**model.encode([two]))
+        before = read(model, [one], given)
+        for layer, head in every_head(model):
+            after = indirect_by_hand(model, one, layer, head, tape["head_z"][layer, 0, :, head], given)
+            assert found.per_prompt[i, layer, head] == pytest.approx(float(before - after), abs=2e-5)
+    # with the direct path it is another number, and from the last block of parallel ones no other path leads
+    assert (found.scores - total.scores).abs().max() > 1e-2
+    assert (found.scores[-1].abs().max() < 1e-5) == model.anatomy.parallel
+    with pytest.raises(InputError, match="direct path"):
+        heads.attribute(model, CLEAN, corrupt=CORRUPT, method="path", direction=direction(model), layer=2)
+    with pytest.raises(InputError, match="corrupt="):
+        heads.attribute(model, CLEAN, method="path", **given)
+
+
 def test_donors_have_the_prompts_length(chat, direction) -> None:
     model = chat("llama")
     given = settings(model, "tokens", direction)

@@ -10,10 +10,14 @@ import pytest
 import torch
 
 import tamperlens
+from tamperlens import neurons
 from tamperlens.base.errors import InputError
 from tamperlens.base.files import read_tensors, write_tensors
 from tamperlens.models.organism import planted, planting
 from tamperlens.models.organism.planting import Recipe, train_part
+from tamperlens.neurons import WeightMask
+from tamperlens.studies.planted import methods
+from tamperlens.studies.planted.scoring import localise
 from tamperlens_hooks import stored_parameter
 
 SHORT = Recipe(steps=2, batch=4)
@@ -73,6 +77,27 @@ def test_a_module_that_moved_elsewhere_is_refused(base: Any) -> None:
         module.model.norm.weight[0] += 1
     with pytest.raises(InputError, match="moved outside"):
         planted.shrink(base, module, planted.plan(base, "head", 0))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in planted.KINDS if kind != "everything"])
+def test_the_cheat_finds_a_part_of_every_kind_and_a_random_method_does_not(base: Any, kind: str) -> None:
+    """The part is filled with noise instead of training: neither end of the scale reads what was learnt."""
+    drawn = planted.plan(base, kind, 0)
+    module = copy.deepcopy(base.module)
+    dice = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, flags in drawn.flags.items():
+            noise = 0.01 + torch.rand(flags.shape, generator=dice)
+            stored_parameter(module, name).add_(noise * flags)
+    model = base.with_module(module, name=f"noise {kind}")
+    mask = WeightMask.from_tensors(model, drawn.flags, definition="noise")
+    answer = methods.flat_mask(mask)
+    cheat = localise(methods.flat(neurons.magnitude(model, reference=base)), answer)
+    assert (cheat.auroc, cheat.precision) == pytest.approx((1, 1), abs=1e-9)
+    blind = localise(methods.flat(neurons.random(model, seed=0)), answer)
+    # standard errors: of AUROC √(1/12 m), of precision √(p(1 − p)/m) for m planted weights
+    assert abs(blind.auroc - 0.5) < 4 / (12 * cheat.planted) ** 0.5
+    assert abs(blind.precision - blind.chance) < 4 * (blind.chance / cheat.planted) ** 0.5
 
 
 def test_what_a_block_newly_writes_has_the_rank_that_was_planted() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tamperlens.base.errors import InputError, NumericsError
-from tamperlens.studies.planted.scoring import localise
+from tamperlens.studies.planted.scoring import localise, overlap
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])
@@ -69,3 +69,13 @@ def test_bad_input() -> None:
         localise(np.array([np.nan, 1.0]), np.array([True, False]))
     with pytest.raises(InputError, match="equally long"):
         localise(np.zeros(3), np.zeros(4, dtype=bool))
+
+
+def test_overlap_of_two_choices_is_their_jaccard_index() -> None:
+    one, two = np.array([5.0, 4, 3, 2, 1, 0]), np.array([5.0, 0, 4, 3, 2, 1])
+    share, chance = overlap(one, two, 3)  # {0, 1, 2} and {0, 2, 3}
+    assert share == pytest.approx(2 / 4)
+    assert chance == pytest.approx(1.5 / 4.5)
+    assert overlap(one, one, 2)[0] == 1
+    with pytest.raises(InputError, match="size 0"):
+        overlap(one, two, 0)

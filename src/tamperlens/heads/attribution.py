@@ -1,4 +1,4 @@
-"""`attribute`: a score for every attention head, by one of seven methods."""
+"""`attribute`: a score for every attention head, by one of eight methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tamperlens.heads.targets import HasIds, Target, TargetLike, resolve_target
 from tamperlens.models import ChatModel, ModelLike, as_chat_model
 from tamperlens_hooks import HasVector
 
-Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara"]
+Method = Literal["direct", "gradient", "integrated", "ablate", "patch", "path", "ships", "sahara"]
 Baseline = Literal["zero", "mean", "resample"]
 OWN_METRIC = ("ships", "sahara")
 
@@ -65,11 +65,13 @@ def attribute(
       `reference`; or "resample": its z on the corrupt partner, else on `draws` other prompts of the same
       length.
     - "patch": target(corrupt run with the head's clean z) − target(corrupt), exact.
+    - "path": target(clean) − target(clean run with the head's corrupt z wherever later blocks read it, its
+      direct path to the logits kept clean), exact: what a head does through others. Logit targets only.
     - "ships": KL of the next token when the head's queries are scaled by `scale` (1e-4); has its own metric.
     - "sahara": degrees by which that mask (1e-5) turns the prompts' main left singular vector, greedy over
       `steps` (1) heads; its own metric, one number for all prompts.
 
-    "ablate" and "patch" run what lies below the replaced head once for all heads.
+    "ablate", "patch" and "path" run what lies below the replaced head once for all heads.
 
     Args:
         model: the model; hooks are attached and detached.
@@ -202,6 +204,11 @@ def _method(
     if method == "patch":
         return partial(exact.patch, model, goal, heads=heads), (
             f"target(corrupt with the head's clean z) − target(corrupt), all positions.{short}"
+        )
+    if method == "path":
+        return partial(exact.path, model, goal, heads=heads), (
+            "target(clean) − target(clean with the head's corrupt z for later blocks, its direct path to the "
+            f"logits clean), all positions; positive raises it.{short}"
         )
     donors: list[list[list[int]]] = []
     if baseline == "resample" and not pairs:

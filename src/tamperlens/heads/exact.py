@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +15,7 @@ from tamperlens.heads.gradient import Scored, run_for_z
 from tamperlens.heads.inputs import Batch
 from tamperlens.heads.targets import Inputs, Target
 from tamperlens.models import ChatModel, evaluating
-from tamperlens_hooks import head_means
+from tamperlens_hooks import capture, head_means, unwrap
 from tamperlens_hooks.rerun import Prefix
 
 TOKENS = 4096  # at once in one resumed pass, all variants together
@@ -53,6 +55,27 @@ def patch(model: ChatModel, target: Target, batch: Batch, heads: set[Head] | Non
     clean, _ = run_for_z(model, target, batch.clean)
     value, found = _each_head(model, target, batch.corrupt, lambda layer, z: clean[layer], heads)
     return found - value[:, None, None], value
+
+
+def path(model: ChatModel, target: Target, batch: Batch, heads: set[Head] | None) -> Scored:
+    """target(clean) − target(clean run with one head's corrupt z, its direct path to the logits kept clean).
+
+    Path patching (Wang et al. 2023, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969) with the
+    head as sender and everything that reads the stream in front of the final norm as receivers: what the head
+    wrote anew is taken out again at the input of the final norm.
+
+    Raises:
+        InputError: no pairs, or a target that is not read from the logits.
+    """
+    if batch.corrupt is None:
+        raise InputError("method 'path' needs corrupt=, the partner that a head's other value comes from")
+    if target.layer is not None:
+        raise InputError(
+            "method 'path' leaves out the direct path to the logits; give target='refusal_tokens' or a metric"
+        )
+    other, _ = run_for_z(model, target, batch.corrupt)
+    value, found = _each_head(model, target, batch.clean, lambda layer, z: other[layer], heads, indirect=True)
+    return value[:, None, None] - found, value
 
 
 def replacements_for(
@@ -116,14 +139,24 @@ def draw_donors(
 
 
 def _each_head(
-    model: ChatModel, target: Target, inputs: Inputs, replace: Replacement, heads: set[Head] | None
+    model: ChatModel,
+    target: Target,
+    inputs: Inputs,
+    replace: Replacement,
+    heads: set[Head] | None,
+    *,
+    indirect: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """target [batch], and [batch, layer, head] with each head's z replaced; untouched where not asked for."""
+    """target [batch], and [batch, layer, head] with each head's z replaced; untouched where not asked for.
+
+    `indirect` hides from the final norm what the head itself writes otherwise.
+    """
     anatomy = model.anatomy
     prefix = Prefix(model)
     until = anatomy.n_layers if target.layer is None else target.layer
     with evaluating(model.module):
-        with prefix.recording():
+        usual = capture(model, sites="attn_out") if indirect else nullcontext()
+        with prefix.recording(), usual as tape:
             value = target.read(model, inputs)
         rows, seq = inputs["input_ids"].shape
         found = value[:, None, None].repeat(1, anatomy.n_layers, anatomy.n_heads)
@@ -139,7 +172,39 @@ def _each_head(
                 for i, head in enumerate(chosen):
                     variants[i * rows : (i + 1) * rows, :, head] = other[:, :, head]
                 repeated = {key: tensor.repeat(len(chosen), 1) for key, tensor in inputs.items()}
-                with prefix.resumed(layer, variants, until, last_only=alone):
+                hidden = (
+                    nullcontext()
+                    if tape is None
+                    else _hidden_write(model, layer, tape["attn_out"][layer], len(chosen))
+                )
+                with prefix.resumed(layer, variants, until, last_only=alone), hidden:
                     read = target.read(model, repeated, len(chosen))
                 found[:, layer, chosen] = read.reshape(len(chosen), rows).T.to(found.dtype)
     return value, found
+
+
+@contextmanager
+def _hidden_write(model: ChatModel, layer: int, usual: Tensor, copies: int) -> Iterator[None]:
+    """Inside, the final norm reads what it would had this layer's attention written as usual."""
+    module, written = unwrap(model.module), []
+
+    def keep(x: Tensor) -> None:
+        written[:] = [x - usual[:, -x.shape[1] :].repeat(copies, 1, 1)]
+
+    writer = module.get_submodule(model.anatomy.attention_writes[layer])
+    handles = [
+        writer.register_forward_hook(lambda _module, _args, output: keep(_first(output))),
+        module.get_submodule(model.anatomy.final_norm).register_forward_pre_hook(
+            lambda _module, args: (args[0] - written[0][:, -args[0].shape[1] :], *args[1:])
+        ),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _first(output: Any) -> Tensor:
+    found: Tensor = output if isinstance(output, Tensor) else output[0]
+    return found

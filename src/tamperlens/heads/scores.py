@@ -31,7 +31,8 @@ class HeadScores(Result):
     Attributes:
         scores: [layer, head], fp32, the mean over prompts (for "sahara" one number for all of them).
         per_prompt: [n, layer, head], fp32; [0, layer, head] where a method has no value per prompt.
-        method: "direct", "gradient", "integrated", "ablate", "patch", "ships", "sahara", or another tool's.
+        method: "direct", "gradient", "integrated", "ablate", "patch", "path", "ships", "sahara",
+            or another tool's.
         target: what was measured, in words.
         convention: formula, sign and the choices made.
         metric: [n], the target on each prompt in the untouched run ("patch": in the corrupt run); for

@@ -27,7 +27,7 @@ from tamperlens.studies.planted.benchmark import (
 from tamperlens.studies.planted.causal import ablations, attacked, interventions, outcome
 from tamperlens.studies.planted.directions import CHEAT, RANDOM
 from tamperlens.studies.planted.methods import LEVELS, Candidates, Data, candidates
-from tamperlens.studies.planted.scoring import Localisation, localise
+from tamperlens.studies.planted.scoring import Localisation, localise, overlap
 
 __all__ = [
     "CHEAT",
@@ -48,6 +48,7 @@ __all__ = [
     "make",
     "organisms",
     "outcome",
+    "overlap",
     "prompts_for",
     "put_back",
     "score",

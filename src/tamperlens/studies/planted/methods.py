@@ -270,8 +270,11 @@ def _heads(
             "ablate, mean": {"method": "ablate", "baseline": "mean"},
             "ablate, resample": {"method": "ablate", "baseline": "resample", "corrupt": corrupt},
             "patch": {"method": "patch", "corrupt": corrupt},
+            "path": {"method": "path", "corrupt": corrupt},
         }
     found = {name: _flat(heads.attribute(model, clean, **goal, **how).scores) for name, how in plans.items()}
+    edges = heads.edges(model, clean, corrupt=corrupt, refusal_tokens=direction.tokens)
+    found["edges through later blocks (EAP-IG)"] = _flat(edges.through(model).scores)
 
     def of(scores: WeightScores) -> Vector:
         return _flat(neurons.by_head(model, scores).scores)

@@ -88,6 +88,26 @@ def localise(scores: Scores, truth: Flags, *, chosen: Flags | None = None) -> Lo
     return Localisation(precision, recall, average, auroc, rank, planted / n, planted, n)
 
 
+def overlap(one: Scores, two: Scores, k: int) -> tuple[float, float]:
+    """Jaccard index of the k highest of two score vectors, and its value for two random sets of that size.
+
+    Args:
+        one: shape [n]; ties go to the first.
+        two: of the same units, made on other data.
+        k: size of both sets, such as that of the planted part.
+
+    Raises:
+        InputError: shapes differ, or k is not in 1 … n.
+    """
+    if one.shape != two.shape or one.ndim != 1 or not 0 < k <= one.size:
+        raise InputError(f"scores {one.shape} and {two.shape} and size {k} do not fit each other")
+    sets = [np.zeros(one.size, dtype=np.bool_) for _ in range(2)]
+    for flags, scores in zip(sets, (one, two), strict=True):
+        flags[np.argsort(-scores, kind="stable")[:k]] = True
+    shared = k * k / one.size
+    return int((sets[0] & sets[1]).sum()) / int((sets[0] | sets[1]).sum()), shared / (2 * k - shared)
+
+
 def _by_level(scores: Scores, truth: Flags) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Planted entries and all entries at each distinct score, highest first."""
     order = np.argsort(-scores, kind="stable")
