@@ -156,7 +156,8 @@ def edges(
 
 def _receivers(model: ChatModel) -> tuple[list[str], list[str]]:
     """Names, and paths of the modules whose input they read; one norm for both parts is one receiver."""
-    anatomy, found = model.anatomy, {}
+    anatomy = model.anatomy
+    found: dict[str, str] = {}
     for layer in range(anatomy.n_layers):
         for name, norm, part in (
             ("attention", anatomy.attention_norms[layer], anatomy.attention[layer]),

@@ -186,7 +186,8 @@ def _each_head(
 @contextmanager
 def _hidden_write(model: ChatModel, layer: int, usual: Tensor, copies: int) -> Iterator[None]:
     """Inside, the final norm reads what it would had this layer's attention written as usual."""
-    module, written = unwrap(model.module), []
+    module = unwrap(model.module)
+    written: list[Tensor] = []
 
     def keep(x: Tensor) -> None:
         written[:] = [x - usual[:, -x.shape[1] :].repeat(copies, 1, 1)]
