@@ -82,6 +82,8 @@ def formatted(value: Any, form: str) -> str:
         return f"{low:g}" if low == high else f"{low:g}–{high:g}"
     if isinstance(value, list):
         return ", ".join(formatted(one, form) for one in value)
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and math.isnan(value):
         return "–"
     if form.endswith("%") and form.lstrip("+")[:-1] in ("", ".1", ".2"):
