@@ -42,6 +42,7 @@ def test_killed_and_gone_on_with(kind: str, tmp_path: Path, runs: Runs) -> None:
         out = tmp_path / str(run) / "run"
         out.parent.mkdir()
         for _ in range(200):  # until a process gets to the end of it
+            found = manifest(out)
             (process,) = runs.start(kind, out)
             codes = runs.ended(length * rng.uniform(0.02, 1.0) if killed < KILLS else None)
             if codes is None:
@@ -52,7 +53,8 @@ def test_killed_and_gone_on_with(kind: str, tmp_path: Path, runs: Runs) -> None:
                 killed += 1
                 if codes[0] in (130, 143):  # the command itself was told to end
                     assert strays(out) == []
-                    assert manifest(out).get("status") != "running"
+                    # Told before it took the folder up, it leaves what a killed run said.
+                    assert manifest(out) == found or manifest(out).get("status") != "running"
                 continue
             assert codes == [0], said(out)[-2000:]
             break

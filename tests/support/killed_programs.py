@@ -147,7 +147,11 @@ def workers(process: int) -> list[int]:
 
     try:
         below = psutil.Process(process).children(recursive=True)
-        return [child.pid for child in below if "RemoteWorker" in " ".join(child.cmdline())]
+        return [
+            child.pid
+            for child in below
+            if "".join(child.cmdline()[:1]).startswith(("ray::IDLE", "ray::RemoteWorker"))
+        ]
     except psutil.Error:
         return []
 
