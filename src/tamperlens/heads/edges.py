@@ -125,6 +125,7 @@ def edges(
         (26, 11)
     """
     model = as_chat_model(model)
+    rows = make_rows(model, prompts, corrupt)
     anatomy = model.anatomy
     anatomy.require_heads()
     if anatomy.post_norm:
@@ -137,7 +138,6 @@ def edges(
         raise InputError(
             "edges need a target that is read from the logits: 'refusal_tokens' or a function of them"
         )
-    rows = make_rows(model, prompts, corrupt)
     names, places = _receivers(model)
     total: Any = 0.0
     for batch in batched(model, rows, batch_size):
